@@ -1,0 +1,1 @@
+//! The one table from what went wrong to HTTP statuses.

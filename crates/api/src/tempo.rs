@@ -1,0 +1,1 @@
+//! The query API of Tempo, as Grafana and Kiali use it.

@@ -1,0 +1,1 @@
+//! Whose data a request is about.
