@@ -7,6 +7,10 @@
 //!
 //! **Invariant:** `check` depends on nothing but the bytes: no clock, no configuration.
 
+use bytes::Bytes;
+use futures_channel::oneshot;
+
+use crate::TenantId;
 use crate::batch::SpanBatch;
 use crate::wire::WireError;
 
@@ -97,4 +101,68 @@ pub trait Decode: Send + Sync {
     /// # Panics
     /// When `checked` is not what `check` returned for these bytes: a broken invariant of ours.
     fn append(&self, request: &[u8], checked: &Checked, batch: &mut SpanBatch);
+}
+
+/// How the bytes of a request are compressed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum BodyEncoding {
+    /// Not at all.
+    Identity,
+    /// RFC 1952, one or more members.
+    Gzip,
+    /// RFC 8878, one or more frames.
+    Zstd,
+}
+
+impl BodyEncoding {
+    /// The name that HTTP's `Content-Encoding` and gRPC's `grpc-encoding` use.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Identity => "identity",
+            Self::Gzip => "gzip",
+            Self::Zstd => "zstd",
+        }
+    }
+}
+
+/// A checked request on its way to disk.
+#[derive(Debug, Clone)]
+pub struct AppendRequest {
+    /// Whose spans.
+    pub tenant: TenantId,
+    /// The request, not compressed: what [`Decode::append`] reads.
+    pub payload: Bytes,
+    /// How `stored` is compressed.
+    pub stored_encoding: BodyEncoding,
+    /// The same request as the log keeps it: as received when the client compressed it.
+    pub stored: Bytes,
+    /// What [`Decode::check`] found in `payload`; at least one span is accepted.
+    pub checked: Checked,
+}
+
+/// Why a request was not appended. Nothing of it is stored, unless it says otherwise.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum AppendError {
+    /// A bound is reached; the same request may fit a little later.
+    #[error("{what} is full (raise `{key}` if this lasts)")]
+    Overloaded {
+        /// What is full.
+        what: &'static str,
+        /// The configuration key of its bound.
+        key: &'static str,
+    },
+    /// The disk refuses (full, failing): whether the request is stored is not known.
+    #[error("storage refuses writes: {0}")]
+    Storage(String),
+    /// The process is stopping.
+    #[error("the store is shutting down")]
+    Closed,
+}
+
+/// Where checked requests go. Implemented by `ingester`, and by fakes in tests.
+pub trait Append: Send + Sync {
+    /// Queues the request without blocking. The receiver resolves once every accepted span is
+    /// durable and visible to queries, or with the reason why not; a dropped sender means
+    /// [`AppendError::Closed`]. Dropping the receiver does not take the request back.
+    fn append(&self, request: AppendRequest) -> oneshot::Receiver<Result<(), AppendError>>;
 }
