@@ -1,0 +1,11 @@
+//! Other people's bytes: OTLP to and from [`spoor_model`].
+//!
+//! On the way in, protobuf goes from the wire to columns in one pass ([`decode`]); JSON is first
+//! rewritten as protobuf, so that the WAL and the decoder know one format. On the way out, whole
+//! traces are written back as OTLP.
+//!
+//! **Invariant:** no `prost` message per span anywhere; `prost` appears in tests only.
+
+pub mod decode;
+
+pub use decode::OtlpDecoder;
