@@ -1,0 +1,114 @@
+//! Configuration, twice: [`RawConfig`] is what was asked for and where, [`Config`] is what holds.
+//!
+//! ```text
+//!   flag > SPOOR_ variable > YAML file > default      (text, with its place)
+//!                    |
+//!                 RawConfig --read, check--> Config --derive--> MemoryPlan
+//! ```
+//!
+//! The table of settings ([`table`]) is the only list of keys: the YAML reader, the flags, the
+//! variables, `spoor --help` and `docs/configuration.md` all follow from it.
+//!
+//! **Invariant:** only this crate reads configuration; every part gets its own piece by value.
+
+mod memory;
+mod raw;
+mod reference;
+mod table;
+mod value;
+
+pub use memory::MemoryPlan;
+pub use raw::{Given, RawConfig};
+pub use reference::reference;
+pub use table::{Config, SETTINGS, Setting};
+pub use value::{ByteSize, LogFormat, LogLevel, WalSync};
+
+/// Why a configuration does not hold. Written as one line.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ConfigError {
+    /// The file is not there, or not readable.
+    #[error("{path}: {reason}")]
+    File {
+        /// As it was given.
+        path: String,
+        /// What the system said.
+        reason: String,
+    },
+    /// The file is not YAML, or not a flat map.
+    #[error("{path}: not a valid configuration file: {reason}")]
+    Syntax {
+        /// As it was given.
+        path: String,
+        /// What the reader said, with line and column.
+        reason: String,
+    },
+    /// There is no such key.
+    #[error("{place}: unknown key `{key}`{}", hint(.nearest))]
+    UnknownKey {
+        /// File and line.
+        place: String,
+        /// The offending key.
+        key: String,
+        /// A key that is spelled much the same.
+        nearest: Option<&'static str>,
+    },
+    /// The value cannot be read.
+    #[error("{place}: `{text}` {reason}")]
+    Value {
+        /// File, line and key; or flag; or variable.
+        place: String,
+        /// The offending text.
+        text: String,
+        /// Completes the sentence.
+        reason: String,
+    },
+    /// Two settings contradict each other.
+    #[error("{0}")]
+    Contradiction(String),
+}
+
+fn hint(nearest: &Option<&'static str>) -> String {
+    nearest.map_or_else(|| ", see `spoor --help`".to_owned(), |nearest| format!(", did you mean `{nearest}`?"))
+}
+
+impl Config {
+    /// Checks what was asked for and fills in the rest.
+    pub fn new(raw: &RawConfig) -> Result<Self, ConfigError> {
+        let config = Self::read(raw)?;
+        config.check_ports()?;
+        config.memory()?;
+        let too_short = [
+            ("retention_interval", config.retention_interval),
+            ("head_max_age", config.head_max_age),
+            ("query_timeout", config.query_timeout),
+            ("receive_timeout", config.receive_timeout),
+        ];
+        if let Some((key, _)) = too_short.iter().find(|(_, duration)| duration.is_zero()) {
+            return Err(ConfigError::Contradiction(format!("{key} must be more than 0")));
+        }
+        if config.connections_max == 0 {
+            return Err(ConfigError::Contradiction("connections_max must be at least 1".to_owned()));
+        }
+        Ok(config)
+    }
+
+    fn check_ports(&self) -> Result<(), ConfigError> {
+        let ports = [
+            ("tempo_port", self.tempo_port),
+            ("otlp_grpc_port", self.otlp_grpc_port),
+            ("otlp_http_port", self.otlp_http_port),
+            ("jaeger_http_port", self.jaeger_http_port),
+        ];
+        for (at, (key, port)) in ports.iter().enumerate() {
+            let twin = ports[..at].iter().find(|(_, earlier)| *port != 0 && earlier == port);
+            if let Some((earlier_key, _)) = twin {
+                let reason = format!("{earlier_key} and {key} are both {port}; each needs a port of its own");
+                return Err(ConfigError::Contradiction(reason));
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,163 @@
+//! The table of settings: one entry per key, with its type, its default and what it means.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::value::Value;
+use super::{ByteSize, ConfigError, Given, LogFormat, LogLevel, RawConfig, WalSync};
+
+/// One key, as the command line, the reference and the YAML reader see it.
+#[derive(Debug, Clone, Copy)]
+pub struct Setting {
+    /// Heading under which the reference lists it.
+    pub section: &'static str,
+    /// The YAML key, in snake case.
+    pub key: &'static str,
+    /// What kind of value it takes.
+    pub kind: &'static str,
+    /// The value when nobody gives one.
+    pub default: &'static str,
+    /// What it means; one or more sentences.
+    pub doc: &'static str,
+}
+
+impl Setting {
+    /// The entry of a key.
+    pub fn find(key: &str) -> Option<&'static Self> {
+        SETTINGS.iter().find(|setting| setting.key == key)
+    }
+
+    /// The command line flag, without the two dashes.
+    pub fn flag(&self) -> String {
+        self.key.replace('_', "-")
+    }
+
+    /// The environment variable.
+    pub fn variable(&self) -> String {
+        format!("SPOOR_{}", self.key.to_uppercase())
+    }
+}
+
+/// Makes the table, [`Config`] with a field per key, and how one is read from a [`RawConfig`].
+macro_rules! settings {
+    ($($section:literal { $($(#[doc = $doc:literal])+ $key:ident: $type:ty = $default:literal,)+ })+) => {
+        /// Every setting, in the order of the reference.
+        pub const SETTINGS: &[Setting] = &[$($(Setting {
+            section: $section,
+            key: stringify!($key),
+            kind: <$type as Value>::KIND,
+            default: $default,
+            doc: concat!($($doc),+),
+        },)+)+];
+
+        /// A configuration that holds: every value is read, and none contradicts another.
+        #[derive(Debug, Clone, PartialEq)]
+        pub struct Config {
+            $($($(#[doc = $doc])+ pub $key: $type,)+)+
+        }
+
+        impl Config {
+            pub(super) fn read(raw: &RawConfig) -> Result<Self, ConfigError> {
+                Ok(Self { $($($key: read_one(stringify!($key), $default, raw)?,)+)+ })
+            }
+
+            /// Each key with its value as text.
+            pub fn entries(&self) -> Vec<(&'static str, String)> {
+                vec![$($((stringify!($key), self.$key.show()),)+)+]
+            }
+        }
+    };
+}
+
+fn read_one<T: Value>(key: &str, default: &str, raw: &RawConfig) -> Result<T, ConfigError> {
+    let Some(Given { text, place }) = raw.get(key) else {
+        return Ok(T::read(default).expect("a test reads every default"));
+    };
+    T::read(text).map_err(|reason| ConfigError::Value { place: place.clone(), text: text.clone(), reason })
+}
+
+settings! {
+    "Storage" {
+        /// Directory of everything that Spoor keeps. It is made when it is not there; one process
+        /// at a time may use it.
+        data_dir: PathBuf = "./spoor-data",
+        /// How long spans are kept. Blocks whose newest span is older are deleted whole.
+        retention: Duration = "168h",
+        /// How often blocks past their retention are looked for.
+        retention_interval: Duration = "5m",
+        /// When an export is forced to disk: `always` before it is acknowledged, `interval:1s` at
+        /// most a second later (a crash of the machine may lose that second), `never` when the
+        /// system pleases. A crash of the process alone loses nothing in any mode.
+        wal_sync: WalSync = "always",
+        /// Age at which the head is cut into a block even when it is small.
+        head_max_age: Duration = "1h",
+    }
+    "Network" {
+        /// Address or host name to listen on, for all ports. `0.0.0.0` opens them to the network.
+        listen: String = "127.0.0.1",
+        /// Port of Tempo's query API, `/ready`, `/metrics` and `/status`.
+        tempo_port: u16 = "3200",
+        /// Port on which OTLP is received over gRPC.
+        otlp_grpc_port: u16 = "4317",
+        /// Port on which OTLP is received over HTTP.
+        otlp_http_port: u16 = "4318",
+        /// Port of Jaeger's query API.
+        jaeger_http_port: u16 = "16686",
+        /// Largest request body, as sent and after decompression.
+        max_message_bytes: ByteSize = "16MiB",
+        /// Connections that each port holds open at once; further ones wait.
+        connections_max: usize = "1024",
+        /// How long a client may take to send request headers, or be silent within a body.
+        receive_timeout: Duration = "30s",
+        /// Browser origins that may send spans and query, such as `https://shop.example`; `*` for
+        /// all. Empty: none.
+        cors_allowed_origins: Vec<String> = "",
+        /// Take the tenant from the `X-Scope-OrgID` header and refuse requests without it. Off:
+        /// everything belongs to one tenant and the header is ignored.
+        multitenancy: bool = "false",
+    }
+    "Memory" {
+        /// Memory for the head, queues and queries together. The four keys below divide it.
+        memory_limit: ByteSize = "512MiB",
+        /// Memory of spans that are not in a block yet. `auto`: 3/8 of `memory_limit`.
+        head_memory_limit: Option<ByteSize> = "auto",
+        /// Size at which the head is cut into a block. Larger means fewer blocks. `auto`: 1/2 of
+        /// `head_memory_limit`.
+        head_cut_bytes: Option<ByteSize> = "auto",
+        /// Memory of exports that are being received, decompressed and logged; exports beyond it
+        /// are refused with a hint when to retry. `auto`: 1/8 of `memory_limit`.
+        ingest_inflight_bytes: Option<ByteSize> = "auto",
+        /// Memory of all running queries. `auto`: 1/4 of `memory_limit`.
+        query_memory_limit: Option<ByteSize> = "auto",
+    }
+    "Limits" {
+        /// Bytes per second that each tenant may send, counted after decompression. 0: no limit.
+        ingest_rate_limit_bytes: ByteSize = "0",
+        /// Bytes that a tenant may send at once above the rate. `auto`: one second of the rate, at
+        /// least `max_message_bytes`.
+        ingest_rate_burst_bytes: Option<ByteSize> = "auto",
+        /// How long a query may run.
+        query_timeout: Duration = "30s",
+        /// Queries that run at the same time. `auto`: one per core.
+        query_concurrency: Option<usize> = "auto",
+        /// Queries that may wait for their turn; further ones are refused.
+        query_queue: usize = "100",
+        /// Traces that a search returns when the client does not say.
+        search_limit_default: usize = "20",
+        /// Traces that a search may return at most.
+        search_limit_max: usize = "10000",
+        /// Longest time range of a search. 0: no limit.
+        search_duration_max: Duration = "168h",
+        /// Bytes of distinct values that a list of tag values holds; longer lists are cut and say so.
+        tag_values_max_bytes: ByteSize = "5MiB",
+    }
+    "Process" {
+        /// How log lines look.
+        log_format: LogFormat = "text",
+        /// How much is logged.
+        log_level: LogLevel = "info",
+        /// How long requests that are under way at a shutdown may take to finish. The head is
+        /// written after that, however long it takes.
+        shutdown_timeout: Duration = "10s",
+    }
+}

@@ -1,0 +1,79 @@
+use std::time::Duration;
+
+use super::*;
+
+fn from_yaml(text: &str) -> Result<Config, String> {
+    let mut raw = RawConfig::default();
+    raw.set_from_yaml("spoor.yaml", text).and_then(|()| Config::new(&raw)).map_err(|err| err.to_string())
+}
+
+#[test]
+fn every_default_is_valid_and_stands_as_it_is_shown() {
+    let config = from_yaml("").unwrap();
+    for (setting, (key, shown)) in SETTINGS.iter().zip(config.entries()) {
+        assert_eq!((setting.key, setting.default), (key, shown.as_str()));
+    }
+    assert_eq!(config.retention, Duration::from_secs(7 * 24 * 3600));
+    assert_eq!(config.memory().unwrap().head, ByteSize(192 << 20));
+}
+
+#[test]
+fn a_flag_wins_over_a_variable_and_a_variable_over_the_file() {
+    let mut raw = RawConfig::default();
+    raw.set_from_yaml("spoor.yaml", "retention: 1h\ntempo_port: 1\nlog_level: debug\n").unwrap();
+    let variables = [("SPOOR_RETENTION", "2h"), ("SPOOR_TEMPO_PORT", "2"), ("HOME", "x")];
+    raw.set_from_variables(variables.iter().map(|(name, text)| ((*name).to_owned(), (*text).to_owned())));
+    raw.set(Setting::find("retention").unwrap(), "3h".to_owned(), "--retention".to_owned());
+    let config = Config::new(&raw).unwrap();
+    assert_eq!(config.retention, Duration::from_secs(3 * 3600));
+    assert_eq!((config.tempo_port, config.log_level), (2, LogLevel::Debug));
+}
+
+#[test]
+fn yaml_scalars_and_lists_are_read_as_flags_would_be() {
+    let config = from_yaml(
+        "multitenancy: true\nmax_message_bytes: 1048576\ncors_allowed_origins: [https://a.example, 'https://b.example']\n",
+    )
+    .unwrap();
+    assert!(config.multitenancy);
+    assert_eq!(config.max_message_bytes, ByteSize(1 << 20));
+    assert_eq!(config.cors_allowed_origins, ["https://a.example", "https://b.example"]);
+}
+
+#[test]
+fn errors_are_one_line_that_names_the_place() {
+    for (yaml, expected) in [
+        ("\nretenton: 1h\n", "spoor.yaml:2: unknown key `retenton`, did you mean `retention`?"),
+        ("data-dir: x\n", "spoor.yaml:1: unknown key `data-dir`, did you mean `data_dir`?"),
+        ("colour: blue\n", "spoor.yaml:1: unknown key `colour`, see `spoor --help`"),
+        ("retention: soon\n", "spoor.yaml:1: retention: `soon` is not a duration, such as 168h, 7d, 1h30m or 500ms"),
+        ("tempo_port: 70000", "spoor.yaml:1: tempo_port: `70000` is not a port (0 to 65535; 0 takes any free one)"),
+        ("retention: {a: 1}", "spoor.yaml: not a valid configuration file: `retention` must be a duration"),
+        ("- a", "spoor.yaml: not a valid configuration file: expected `key: value` lines"),
+        ("tempo_port: 4317", "tempo_port and otlp_grpc_port are both 4317; each needs a port of its own"),
+        ("memory_limit: 1MiB", "memory_limit is 1MiB, at least 64MiB are needed"),
+        ("query_timeout: 0", "query_timeout must be more than 0"),
+    ] {
+        assert_eq!(from_yaml(yaml).unwrap_err(), expected);
+    }
+}
+
+#[test]
+fn the_parts_of_memory_must_fit_into_the_whole() {
+    let err = from_yaml("head_memory_limit: 512MiB").unwrap_err();
+    assert!(err.contains("exceed memory_limit (512MiB)"), "{err}");
+    let err = from_yaml("max_message_bytes: 65MiB").unwrap_err();
+    assert!(err.contains("at most ingest_inflight_bytes (64MiB)"), "{err}");
+    let plan = from_yaml("memory_limit: 1GiB\nhead_cut_bytes: 100MiB").unwrap().memory().unwrap();
+    assert_eq!((plan.head, plan.head_cut), (ByteSize(384 << 20), ByteSize(100 << 20)));
+}
+
+#[test]
+fn variables_that_others_set_are_no_settings() {
+    let variables =
+        [("SPOOR_TEMPO_PORT", "tcp://10.0.0.1:3200"), ("SPOOR_SERVICE_HOST", "10.0.0.1"), ("SPOOR_RETENTON", "1h")];
+    let mut raw = RawConfig::default();
+    let warnings = raw.set_from_variables(variables.iter().map(|(a, b)| ((*a).to_owned(), (*b).to_owned())));
+    assert_eq!(raw, RawConfig::default());
+    assert_eq!(warnings, ["SPOOR_RETENTON is no setting; did you mean SPOOR_RETENTION?"]);
+}
