@@ -1,9 +1,21 @@
 //! Every foreign surface of Spoor: OTLP (receivers), Tempo and Jaeger (queries).
 //!
+//! ```text
+//!   OTLP gRPC, HTTP --otlp--> distributor
+//!   Tempo HTTP --tempo--+
+//!                       +--> QueryGate --> querier, on the compute pool
+//!   Jaeger HTTP --jaeger+
+//! ```
+//!
 //! **Invariant:** no other crate knows what Tempo's or Jaeger's answers look like.
+//! **Invariant:** nothing here scans, decodes or compresses on an async thread; what takes longer
+//! than half a millisecond goes through a compute pool.
 
 pub mod error;
 pub mod jaeger;
 pub mod otlp;
 pub mod tempo;
 pub mod tenant;
+
+mod go_duration;
+mod params;
