@@ -21,6 +21,7 @@ pub use memory::MemoryPlan;
 pub use raw::{Given, RawConfig};
 pub use reference::reference;
 pub use table::{Config, SETTINGS, Setting};
+pub(crate) use value::Value;
 pub use value::{ByteSize, LogFormat, LogLevel, WalSync};
 
 /// Why a configuration does not hold. Written as one line.
