@@ -1,0 +1,96 @@
+//! What must come back: spans in a form that is equal exactly when nothing was lost.
+//!
+//! Decoding is prost's, not ours. Attribute order within a span may change on the way through Spoor,
+//! nothing else may.
+
+use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
+use opentelemetry_proto::tonic::common::v1::KeyValue;
+use opentelemetry_proto::tonic::trace::v1::{ResourceSpans, Span, TracesData};
+use prost::Message;
+use spoor_model::{SpanId, TraceId};
+
+/// One span with its resource, scope and schema URLs, as bytes that compare.
+pub type Digest = Vec<u8>;
+
+/// Reads an export request; `TracesData` has the same encoding.
+///
+/// # Panics
+/// When the bytes are not one.
+pub fn decode(body: &[u8]) -> TracesData {
+    TracesData::decode(body).expect("an encoded TracesData")
+}
+
+/// The ids of a request's spans, in the order in which they stand.
+pub fn ids(body: &[u8]) -> Vec<(TraceId, SpanId)> {
+    let request = ExportTraceServiceRequest::decode(body).expect("an encoded request");
+    let spans = request.resource_spans.iter().flat_map(|one| &one.scope_spans).flat_map(|one| &one.spans);
+    spans.map(ids_of).collect()
+}
+
+fn ids_of(span: &Span) -> (TraceId, SpanId) {
+    let trace = span.trace_id.as_slice().try_into().expect("16 bytes");
+    (TraceId(trace), SpanId(span.span_id.as_slice().try_into().expect("8 bytes")))
+}
+
+/// Every span of the trace `id`, sorted; exact copies stand as often as they occur.
+pub fn digests_of(data: &TracesData, id: TraceId) -> Vec<Digest> {
+    let mut out: Vec<_> = all(data).filter(|(trace, _)| *trace == id).map(|(_, digest)| digest).collect();
+    out.sort_unstable();
+    out
+}
+
+/// Every span, with the trace that it belongs to.
+pub fn all(data: &TracesData) -> impl Iterator<Item = (TraceId, Digest)> + '_ {
+    data.resource_spans.iter().flat_map(|resource_spans| {
+        resource_spans.scope_spans.iter().flat_map(move |scope_spans| {
+            scope_spans.spans.iter().map(move |span| {
+                let trace = TraceId(span.trace_id.as_slice().try_into().expect("16 bytes"));
+                (
+                    trace,
+                    digest(
+                        resource_spans,
+                        &scope_spans.schema_url,
+                        scope_spans.scope.clone().unwrap_or_default(),
+                        span,
+                    ),
+                )
+            })
+        })
+    })
+}
+
+fn digest(
+    resource_spans: &ResourceSpans,
+    scope_schema_url: &str,
+    scope: opentelemetry_proto::tonic::common::v1::InstrumentationScope,
+    span: &Span,
+) -> Digest {
+    let mut span = span.clone();
+    span.attributes.sort_by_cached_key(Message::encode_to_vec);
+    // A missing status and an empty one mean the same (OTLP: "default values").
+    span.status.get_or_insert_default();
+    // A value with no arm set may be absent or an empty message.
+    span.attributes.iter_mut().for_each(settle);
+    span.events.iter_mut().flat_map(|event| &mut event.attributes).for_each(settle);
+    span.links.iter_mut().flat_map(|link| &mut link.attributes).for_each(settle);
+    let mut out = Vec::new();
+    let mut resource = resource_spans.resource.clone().unwrap_or_default();
+    resource.attributes.iter_mut().for_each(settle);
+    let mut scope = scope;
+    scope.attributes.iter_mut().for_each(settle);
+    for part in [
+        span.encode_to_vec(),
+        resource.encode_to_vec(),
+        resource_spans.schema_url.clone().into_bytes(),
+        scope.encode_to_vec(),
+        scope_schema_url.as_bytes().to_vec(),
+    ] {
+        out.extend_from_slice(&(part.len() as u64).to_be_bytes());
+        out.extend_from_slice(&part);
+    }
+    out
+}
+
+fn settle(attribute: &mut KeyValue) {
+    attribute.value.get_or_insert_default();
+}
