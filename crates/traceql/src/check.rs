@@ -1,0 +1,276 @@
+//! Whether the types of a query agree, as far as they are known before a span is seen.
+//!
+//! Attributes are dynamic: anything may stand beside them, and a span on which the types do not fit
+//! does not match. The rest is decided here, so that a query that can never work says so.
+
+use crate::ast::{
+    Attribute, BinaryOp, Body, Expr, Intrinsic, MetricsExpr, MetricsFunction, Node, Pipeline, Pos, Query, ScalarExpr,
+    SpansetExpr, SpansetKind, StageKind, Static,
+};
+
+/// Why a query that parses cannot mean anything.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{pos}: {message}")]
+pub struct TypeError {
+    /// Where.
+    pub pos: Pos,
+    /// What does not fit.
+    pub message: String,
+}
+
+fn error<T>(pos: Pos, message: impl Into<String>) -> Result<T, TypeError> {
+    Err(TypeError { pos, message: message.into() })
+}
+
+/// What is known of a value before a span is seen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Type {
+    Dynamic,
+    Nil,
+    Bool,
+    Int,
+    Float,
+    Duration,
+    Str,
+    Status,
+    Kind,
+}
+
+impl Type {
+    fn noun(self) -> &'static str {
+        match self {
+            Self::Dynamic => "attribute",
+            Self::Nil => "nil",
+            Self::Bool => "boolean",
+            Self::Int => "integer",
+            Self::Float => "float",
+            Self::Duration => "duration",
+            Self::Str => "string",
+            Self::Status => "status",
+            Self::Kind => "kind",
+        }
+    }
+
+    fn is_numeric(self) -> bool {
+        matches!(self, Self::Int | Self::Float | Self::Duration)
+    }
+
+    fn is_number_or_unknown(self) -> bool {
+        self.is_numeric() || self == Self::Dynamic
+    }
+
+    fn fits(self, other: Self) -> bool {
+        let is_open = |side: Self| matches!(side, Self::Dynamic | Self::Nil);
+        self == other || self.is_numeric() && other.is_numeric() || is_open(self) || is_open(other)
+    }
+
+    fn allows(self, op: BinaryOp) -> bool {
+        let is_equality = matches!(op, BinaryOp::Eq | BinaryOp::Ne);
+        match self {
+            Self::Dynamic => true,
+            Self::Nil | Self::Status | Self::Kind | Self::Bool => is_equality,
+            Self::Int | Self::Float | Self::Duration => !op.is_regex(),
+            Self::Str => !op.is_arithmetic(),
+        }
+    }
+}
+
+/// Checks every expression of a query.
+pub(crate) fn check(query: &Query) -> Result<(), TypeError> {
+    match &query.body {
+        Body::Search(pipeline) => check_pipeline(pipeline),
+        Body::Metrics(metrics) => check_metrics(metrics),
+    }
+}
+
+fn check_pipeline(pipeline: &Pipeline) -> Result<(), TypeError> {
+    pipeline.stages.iter().try_for_each(|stage| match &stage.kind {
+        StageKind::Spanset(spanset) => check_spanset(spanset),
+        StageKind::By(expr) => {
+            type_of(expr)?;
+            check_looks_at_span(expr, "by()")
+        }
+        StageKind::ScalarFilter { left, right, .. } => {
+            check_scalar(left)?;
+            check_scalar(right)
+        }
+        StageKind::Coalesce | StageKind::Select(_) => Ok(()),
+    })
+}
+
+fn check_spanset(spanset: &SpansetExpr) -> Result<(), TypeError> {
+    match &spanset.kind {
+        SpansetKind::Filter(expr) => check_filter(expr),
+        SpansetKind::Pipeline(pipeline) => check_pipeline(pipeline),
+        SpansetKind::Binary { left, right, .. } => {
+            check_spanset(left)?;
+            check_spanset(right)
+        }
+    }
+}
+
+fn check_filter(expr: &Expr) -> Result<(), TypeError> {
+    match type_of(expr)? {
+        Type::Bool | Type::Dynamic => Ok(()),
+        other => error(expr.pos, format!("a spanset filter must be true or false, not {}", other.noun())),
+    }
+}
+
+fn check_scalar(scalar: &ScalarExpr) -> Result<(), TypeError> {
+    match scalar {
+        ScalarExpr::Static(_) | ScalarExpr::Aggregate(_, None) => Ok(()),
+        ScalarExpr::Aggregate(aggregate, Some(expr)) => {
+            let of = type_of(expr)?;
+            if !of.is_number_or_unknown() {
+                return error(expr.pos, format!("{aggregate}() needs a number, not {}", of.noun()));
+            }
+            check_looks_at_span(expr, &format!("{aggregate}()"))
+        }
+        ScalarExpr::Binary { left, right, .. } => {
+            check_scalar(left)?;
+            check_scalar(right)
+        }
+    }
+}
+
+fn check_metrics(metrics: &MetricsExpr) -> Result<(), TypeError> {
+    match metrics {
+        MetricsExpr::Constant(_) => Ok(()),
+        MetricsExpr::SecondStage { input, .. } => check_metrics(input),
+        MetricsExpr::Binary { left, right, .. } => {
+            check_metrics(left)?;
+            check_metrics(right)
+        }
+        MetricsExpr::Aggregate { pipeline, function, .. } => {
+            check_pipeline(pipeline)?;
+            match function {
+                MetricsFunction::Compare(selection, _) => check_filter(selection),
+                _ => Ok(()),
+            }
+        }
+    }
+}
+
+fn check_looks_at_span(expr: &Expr, who: &str) -> Result<(), TypeError> {
+    match looks_at_span(expr) {
+        true => Ok(()),
+        false => error(expr.pos, format!("{who} must look at the span")),
+    }
+}
+
+fn looks_at_span(expr: &Expr) -> bool {
+    match &expr.node {
+        Node::Static(_) => false,
+        Node::Attribute(_) => true,
+        Node::Not(operand) | Node::Minus(operand) => looks_at_span(operand),
+        Node::And(operands) | Node::Or(operands) => operands.iter().any(looks_at_span),
+        Node::Binary { left, right, .. } => looks_at_span(left) || looks_at_span(right),
+    }
+}
+
+fn type_of(expr: &Expr) -> Result<Type, TypeError> {
+    match &expr.node {
+        Node::Static(value) => Ok(type_of_static(value)),
+        Node::Attribute(Attribute::Intrinsic(intrinsic)) => Ok(type_of_intrinsic(*intrinsic)),
+        Node::Attribute(_) => Ok(Type::Dynamic),
+        Node::Not(operand) => match type_of(operand)? {
+            Type::Bool | Type::Dynamic => Ok(Type::Bool),
+            other => error(expr.pos, format!("! needs a boolean, not {}", other.noun())),
+        },
+        Node::Minus(operand) => match type_of(operand)? {
+            Type::Dynamic => Ok(Type::Float),
+            number if number.is_numeric() => Ok(number),
+            other => error(expr.pos, format!("- needs a number, not {}", other.noun())),
+        },
+        Node::And(operands) | Node::Or(operands) => {
+            for operand in operands {
+                let got = type_of(operand)?;
+                if !matches!(got, Type::Bool | Type::Dynamic) {
+                    return error(operand.pos, format!("&& and || need booleans, not {}", got.noun()));
+                }
+            }
+            Ok(Type::Bool)
+        }
+        Node::Binary { op, left, right } => type_of_binary(*op, left, right),
+    }
+}
+
+fn type_of_binary(op: BinaryOp, left: &Expr, right: &Expr) -> Result<Type, TypeError> {
+    let (left_type, right_type) = (type_of(left)?, type_of(right)?);
+    if op.is_regex() && !matches!(right.node, Node::Static(Static::Str(_))) {
+        return error(right.pos, format!("{} needs a literal string on its right", op.symbol()));
+    }
+    if !left_type.fits(right_type) {
+        let what = if op.is_arithmetic() { "combine" } else { "compare" };
+        return error(right.pos, format!("cannot {what} {} with {}", left_type.noun(), right_type.noun()));
+    }
+    for (side, side_type) in [(left, left_type), (right, right_type)] {
+        if !side_type.allows(op) {
+            return error(side.pos, format!("{} cannot be used on {}", op.symbol(), side_type.noun()));
+        }
+    }
+    if op == BinaryOp::Eq {
+        check_may_be_absent(left, right)?;
+        check_may_be_absent(right, left)?;
+    }
+    match (op.is_arithmetic(), left_type, right_type) {
+        (false, ..) => Ok(Type::Bool),
+        (true, Type::Int, Type::Int) => Ok(Type::Int),
+        (true, Type::Duration, _) | (true, _, Type::Duration) => Ok(Type::Duration),
+        (true, ..) => Ok(Type::Float),
+    }
+}
+
+/// What every span has is never nil, so asking for it is a mistake.
+fn check_may_be_absent(value: &Expr, nil: &Expr) -> Result<(), TypeError> {
+    if nil.node != Node::Static(Static::Nil) {
+        return Ok(());
+    }
+    match &value.node {
+        Node::Attribute(Attribute::Intrinsic(intrinsic)) => {
+            error(value.pos, format!("{} is never nil", intrinsic.text()))
+        }
+        Node::Attribute(attribute @ Attribute::Named(scope, name))
+            if *scope == spoor_model::scan::AttrScope::Resource && **name == *"service.name" =>
+        {
+            error(value.pos, format!("{attribute} is never nil"))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn type_of_static(value: &Static) -> Type {
+    match value {
+        Static::Nil => Type::Nil,
+        Static::Bool(_) => Type::Bool,
+        Static::Int(_) => Type::Int,
+        Static::Float(_) => Type::Float,
+        Static::Str(_) => Type::Str,
+        Static::Duration(_) => Type::Duration,
+        Static::Status(_) => Type::Status,
+        Static::Kind(_) => Type::Kind,
+    }
+}
+
+fn type_of_intrinsic(intrinsic: Intrinsic) -> Type {
+    match intrinsic {
+        Intrinsic::Name
+        | Intrinsic::StatusMessage
+        | Intrinsic::SpanId
+        | Intrinsic::ParentId
+        | Intrinsic::RootName
+        | Intrinsic::RootServiceName
+        | Intrinsic::TraceId
+        | Intrinsic::EventName
+        | Intrinsic::LinkTraceId
+        | Intrinsic::LinkSpanId => Type::Str,
+        Intrinsic::Duration | Intrinsic::TraceDuration | Intrinsic::EventTimeSinceStart => Type::Duration,
+        Intrinsic::ChildCount | Intrinsic::NestedSetLeft | Intrinsic::NestedSetRight | Intrinsic::NestedSetParent => {
+            Type::Int
+        }
+        Intrinsic::Status => Type::Status,
+        Intrinsic::Kind => Type::Kind,
+        // Dynamic in Tempo too, so a comparison with a number parses and never holds.
+        Intrinsic::InstrumentationName | Intrinsic::InstrumentationVersion | Intrinsic::Parent => Type::Dynamic,
+    }
+}
