@@ -372,4 +372,4 @@ fn read_value(encoded: &[u8]) -> Result<AttrValue<'_>, WireError> {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

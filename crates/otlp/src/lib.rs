@@ -7,5 +7,8 @@
 //! **Invariant:** no `prost` message per span anywhere; `prost` appears in tests only.
 
 pub mod decode;
+pub mod encode;
+pub mod json;
+pub mod response;
 
 pub use decode::OtlpDecoder;

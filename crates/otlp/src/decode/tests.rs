@@ -100,7 +100,7 @@ prop_compose! {
     }
 }
 
-fn a_request() -> impl Strategy<Value = ExportTraceServiceRequest> {
+pub(crate) fn a_request() -> impl Strategy<Value = ExportTraceServiceRequest> {
     let scope_spans = (attributes(), "[a-b]{0,1}", vec(a_span(), 0..5)).prop_map(|(attributes, name, spans)| {
         let scope =
             InstrumentationScope { name: name.clone(), version: "1".into(), attributes, dropped_attributes_count: 3 };
