@@ -58,6 +58,13 @@ impl Reservation {
             None => false,
         }
     }
+
+    /// Gives back what is held above `bytes`.
+    pub fn shrink_to(&mut self, bytes: usize) {
+        let excess = self.bytes.saturating_sub(bytes);
+        self.budget.used_bytes.fetch_sub(excess, Ordering::Relaxed);
+        self.bytes -= excess;
+    }
 }
 
 impl Drop for Reservation {
@@ -77,6 +84,9 @@ mod tests {
         assert!(budget.try_reserve(41).is_none());
         assert!(held.try_grow(40) && !held.try_grow(1));
         assert_eq!(budget.used_bytes(), 100);
+        held.shrink_to(30);
+        held.shrink_to(40);
+        assert_eq!((held.bytes(), budget.used_bytes()), (30, 30));
         drop(held);
         assert_eq!(budget.used_bytes(), 0);
     }
