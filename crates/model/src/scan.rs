@@ -20,6 +20,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use arrow_array::RecordBatch;
 
+use crate::batch::AttrValue;
 use crate::memory::{MemoryBudget, Reservation};
 use crate::span::SpanEntry;
 use crate::value::{self, Value};
@@ -148,6 +149,13 @@ impl Condition {
     /// `NotRegex` when all do. Maps, bytes, empty and mixed arrays only exist.
     pub fn holds_for(&self, value: Option<&Value>) -> bool {
         compare::holds(&self.test, value)
+    }
+
+    /// [`Self::holds_for`] for a value that is there, as columns have it. Allocates nothing for texts,
+    /// numbers and booleans.
+    #[inline]
+    pub fn holds_for_attribute(&self, value: AttrValue<'_>) -> bool {
+        compare::holds_for_attribute(&self.test, value)
     }
 
     /// Whether the condition holds for a span, the reference for all sources. For events and links

@@ -3,7 +3,32 @@
 use std::cmp::Ordering;
 
 use super::{Literal, Test};
+use crate::batch::AttrValue;
+use crate::nested;
 use crate::value::Value;
+
+/// A value that is not a list, borrowed: what scans compare millions of times.
+#[derive(Clone, Copy)]
+enum Scalar<'a> {
+    Str(&'a str),
+    Int(i64),
+    Double(f64),
+    Bool(bool),
+    /// Maps, bytes, empty values, lists within lists: they only exist.
+    Other,
+}
+
+impl<'a> From<&'a Value> for Scalar<'a> {
+    fn from(value: &'a Value) -> Self {
+        match value {
+            Value::Str(text) => Self::Str(text),
+            Value::Int(int) => Self::Int(*int),
+            Value::Double(double) => Self::Double(*double),
+            Value::Bool(flag) => Self::Bool(*flag),
+            Value::Empty | Value::Bytes(_) | Value::Array(_) | Value::Map(_) => Self::Other,
+        }
+    }
+}
 
 pub(super) fn holds(test: &Test, value: Option<&Value>) -> bool {
     match (test, value) {
@@ -12,7 +37,28 @@ pub(super) fn holds(test: &Test, value: Option<&Value>) -> bool {
         (Test::Exists, Some(_)) => true,
         (Test::TextEq(wanted), Some(value)) => text_of(value).is_some_and(|text| text == **wanted),
         (_, Some(Value::Array(values))) => holds_for_array(test, values),
-        (_, Some(value)) => holds_for_scalar(test, value),
+        (_, Some(value)) => holds_for_scalar(test, value.into()),
+    }
+}
+
+/// [`holds`] for a value as columns have it; allocates only for nested values and [`Test::TextEq`].
+pub(super) fn holds_for_attribute(test: &Test, value: AttrValue<'_>) -> bool {
+    let scalar = match value {
+        AttrValue::Str(bytes) => match std::str::from_utf8(bytes) {
+            Ok(text) => Scalar::Str(text),
+            Err(_) => return false,
+        },
+        AttrValue::Int(int) => Scalar::Int(int),
+        AttrValue::Double(double) => Scalar::Double(double),
+        AttrValue::Bool(flag) => Scalar::Bool(flag),
+        AttrValue::Encoded(bytes) => return holds(test, Some(&nested::decode_value(bytes).unwrap_or_default())),
+    };
+    match (test, scalar) {
+        (Test::Exists, _) => true,
+        (Test::Absent, _) => false,
+        (Test::TextEq(wanted), Scalar::Str(text)) => text == &**wanted,
+        (Test::TextEq(_), _) => holds(test, Some(&value.to_value())),
+        _ => holds_for_scalar(test, scalar),
     }
 }
 
@@ -20,12 +66,14 @@ fn holds_for_array(test: &Test, values: &[Value]) -> bool {
     let is_uniform = values.windows(2).all(|pair| std::mem::discriminant(&pair[0]) == std::mem::discriminant(&pair[1]));
     let is_comparable = is_uniform && !values.is_empty();
     match test {
-        Test::Ne(_) | Test::NotRegex(_) => is_comparable && values.iter().all(|value| holds_for_scalar(test, value)),
-        _ => is_comparable && values.iter().any(|value| holds_for_scalar(test, value)),
+        Test::Ne(_) | Test::NotRegex(_) => {
+            is_comparable && values.iter().all(|value| holds_for_scalar(test, value.into()))
+        }
+        _ => is_comparable && values.iter().any(|value| holds_for_scalar(test, value.into())),
     }
 }
 
-fn holds_for_scalar(test: &Test, value: &Value) -> bool {
+fn holds_for_scalar(test: &Test, value: Scalar<'_>) -> bool {
     let ordering = |literal: &Literal| order(value, literal);
     match test {
         Test::Eq(literal) => ordering(literal) == Some(Ordering::Equal),
@@ -35,10 +83,17 @@ fn holds_for_scalar(test: &Test, value: &Value) -> bool {
         Test::Gt(literal) => is_ordered(literal) && ordering(literal) == Some(Ordering::Greater),
         Test::Ge(literal) => is_ordered(literal) && ordering(literal).is_some_and(Ordering::is_ge),
         // The expression is anchored by whoever builds it.
-        Test::Regex(regex) => value.as_str().is_some_and(|text| regex.is_match(text)),
-        Test::NotRegex(regex) => value.as_str().is_some_and(|text| !regex.is_match(text)),
-        Test::Contains(part) => value.as_str().is_some_and(|text| text.contains(&**part)),
+        Test::Regex(regex) => text_in(value).is_some_and(|text| regex.is_match(text)),
+        Test::NotRegex(regex) => text_in(value).is_some_and(|text| !regex.is_match(text)),
+        Test::Contains(part) => text_in(value).is_some_and(|text| text.contains(&**part)),
         Test::Exists | Test::Absent | Test::TextEq(_) => unreachable!("decided before the type matters"),
+    }
+}
+
+fn text_in(value: Scalar<'_>) -> Option<&str> {
+    match value {
+        Scalar::Str(text) => Some(text),
+        _ => None,
     }
 }
 
@@ -47,24 +102,24 @@ fn is_ordered(literal: &Literal) -> bool {
     !matches!(literal, Literal::Bool(_))
 }
 
-fn is_comparable(value: &Value, literal: &Literal) -> bool {
+fn is_comparable(value: Scalar<'_>, literal: &Literal) -> bool {
     matches!(
         (value, literal),
-        (Value::Str(_), Literal::Str(_))
-            | (Value::Int(_) | Value::Double(_), Literal::Int(_) | Literal::Float(_))
-            | (Value::Bool(_), Literal::Bool(_))
+        (Scalar::Str(_), Literal::Str(_))
+            | (Scalar::Int(_) | Scalar::Double(_), Literal::Int(_) | Literal::Float(_))
+            | (Scalar::Bool(_), Literal::Bool(_))
     )
 }
 
 /// `None` when the two cannot be compared, or one is NaN.
-fn order(value: &Value, literal: &Literal) -> Option<Ordering> {
+fn order(value: Scalar<'_>, literal: &Literal) -> Option<Ordering> {
     match (value, literal) {
-        (Value::Str(a), Literal::Str(b)) => Some(a.as_bytes().cmp(b.as_bytes())),
-        (Value::Int(a), Literal::Int(b)) => Some(a.cmp(b)),
-        (Value::Int(a), Literal::Float(b)) => order_int_float(*a, *b),
-        (Value::Double(a), Literal::Int(b)) => order_int_float(*b, *a).map(Ordering::reverse),
-        (Value::Double(a), Literal::Float(b)) => a.partial_cmp(b),
-        (Value::Bool(a), Literal::Bool(b)) => Some(a.cmp(b)),
+        (Scalar::Str(a), Literal::Str(b)) => Some(a.as_bytes().cmp(b.as_bytes())),
+        (Scalar::Int(a), Literal::Int(b)) => Some(a.cmp(b)),
+        (Scalar::Int(a), Literal::Float(b)) => order_int_float(a, *b),
+        (Scalar::Double(a), Literal::Int(b)) => order_int_float(*b, a).map(Ordering::reverse),
+        (Scalar::Double(a), Literal::Float(b)) => a.partial_cmp(b),
+        (Scalar::Bool(a), Literal::Bool(b)) => Some(a.cmp(b)),
         _ => None,
     }
 }

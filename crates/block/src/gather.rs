@@ -1,0 +1,289 @@
+//! From the head's batches, in block order, to Arrow arrays.
+
+use std::sync::Arc;
+
+use arrow_array::builder::{
+    BinaryBuilder, BooleanBuilder, FixedSizeBinaryBuilder, Float64Builder, Int64Builder, StringBuilder,
+};
+use arrow_array::{ArrayRef, Int32Array, Int64Array, RecordBatch, TimestampNanosecondArray};
+use arrow_schema::{ArrowError, SchemaRef};
+use hashbrown::HashMap;
+use spoor_model::batch::{AttrValue, Dropped, SpanBatch, SparseBytes, ValueType};
+use spoor_model::nested;
+use spoor_model::value::KeyValue;
+
+use crate::columns::{MergedColumn, RankIndex};
+use crate::order::{Order, RowRef};
+use crate::plan::{Plan, Role};
+
+/// Sparse bytes of all batches, by row.
+struct Sparse<'a> {
+    parts: Vec<(&'a SparseBytes, RankIndex)>,
+}
+
+impl<'a> Sparse<'a> {
+    fn new(batches: &[&'a SpanBatch], column: impl Fn(&'a SpanBatch) -> &'a SparseBytes) -> Self {
+        let part = |batch: &&'a SpanBatch| (column(batch), RankIndex::new(batch.len(), column(batch).rows()));
+        Self { parts: batches.iter().map(part).collect() }
+    }
+
+    fn get(&self, at: RowRef) -> Option<&'a [u8]> {
+        let (column, ranks) = &self.parts[at.batch as usize];
+        ranks.rank(at.row).map(|place| column.get_at(place))
+    }
+}
+
+/// Everything that arrays are made from.
+pub(crate) struct Gatherer<'a> {
+    pub(crate) batches: &'a [&'a SpanBatch],
+    pub(crate) merged: &'a [MergedColumn<'a>],
+    pub(crate) order: &'a Order,
+    pub(crate) plan: &'a Plan,
+    pub(crate) shape_of_row: &'a [Vec<u32>],
+    /// Per batch: its origin numbers to the block's.
+    pub(crate) origin_of_batch: &'a [Vec<u32>],
+    schema: SchemaRef,
+    status_message: Sparse<'a>,
+    trace_state: Sparse<'a>,
+    events: Sparse<'a>,
+    links: Sparse<'a>,
+    residual: HashMap<(u32, u32), Vec<u8>>,
+}
+
+impl<'a> Gatherer<'a> {
+    pub(crate) fn new(
+        batches: &'a [&'a SpanBatch],
+        merged: &'a [MergedColumn<'a>],
+        order: &'a Order,
+        plan: &'a Plan,
+        shape_of_row: &'a [Vec<u32>],
+        origin_of_batch: &'a [Vec<u32>],
+    ) -> Self {
+        Self {
+            batches,
+            merged,
+            order,
+            plan,
+            shape_of_row,
+            origin_of_batch,
+            schema: plan.schema(),
+            status_message: Sparse::new(batches, SpanBatch::status_message),
+            trace_state: Sparse::new(batches, SpanBatch::trace_state),
+            events: Sparse::new(batches, SpanBatch::events),
+            links: Sparse::new(batches, SpanBatch::links),
+            residual: collect_residual(batches, merged, &plan.residual),
+        }
+    }
+
+    pub(crate) fn schema(&self) -> SchemaRef {
+        Arc::clone(&self.schema)
+    }
+
+    /// Keys that the residual column holds.
+    pub(crate) fn residual_keys(&self) -> impl Iterator<Item = String> + '_ {
+        let from_columns = self.plan.residual.iter().map(|index| self.merged[*index].key.to_string());
+        let from_batches = self.batches.iter().flat_map(|batch| {
+            let residual = batch.residual();
+            (0..residual.rows().len()).flat_map(|place| keys_of_list(residual.get_at(place)))
+        });
+        from_columns.chain(from_batches)
+    }
+
+    /// The rows `range` of the block as one Arrow batch.
+    pub(crate) fn gather(&self, range: std::ops::Range<usize>) -> Result<RecordBatch, ArrowError> {
+        let columns =
+            self.plan.columns.iter().map(|column| self.array(column.role, range.clone())).collect::<Result<_, _>>()?;
+        RecordBatch::try_new(self.schema(), columns)
+    }
+
+    fn array(&self, role: Role, range: std::ops::Range<usize>) -> Result<ArrayRef, ArrowError> {
+        let rows = &self.order.rows[range.clone()];
+        Ok(match role {
+            Role::TraceId => fixed(16, rows, |at| {
+                let batch = self.batches[at.batch as usize];
+                Some(&batch.traces()[batch.trace()[at.row as usize] as usize].id.0[..])
+            })?,
+            Role::SpanId => fixed(8, rows, |at| Some(&self.batch(at).span_id()[at.row as usize].0[..]))?,
+            Role::ParentSpanId => self.explicit_parents(range)?,
+            Role::Start => {
+                let starts = rows.iter().map(|at| self.batch(*at).start()[at.row as usize] as i64);
+                Arc::new(TimestampNanosecondArray::from_iter_values(starts).with_timezone("UTC"))
+            }
+            Role::Duration => Arc::new(Int64Array::from_iter_values(rows.iter().map(|at| {
+                let (batch, row) = (self.batch(*at), at.row as usize);
+                (batch.end()[row] - batch.start()[row]) as i64
+            }))),
+            Role::ShapeId => int32(rows.iter().map(|at| self.shape_of_row[at.batch as usize][at.row as usize])),
+            Role::OriginId => int32(rows.iter().map(|at| {
+                let origin = self.batch(*at).origin()[at.row as usize];
+                self.origin_of_batch[at.batch as usize][origin as usize]
+            })),
+            Role::ParentOffset => int32(self.order.parent_offset[range].iter().copied()),
+            Role::SubtreeSize => int32(self.order.subtree_size[range].iter().copied()),
+            Role::Name => {
+                let names = rows.iter().map(|at| {
+                    let batch = self.batch(*at);
+                    Some(batch.names().get(batch.name()[at.row as usize]))
+                });
+                text(names)
+            }
+            Role::Kind => {
+                Arc::new(Int32Array::from_iter_values(rows.iter().map(|at| self.batch(*at).kind()[at.row as usize])))
+            }
+            Role::StatusCode => Arc::new(Int32Array::from_iter_values(
+                rows.iter().map(|at| self.batch(*at).status_code()[at.row as usize]),
+            )),
+            Role::Flags => {
+                let flags = rows.iter().map(|at| i64::from(self.batch(*at).flags()[at.row as usize]));
+                Arc::new(Int64Array::from_iter_values(flags))
+            }
+            Role::StatusMessage => text(rows.iter().map(|at| self.status_message.get(*at))),
+            Role::TraceState => text(rows.iter().map(|at| self.trace_state.get(*at))),
+            Role::DroppedAttributes => self.dropped(rows, |dropped| dropped.attributes),
+            Role::DroppedEvents => self.dropped(rows, |dropped| dropped.events),
+            Role::DroppedLinks => self.dropped(rows, |dropped| dropped.links),
+            Role::Events => binary(rows.iter().map(|at| self.events.get(*at))),
+            Role::Links => binary(rows.iter().map(|at| self.links.get(*at))),
+            Role::Residual => binary(rows.iter().map(|at| self.residual.get(&(at.batch, at.row)).map(Vec::as_slice))),
+            Role::Attribute(index) => attribute(&self.merged[index], rows),
+        })
+    }
+
+    fn batch(&self, at: RowRef) -> &'a SpanBatch {
+        self.batches[at.batch as usize]
+    }
+
+    /// Parent ids that no offset can express: of orphans and where a cycle was broken.
+    fn explicit_parents(&self, range: std::ops::Range<usize>) -> Result<ArrayRef, ArrowError> {
+        let offsets = &self.order.parent_offset[range.clone()];
+        let mut out = FixedSizeBinaryBuilder::with_capacity(offsets.len(), 8);
+        for (at, offset) in self.order.rows[range].iter().zip(offsets) {
+            let parent = self.batch(*at).parent()[at.row as usize];
+            match *offset == 0 && !parent.is_zero() {
+                true => out.append_value(parent.0)?,
+                false => out.append_null(),
+            }
+        }
+        Ok(Arc::new(out.finish()))
+    }
+
+    fn dropped(&self, rows: &[RowRef], count: impl Fn(&Dropped) -> u32) -> ArrayRef {
+        let mut out = Int64Builder::with_capacity(rows.len());
+        for at in rows {
+            let (dropped_rows, dropped) = self.batch(*at).dropped();
+            let found = dropped_rows.binary_search(&at.row).ok().map(|place| count(&dropped[place]));
+            out.append_option(found.filter(|count| *count > 0).map(i64::from));
+        }
+        Arc::new(out.finish())
+    }
+}
+
+fn int32(values: impl Iterator<Item = u32>) -> ArrayRef {
+    Arc::new(Int32Array::from_iter_values(values.map(|value| value as i32)))
+}
+
+fn fixed<'a>(width: i32, rows: &[RowRef], get: impl Fn(RowRef) -> Option<&'a [u8]>) -> Result<ArrayRef, ArrowError> {
+    let mut out = FixedSizeBinaryBuilder::with_capacity(rows.len(), width);
+    for at in rows {
+        match get(*at) {
+            Some(bytes) => out.append_value(bytes)?,
+            None => out.append_null(),
+        }
+    }
+    Ok(Arc::new(out.finish()))
+}
+
+/// Texts were checked when they came in; a text that is not UTF-8 all the same is repaired, not lost.
+fn text<'a>(values: impl Iterator<Item = Option<&'a [u8]>>) -> ArrayRef {
+    let mut out = StringBuilder::new();
+    for value in values {
+        match value {
+            Some(bytes) => out.append_value(String::from_utf8_lossy(bytes)),
+            None => out.append_null(),
+        }
+    }
+    Arc::new(out.finish())
+}
+
+fn binary<'a>(values: impl Iterator<Item = Option<&'a [u8]>>) -> ArrayRef {
+    let mut out = BinaryBuilder::new();
+    values.for_each(|value| out.append_option(value));
+    Arc::new(out.finish())
+}
+
+fn attribute(column: &MergedColumn<'_>, rows: &[RowRef]) -> ArrayRef {
+    let values = rows.iter().map(|at| column.get(*at));
+    match column.value_type {
+        ValueType::Str => text(values.map(|value| value.and_then(bytes_of))),
+        ValueType::Encoded => binary(values.map(|value| value.and_then(bytes_of))),
+        ValueType::Int => {
+            let mut out = Int64Builder::with_capacity(rows.len());
+            values.for_each(|value| {
+                out.append_option(match value {
+                    Some(AttrValue::Int(int)) => Some(int),
+                    _ => None,
+                })
+            });
+            Arc::new(out.finish())
+        }
+        ValueType::Double => {
+            let mut out = Float64Builder::with_capacity(rows.len());
+            values.for_each(|value| {
+                out.append_option(match value {
+                    Some(AttrValue::Double(double)) => Some(double),
+                    _ => None,
+                })
+            });
+            Arc::new(out.finish())
+        }
+        ValueType::Bool => {
+            let mut out = BooleanBuilder::with_capacity(rows.len());
+            values.for_each(|value| {
+                out.append_option(match value {
+                    Some(AttrValue::Bool(flag)) => Some(flag),
+                    _ => None,
+                })
+            });
+            Arc::new(out.finish())
+        }
+    }
+}
+
+fn bytes_of(value: AttrValue<'_>) -> Option<&[u8]> {
+    match value {
+        AttrValue::Str(bytes) | AttrValue::Encoded(bytes) => Some(bytes),
+        _ => None,
+    }
+}
+
+/// The residual lists of all rows that have one: rare attributes, and what fit no column already.
+fn collect_residual(
+    batches: &[&SpanBatch],
+    merged: &[MergedColumn<'_>],
+    rare: &[usize],
+) -> HashMap<(u32, u32), Vec<u8>> {
+    let mut lists: HashMap<(u32, u32), Vec<u8>> = HashMap::new();
+    for index in rare {
+        let MergedColumn { key, parts, .. } = &merged[*index];
+        for (batch, part) in parts.iter().enumerate() {
+            let Some((column, _)) = part else { continue };
+            for (place, row) in column.rows().iter().enumerate() {
+                let attribute = KeyValue::new(&**key, column.get_at(place).to_value());
+                let mut message = Vec::new();
+                nested::put_key_value(&mut message, &attribute);
+                nested::put_list_item(lists.entry((batch as u32, *row)).or_default(), &message);
+            }
+        }
+    }
+    for (batch, residual) in batches.iter().map(|batch| batch.residual()).enumerate() {
+        for (place, row) in residual.rows().iter().enumerate() {
+            lists.entry((batch as u32, *row)).or_default().extend_from_slice(residual.get_at(place));
+        }
+    }
+    lists
+}
+
+fn keys_of_list(list: &[u8]) -> Vec<String> {
+    let messages = nested::split_list(list).unwrap_or_default();
+    messages.into_iter().filter_map(|bytes| nested::decode_key_value(bytes).ok()).map(|kv| kv.key).collect()
+}

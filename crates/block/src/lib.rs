@@ -1,0 +1,38 @@
+//! Cold spans: the Parquet block format, specified in `FORMAT.md` beside this crate.
+//!
+//! ```text
+//!   <tenant dir>/<block id>/
+//!     spans.parquet     one row per span: ids, times, shape_id, origin_id, the attributes that vary
+//!     shapes.parquet    one row per distinct shape: name, kind, status, every low-cardinality attribute
+//!     origins.parquet   one row per distinct (resource, scope)
+//!     index.bin         bloom filter over trace ids, exact trace table, catalogue of keys and operations
+//!     meta.json         what the block is; checksums of the other files
+//! ```
+//!
+//! [`write()`] makes a block from the head's batches, in one rename; [`Block`] answers from it.
+//!
+//! **Invariant:** blocks never change. **Invariant:** no TraceQL and no wire format here; events,
+//! links and nested values are opaque bytes whose reader is [`spoor_model::nested`].
+
+mod cache;
+mod columns;
+mod error;
+mod gather;
+mod index;
+mod meta;
+mod open;
+mod order;
+mod pieces;
+mod plan;
+mod rows;
+mod scan;
+mod shape;
+mod source;
+mod tables;
+mod write;
+
+pub use cache::BlockCache;
+pub use error::Error;
+pub use meta::{BlockMeta, VERSION};
+pub use source::Block;
+pub use write::{WriteOptions, write};

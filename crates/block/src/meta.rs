@@ -1,0 +1,159 @@
+//! `meta.json`: what a block is, readable by a person, a stranger's program and the catalog.
+
+use serde::{Deserialize, Serialize};
+use spoor_model::batch::ValueType;
+use spoor_model::{BlockId, TenantId, TimeRange, UnixNano};
+
+use crate::error::Error;
+
+/// The format version that this program writes. See `FORMAT.md`.
+pub const VERSION: u32 = 1;
+
+/// What the catalog knows of a block. A few kilobytes; the block's files hold the rest.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BlockMeta {
+    /// The block's name.
+    pub id: BlockId,
+    /// Whose spans.
+    pub tenant: TenantId,
+    /// When it was written.
+    pub created_at: UnixNano,
+    /// Earliest start and latest end of the spans.
+    pub range: TimeRange,
+    /// Spans, exact copies included.
+    pub span_count: u64,
+    /// Distinct trace ids.
+    pub trace_count: u64,
+    /// All files together.
+    pub size_bytes: u64,
+    pub(crate) files: Vec<FileMeta>,
+    pub(crate) columns: Vec<ColumnMeta>,
+}
+
+/// One file of the block and its checksums.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct FileMeta {
+    pub(crate) name: String,
+    pub(crate) size_bytes: u64,
+    /// XXH3-64 of each piece of [`crate::pieces::PIECE_BYTES`], 16 hex digits each, concatenated.
+    pub(crate) piece_checksums: String,
+}
+
+/// One column of `spans.parquet`, in file order.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct ColumnMeta {
+    /// Its name in the Parquet schema.
+    pub(crate) name: String,
+    /// For attribute columns: the attribute.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) attribute: Option<String>,
+    /// For attribute columns: the type of its values.
+    #[serde(default, rename = "type", skip_serializing_if = "Option::is_none")]
+    pub(crate) value_type: Option<ColumnType>,
+    /// Whether a reader does well to ask for dictionary codes.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) is_dictionary: bool,
+}
+
+/// [`ValueType`] as `meta.json` spells it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum ColumnType {
+    String,
+    Int,
+    Double,
+    Bool,
+    Otlp,
+}
+
+impl From<ValueType> for ColumnType {
+    fn from(value_type: ValueType) -> Self {
+        match value_type {
+            ValueType::Str => Self::String,
+            ValueType::Int => Self::Int,
+            ValueType::Double => Self::Double,
+            ValueType::Bool => Self::Bool,
+            ValueType::Encoded => Self::Otlp,
+        }
+    }
+}
+
+/// The JSON. Times are decimal strings: JSON numbers end at 2^53.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Document {
+    version: u32,
+    id: String,
+    tenant: String,
+    created_at_unix_nano: String,
+    start_time_unix_nano: String,
+    end_time_unix_nano: String,
+    span_count: u64,
+    trace_count: u64,
+    size_bytes: u64,
+    files: Vec<FileMeta>,
+    columns: Vec<ColumnMeta>,
+}
+
+impl BlockMeta {
+    /// The content of `meta.json`.
+    pub fn to_json(&self) -> Vec<u8> {
+        let document = Document {
+            version: VERSION,
+            id: self.id.to_string(),
+            tenant: self.tenant.to_string(),
+            created_at_unix_nano: self.created_at.0.to_string(),
+            start_time_unix_nano: self.range.start.0.to_string(),
+            end_time_unix_nano: self.range.end.0.to_string(),
+            span_count: self.span_count,
+            trace_count: self.trace_count,
+            size_bytes: self.size_bytes,
+            files: self.files.clone(),
+            columns: self.columns.clone(),
+        };
+        serde_json::to_vec(&document).expect("plain data always serialises")
+    }
+
+    /// Reads what [`Self::to_json`] wrote, by this or an older version.
+    pub fn from_json(json: &[u8]) -> Result<Self, Error> {
+        #[derive(Deserialize)]
+        struct Versioned {
+            version: u32,
+            #[serde(default)]
+            id: String,
+        }
+        let bad = |reason: String| Error::corrupt("block meta", reason);
+        let Versioned { version, id } = serde_json::from_slice(json).map_err(|err| bad(err.to_string()))?;
+        if version != VERSION {
+            return Err(Error::Version { object: format!("block {id}"), version });
+        }
+        let document: Document = serde_json::from_slice(json).map_err(|err| bad(err.to_string()))?;
+        let nanos = |text: &str| text.parse().map(UnixNano).map_err(|_| bad(format!("time {text:?} is not a number")));
+        let range =
+            TimeRange { start: nanos(&document.start_time_unix_nano)?, end: nanos(&document.end_time_unix_nano)? };
+        Ok(Self {
+            id: BlockId::parse(&document.id).ok_or_else(|| bad(format!("id {:?} is not a block id", document.id)))?,
+            tenant: TenantId::parse(&document.tenant).map_err(|err| bad(err.to_string()))?,
+            created_at: nanos(&document.created_at_unix_nano)?,
+            range,
+            span_count: document.span_count,
+            trace_count: document.trace_count,
+            size_bytes: document.size_bytes,
+            files: document.files,
+            columns: document.columns,
+        })
+    }
+
+    /// For errors: `block 01J...`.
+    pub fn describe(&self) -> String {
+        format!("block {}", self.id)
+    }
+
+    /// A meta without files, for the tests of those who keep catalogs.
+    pub fn without_files(id: BlockId, tenant: TenantId, created_at: UnixNano, range: TimeRange) -> Self {
+        let (files, columns) = (Vec::new(), Vec::new());
+        Self { id, tenant, created_at, range, span_count: 0, trace_count: 0, size_bytes: 0, files, columns }
+    }
+}

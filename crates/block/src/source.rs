@@ -1,0 +1,339 @@
+//! A published block as a [`SpanSource`].
+
+use std::collections::BTreeSet;
+use std::ops::ControlFlow;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use arrow_array::cast::AsArray;
+use arrow_array::{Array, RecordBatch};
+use parquet::bloom_filter::Sbbf;
+use spoor_model::scan::{
+    AttrScope, Field, KeySet, Operation, QueryContext, ScanError, ScanRequest, ScanStats, SpanSource, ValueSet,
+};
+use spoor_model::value::{self, KeyValue, Value};
+use spoor_model::{SpanEntry, TimeRange, TraceId, nested};
+
+use crate::cache::BlockCache;
+use crate::error::Error;
+use crate::index;
+use crate::meta::BlockMeta;
+use crate::open::{self, Opened};
+use crate::pieces::VerifiedFile;
+use crate::{rows, scan};
+
+/// A block that can be asked. Holds its meta and bloom filter (two bytes per trace); the rest is
+/// opened when a query needs it, and kept in the [`BlockCache`].
+pub struct Block {
+    meta: BlockMeta,
+    dir: PathBuf,
+    bloom: Sbbf,
+    cache: Arc<BlockCache>,
+}
+
+impl std::fmt::Debug for Block {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Block").field("id", &self.meta.id).finish_non_exhaustive()
+    }
+}
+
+impl Block {
+    /// Reads the bloom filter of `<tenant_dir>/<block id>/`. One small file.
+    pub fn open(tenant_dir: &Path, meta: BlockMeta, cache: &Arc<BlockCache>) -> Result<Self, Error> {
+        let dir = tenant_dir.join(meta.id.to_string());
+        let object = format!("{} index.bin", meta.describe());
+        let file = VerifiedFile::open(&dir, open::file_meta(&meta, "index.bin")?, &meta.describe())?;
+        let bloom = index::read_bloom(&file.read_all()?, &object)?;
+        Ok(Self { meta, dir, bloom, cache: Arc::clone(cache) })
+    }
+
+    /// What the block is.
+    pub fn meta(&self) -> &BlockMeta {
+        &self.meta
+    }
+
+    /// Whether the block may hold spans of the trace: `false` is certain, `true` is wrong once in a
+    /// thousand. Costs no IO.
+    pub fn may_contain(&self, id: TraceId) -> bool {
+        self.bloom.check(&id.0[..])
+    }
+
+    fn opened(&self) -> Result<Arc<Opened>, Error> {
+        if let Some(opened) = self.cache.get(self.meta.id) {
+            return Ok(opened);
+        }
+        let opened = Arc::new(Opened::open(&self.dir, &self.meta)?);
+        self.cache.insert(self.meta.id, &opened);
+        Ok(opened)
+    }
+}
+
+impl Drop for Block {
+    fn drop(&mut self) {
+        self.cache.remove(self.meta.id);
+    }
+}
+
+impl SpanSource for Block {
+    fn describe(&self) -> String {
+        self.meta.describe()
+    }
+
+    fn range(&self) -> Option<TimeRange> {
+        Some(self.meta.range)
+    }
+
+    fn span_count(&self) -> u64 {
+        self.meta.span_count
+    }
+
+    fn candidates(
+        &self,
+        request: &ScanRequest,
+        ctx: &QueryContext,
+        sink: &mut dyn FnMut(&RecordBatch) -> ControlFlow<()>,
+    ) -> Result<ScanStats, ScanError> {
+        if !self.meta.range.overlaps(&request.range) {
+            return Ok(ScanStats::default());
+        }
+        scan::candidates(&*self.opened()?, request, ctx, sink)
+    }
+
+    fn find_trace(&self, id: TraceId, ctx: &QueryContext) -> Result<Vec<SpanEntry>, ScanError> {
+        let mut entries = Vec::new();
+        if !self.may_contain(id) {
+            return Ok(entries);
+        }
+        let opened = self.opened()?;
+        for trace in opened.traces.lookup(id) {
+            ctx.check()?;
+            let found = rows::read(&opened, opened.traces.rows(trace))?;
+            // A fingerprint is 32 bits: the spans say whose they are.
+            entries.extend(found.into_iter().filter(|entry| entry.span.trace_id == id));
+        }
+        Ok(entries)
+    }
+
+    fn trace_range(&self, id: TraceId, ctx: &QueryContext) -> Result<Option<TimeRange>, ScanError> {
+        if !self.may_contain(id) {
+            return Ok(None);
+        }
+        let opened = self.opened()?;
+        let traces: Vec<usize> = opened.traces.lookup(id).collect();
+        for trace in traces {
+            ctx.check()?;
+            let first_row = opened.traces.rows(trace).start;
+            if rows::read(&opened, first_row..first_row + 1)?.iter().any(|entry| entry.span.trace_id == id) {
+                return Ok(Some(opened.traces.range(trace)));
+            }
+        }
+        Ok(None)
+    }
+
+    fn keys(&self, _ctx: &QueryContext, into: &mut KeySet) -> Result<ScanStats, ScanError> {
+        let opened = self.opened()?;
+        let mut add = |scope, keys: &mut dyn Iterator<Item = &str>| {
+            into.entry(scope).or_default().extend(keys.map(str::to_owned));
+        };
+        add(AttrScope::Span, &mut opened.columns.iter().filter_map(|column| column.attribute.as_deref()));
+        for shape in &opened.shapes {
+            add(AttrScope::Span, &mut shape.attributes.iter().map(|attribute| attribute.key.as_str()));
+        }
+        add(AttrScope::Span, &mut opened.catalogue.residual_keys.iter().map(String::as_str));
+        for origin in &opened.origins {
+            add(AttrScope::Resource, &mut origin.resource.attributes.iter().map(|attribute| attribute.key.as_str()));
+            add(
+                AttrScope::Instrumentation,
+                &mut origin.scope.attributes.iter().map(|attribute| attribute.key.as_str()),
+            );
+        }
+        add(AttrScope::Event, &mut opened.catalogue.event_keys.iter().map(String::as_str));
+        add(AttrScope::Link, &mut opened.catalogue.link_keys.iter().map(String::as_str));
+        Ok(ScanStats::default())
+    }
+
+    fn values(&self, field: &Field, ctx: &QueryContext, into: &mut ValueSet) -> Result<ScanStats, ScanError> {
+        let opened = self.opened()?;
+        let mut stats = ScanStats::default();
+        let _ = Values { opened: &opened, ctx, into, stats: &mut stats }.collect(field)?;
+        Ok(stats)
+    }
+
+    fn operations(&self, ctx: &QueryContext, into: &mut BTreeSet<Operation>) -> Result<ScanStats, ScanError> {
+        let opened = self.opened()?;
+        if opened.catalogue.has_all_operations {
+            into.extend(opened.catalogue.operations());
+            return Ok(ScanStats::default());
+        }
+        // Too many names to list: read them, a few thousand spans at a time.
+        let mut row = 0;
+        while row < opened.row_count() {
+            ctx.check()?;
+            let trace = opened.traces.trace_of_row(row);
+            for entry in rows::read(&opened, opened.traces.rows(trace))? {
+                let service = entry.origin.service_name().map(str::to_owned);
+                into.insert(Operation { service, name: entry.span.name, kind: entry.span.kind });
+            }
+            row = opened.traces.rows(trace).end;
+        }
+        Ok(ScanStats { spans_inspected: opened.row_count() as u64, ..ScanStats::default() })
+    }
+}
+
+/// Gathers the distinct values of a field from the tables and, where it varies, from its columns.
+struct Values<'a> {
+    opened: &'a Opened,
+    ctx: &'a QueryContext,
+    into: &'a mut ValueSet,
+    stats: &'a mut ScanStats,
+}
+
+impl Values<'_> {
+    fn collect(&mut self, field: &Field) -> Result<ControlFlow<()>, ScanError> {
+        let opened = self.opened;
+        Ok(match field {
+            Field::Name => {
+                let names = opened.shapes.iter().filter_map(|shape| shape.name.clone());
+                let flow = self.insert_all(names.map(Value::Str));
+                self.then_columns(flow, opened.column("name"))?
+            }
+            Field::StatusMessage => self.then_columns(ControlFlow::Continue(()), opened.column("status_message"))?,
+            Field::InstrumentationName => {
+                self.insert_all(opened.origins.iter().map(|origin| Value::Str(origin.scope.name.clone())))
+            }
+            Field::InstrumentationVersion => {
+                self.insert_all(opened.origins.iter().map(|origin| Value::Str(origin.scope.version.clone())))
+            }
+            Field::EventName => self.nested_values("events_otlp", |bytes| {
+                nested::decode_event(bytes).map(|event| vec![Value::Str(event.name)]).unwrap_or_default()
+            })?,
+            Field::Attribute(scope, key) => self.attribute(*scope, key)?,
+            // Numbers and ids have no list of values worth having.
+            Field::Kind | Field::Status | Field::Duration | Field::TraceId | Field::SpanId | Field::ParentSpanId => {
+                ControlFlow::Continue(())
+            }
+        })
+    }
+
+    fn attribute(&mut self, scope: AttrScope, key: &str) -> Result<ControlFlow<()>, ScanError> {
+        let opened = self.opened;
+        let all = |attributes: &[KeyValue]| {
+            let of_key = attributes.iter().filter(|attribute| attribute.key == key);
+            of_key.map(|attribute| attribute.value.clone()).collect::<Vec<_>>()
+        };
+        Ok(match scope {
+            AttrScope::Span => {
+                let flow = self.insert_all(opened.shapes.iter().flat_map(|shape| all(&shape.attributes)));
+                let flow = self.then_columns(flow, opened.attribute_columns(key))?;
+                match flow.is_continue() && opened.catalogue.residual_keys.contains(key) {
+                    true => self.nested_values("residual_otlp", |bytes| {
+                        all(&nested::decode_key_value(bytes).map(|attribute| vec![attribute]).unwrap_or_default())
+                    })?,
+                    false => flow,
+                }
+            }
+            AttrScope::Resource => {
+                let values = opened.origins.iter().filter_map(|origin| value::find(&origin.resource.attributes, key));
+                self.insert_all(values.cloned())
+            }
+            AttrScope::Instrumentation => {
+                let values = opened.origins.iter().filter_map(|origin| value::find(&origin.scope.attributes, key));
+                self.insert_all(values.cloned())
+            }
+            AttrScope::Event if opened.catalogue.event_keys.contains(key) => self
+                .nested_values("events_otlp", |bytes| {
+                    nested::decode_event(bytes).map(|event| all(&event.attributes)).unwrap_or_default()
+                })?,
+            AttrScope::Link if opened.catalogue.link_keys.contains(key) => self
+                .nested_values("links_otlp", |bytes| {
+                    nested::decode_link(bytes).map(|link| all(&link.attributes)).unwrap_or_default()
+                })?,
+            AttrScope::Event | AttrScope::Link => ControlFlow::Continue(()),
+            AttrScope::Any => {
+                let scopes = [
+                    AttrScope::Span,
+                    AttrScope::Resource,
+                    AttrScope::Event,
+                    AttrScope::Link,
+                    AttrScope::Instrumentation,
+                ];
+                let mut flow = ControlFlow::Continue(());
+                for scope in scopes {
+                    if flow.is_continue() {
+                        flow = self.attribute(scope, key)?;
+                    }
+                }
+                flow
+            }
+        })
+    }
+
+    fn insert_all(&mut self, values: impl IntoIterator<Item = Value>) -> ControlFlow<()> {
+        values.into_iter().try_for_each(|value| self.into.insert(&value))
+    }
+
+    fn then_columns(
+        &mut self,
+        flow: ControlFlow<()>,
+        columns: impl IntoIterator<Item = usize>,
+    ) -> Result<ControlFlow<()>, ScanError> {
+        if flow.is_break() {
+            return Ok(flow);
+        }
+        for column in columns {
+            let flow = self.column_values(column, |array, row| {
+                rows::attr_value(array, row).map(|value| vec![value.to_value()]).unwrap_or_default()
+            })?;
+            if flow.is_break() {
+                return Ok(flow);
+            }
+        }
+        Ok(ControlFlow::Continue(()))
+    }
+
+    fn nested_values(
+        &mut self,
+        column: &str,
+        values: impl Fn(&[u8]) -> Vec<Value>,
+    ) -> Result<ControlFlow<()>, ScanError> {
+        let Some(column) = self.opened.column(column) else {
+            return Ok(ControlFlow::Continue(()));
+        };
+        self.column_values(column, |array, row| {
+            let list = array
+                .as_binary_opt::<i32>()
+                .filter(|array| array.is_valid(row))
+                .map_or(&[][..], |array| array.value(row));
+            nested::split_list(list).unwrap_or_default().into_iter().flat_map(&values).collect()
+        })
+    }
+
+    /// Walks one column; of dictionaries only the entries, once per row group.
+    fn column_values(
+        &mut self,
+        column: usize,
+        values: impl Fn(&arrow_array::ArrayRef, usize) -> Vec<Value>,
+    ) -> Result<ControlFlow<()>, ScanError> {
+        for group in (0..self.opened.group_count()).filter(|group| !self.opened.is_all_null(*group, column)) {
+            self.stats.bytes_inspected += self.opened.stored_bytes(group, &[column]);
+            self.stats.spans_inspected += self.opened.rows_of_group(group).len() as u64;
+            for batch in self.opened.scan_group(group, &[column])? {
+                self.ctx.check()?;
+                let batch = batch.map_err(|err| Error::corrupt(&self.opened.object, err.to_string()))?;
+                let array = match batch.column(0).as_any_dictionary_opt() {
+                    Some(dictionary) => dictionary.values(),
+                    None => batch.column(0),
+                };
+                for row in 0..array.len() {
+                    if self.insert_all(values(array, row)).is_break() {
+                        return Ok(ControlFlow::Break(()));
+                    }
+                }
+            }
+        }
+        Ok(ControlFlow::Continue(()))
+    }
+}
+
+#[cfg(test)]
+mod tests;

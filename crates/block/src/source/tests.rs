@@ -1,0 +1,334 @@
+//! Blocks against the batches that they were written from.
+
+use std::sync::atomic::AtomicBool;
+
+use proptest::collection::vec;
+use proptest::prelude::*;
+use proptest::sample::select;
+use proptest::strategy::ValueTree;
+use spoor_model::batch::{AttrValue, Dropped, SpanBatch, SpanFields};
+use spoor_model::memory::MemoryBudget;
+use spoor_model::scan::{Condition, Literal, Predicate, Test};
+use spoor_model::{BlockId, SpanId, TenantId, Trace, UnixNano, wire};
+
+use super::*;
+use crate::write::{WriteOptions, write};
+
+/// One attribute: a key of few, one of many (rare ones go to the residual), and a value.
+#[derive(Debug, Clone)]
+enum Attr {
+    Str(String, String),
+    Int(String, i64),
+    Double(String, f64),
+    Bool(String, bool),
+    Bytes(String, Vec<u8>),
+}
+
+#[derive(Debug, Clone)]
+struct Seed {
+    ids: (u8, u8, u8),
+    times: (u64, u32),
+    name: String,
+    numbers: (i32, i32, u32),
+    origin: u8,
+    attributes: Vec<Attr>,
+    status_message: String,
+    trace_state: String,
+    dropped: (u32, u32, u32),
+    events: Vec<String>,
+    link: bool,
+}
+
+fn attr() -> impl Strategy<Value = Attr> {
+    let key = prop_oneof![6 => "[ab]", 1 => "rare\\.[a-z]{2}"];
+    let text = prop_oneof![select(vec!["x", "y", ""]).prop_map(str::to_owned), ".{0,6}"];
+    prop_oneof![
+        3 => (key.clone(), text).prop_map(|(key, text)| Attr::Str(key, text)),
+        2 => (key.clone(), prop_oneof![0..4i64, any::<i64>()]).prop_map(|(key, int)| Attr::Int(key, int)),
+        1 => (key.clone(), any::<f64>()).prop_map(|(key, double)| Attr::Double(key, double)),
+        1 => (key.clone(), any::<bool>()).prop_map(|(key, flag)| Attr::Bool(key, flag)),
+        1 => (key, vec(any::<u8>(), 0..4)).prop_map(|(key, bytes)| Attr::Bytes(key, bytes)),
+    ]
+}
+
+prop_compose! {
+    fn seed()(
+        ids in (1..6u8, 1..20u8, 0..20u8),
+        times in (0..1u64 << 40, any::<u32>()),
+        name in prop_oneof![select(vec!["GET", "POST"]).prop_map(str::to_owned), ".{0,4}"],
+        numbers in (0..6i32, 0..3i32, select(vec![0u32, 1, 0x101])),
+        origin in 0..4u8,
+        attributes in vec(attr(), 0..5),
+        texts in (select(vec!["", "", "boom"]), select(vec!["", "", "k=v"])),
+        dropped in (0..2u32, 0..2u32, 0..2u32),
+        events in vec("[ef]{0,2}", 0..3),
+        link in any::<bool>(),
+    ) -> Seed {
+        Seed {
+            ids, times, name, numbers, origin, attributes, dropped, events, link,
+            status_message: texts.0.to_owned(), trace_state: texts.1.to_owned(),
+        }
+    }
+}
+
+fn push(batch: &mut SpanBatch, seed: &Seed) {
+    let mut resource = Vec::new();
+    let service = KeyValue::new("service.name", Value::Str(format!("s{}", seed.origin)));
+    nested::put_attributes(&mut resource, 1, &[service]);
+    let mut scope = Vec::new();
+    wire::put_text(&mut scope, 1, b"lib");
+    let origin = batch.intern_origin(&resource, &scope, "", "").unwrap();
+    for attribute in &seed.attributes {
+        match attribute {
+            Attr::Str(key, text) => batch.push_attribute(key.as_bytes(), AttrValue::Str(text.as_bytes())),
+            Attr::Int(key, int) => batch.push_attribute(key.as_bytes(), AttrValue::Int(*int)),
+            Attr::Double(key, double) => batch.push_attribute(key.as_bytes(), AttrValue::Double(*double)),
+            Attr::Bool(key, flag) => batch.push_attribute(key.as_bytes(), AttrValue::Bool(*flag)),
+            Attr::Bytes(key, bytes) => {
+                let mut encoded = Vec::new();
+                nested::put_value(&mut encoded, &Value::Bytes(bytes.clone()));
+                batch.push_attribute(key.as_bytes(), AttrValue::Encoded(&encoded));
+            }
+        }
+    }
+    for name in &seed.events {
+        let attributes = vec![KeyValue::new("ek", Value::Int(1))];
+        let event = spoor_model::Event { name: name.clone(), attributes, ..spoor_model::Event::default() };
+        let mut encoded = Vec::new();
+        nested::put_event(&mut encoded, &event);
+        batch.push_event(&encoded);
+    }
+    if seed.link {
+        let mut encoded = Vec::new();
+        nested::put_link(&mut encoded, &spoor_model::Link { trace_state: "t".into(), ..spoor_model::Link::default() });
+        batch.push_link(&encoded);
+    }
+    batch.push_span(SpanFields {
+        trace_id: TraceId([seed.ids.0; 16]),
+        span_id: SpanId([seed.ids.1; 8]),
+        parent_span_id: SpanId([seed.ids.2; 8]),
+        start: UnixNano(seed.times.0),
+        end: UnixNano(seed.times.0 + u64::from(seed.times.1)),
+        kind: seed.numbers.0,
+        status_code: seed.numbers.1,
+        flags: seed.numbers.2,
+        origin,
+        name: seed.name.as_bytes(),
+        status_message: seed.status_message.as_bytes(),
+        trace_state: seed.trace_state.as_bytes(),
+        dropped: Dropped { attributes: seed.dropped.0, events: seed.dropped.1, links: seed.dropped.2 },
+    });
+}
+
+fn batch(seeds: &[Seed]) -> SpanBatch {
+    let mut batch = SpanBatch::new();
+    seeds.iter().for_each(|seed| push(&mut batch, seed));
+    batch
+}
+
+fn context() -> QueryContext {
+    QueryContext::new(&MemoryBudget::new(1 << 30), Arc::new(AtomicBool::new(false)))
+}
+
+struct Written {
+    block: Block,
+    entries: Vec<SpanEntry>,
+    _dir: tempfile::TempDir,
+}
+
+fn write_block(parts: &[&[Seed]], options: &WriteOptions) -> Written {
+    let batches: Vec<SpanBatch> = parts.iter().map(|seeds| batch(seeds)).collect();
+    let entries = batches.iter().flat_map(|batch| (0..batch.len() as u32).map(|row| batch.span(row))).collect();
+    let dir = tempfile::tempdir().unwrap();
+    let id = BlockId::from_parts(UnixNano(1), 7);
+    let batches: Vec<&SpanBatch> = batches.iter().collect();
+    let meta = write(dir.path(), id, &TenantId::single(), &batches, UnixNano(1), options).unwrap();
+    let meta = BlockMeta::from_json(&meta.to_json()).unwrap();
+    let block = Block::open(dir.path(), meta, &BlockCache::new(1 << 20)).unwrap();
+    Written { block, entries, _dir: dir }
+}
+
+/// Attribute order may change in a block; nothing else may.
+fn canonical(mut entries: Vec<SpanEntry>) -> Vec<String> {
+    for entry in &mut entries {
+        entry.span.attributes.sort_by_cached_key(|attribute| format!("{attribute:?}"));
+    }
+    let mut texts: Vec<String> = entries.iter().map(|entry| format!("{entry:?}")).collect();
+    texts.sort();
+    texts
+}
+
+fn small_pages() -> WriteOptions {
+    WriteOptions { row_group_rows: 16, page_rows: 4, zstd_level: 1 }
+}
+
+fn condition() -> impl Strategy<Value = Condition> {
+    let field = prop_oneof![
+        Just(Field::Name),
+        Just(Field::Kind),
+        Just(Field::Status),
+        Just(Field::StatusMessage),
+        Just(Field::Duration),
+        Just(Field::EventName),
+        Just(Field::SpanId),
+        Just(Field::InstrumentationName),
+        (
+            select(vec![AttrScope::Any, AttrScope::Span, AttrScope::Resource, AttrScope::Event]),
+            select(vec!["a", "b", "ek", "rare.ab", "service.name"])
+        )
+            .prop_map(|(scope, key)| Field::Attribute(scope, key.into())),
+    ];
+    let literal = prop_oneof![
+        select(vec!["x", "GET", "s1", "boom", "", "0505050505050505"]).prop_map(|text| Literal::Str(text.into())),
+        (0..4i64).prop_map(Literal::Int),
+        Just(Literal::Float(1.5)),
+        any::<bool>().prop_map(Literal::Bool),
+    ];
+    let test = prop_oneof![
+        literal.clone().prop_map(Test::Eq),
+        literal.clone().prop_map(Test::Ne),
+        literal.clone().prop_map(Test::Lt),
+        literal.prop_map(Test::Ge),
+        Just(Test::Exists),
+        Just(Test::Absent),
+        Just(Test::TextEq("1".into())),
+        Just(Test::Contains("o".into())),
+    ];
+    (field, test).prop_map(|(field, test)| Condition { field, test })
+}
+
+fn predicate() -> impl Strategy<Value = Predicate> {
+    condition().prop_map(Predicate::Is).prop_recursive(2, 6, 3, |inner| {
+        prop_oneof![vec(inner.clone(), 1..3).prop_map(Predicate::And), vec(inner, 1..3).prop_map(Predicate::Or),]
+    })
+}
+
+fn candidate_ids(block: &Block, predicate: &Predicate) -> Vec<TraceId> {
+    let mut ids = Vec::new();
+    let request = ScanRequest { predicate: predicate.clone(), range: TimeRange::ALL };
+    let collect = &mut |batch: &RecordBatch| {
+        let column = batch.column(0).as_fixed_size_binary();
+        ids.extend((0..column.len()).map(|row| TraceId(column.value(row).try_into().unwrap())));
+        ControlFlow::Continue(())
+    };
+    block.candidates(&request, &context(), collect).unwrap();
+    ids
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(96))]
+
+    #[test]
+    fn every_span_is_read_back_equal(seeds in vec(seed(), 1..60), split in 0..60usize, is_small in any::<bool>()) {
+        let split = split.min(seeds.len());
+        let options = if is_small { small_pages() } else { WriteOptions::default() };
+        let written = write_block(&[&seeds[..split], &seeds[split..]], &options);
+        let mut found = Vec::new();
+        for trace in 1..6u8 {
+            let id = TraceId([trace; 16]);
+            let entries = written.block.find_trace(id, &context()).unwrap();
+            let range = Trace::assemble(id, entries.clone()).map(|trace| trace.range());
+            prop_assert_eq!(written.block.trace_range(id, &context()).unwrap(), range);
+            found.extend(entries);
+        }
+        prop_assert_eq!(canonical(found), canonical(written.entries));
+        prop_assert!(written.block.find_trace(TraceId([99; 16]), &context()).unwrap().is_empty());
+    }
+
+    #[test]
+    fn candidates_never_miss_a_trace_and_come_once(seeds in vec(seed(), 1..60), predicate in predicate()) {
+        let written = write_block(&[&seeds], &small_pages());
+        let candidates = candidate_ids(&written.block, &predicate);
+        let distinct: BTreeSet<TraceId> = candidates.iter().copied().collect();
+        prop_assert_eq!(distinct.len(), candidates.len());
+        for entry in &written.entries {
+            if predicate.matches(entry) {
+                prop_assert!(distinct.contains(&entry.span.trace_id), "{:?} misses {:?}", predicate, entry.span);
+            }
+        }
+    }
+
+    #[test]
+    fn keys_values_and_operations_are_those_of_the_spans(seeds in vec(seed(), 1..40)) {
+        let written = write_block(&[&seeds], &small_pages());
+        let mut keys = KeySet::new();
+        written.block.keys(&context(), &mut keys).unwrap();
+        let span_keys: BTreeSet<String> =
+            written.entries.iter().flat_map(|entry| entry.span.attributes.iter().map(|kv| kv.key.clone())).collect();
+        prop_assert_eq!(keys.remove(&AttrScope::Span).unwrap_or_default(), span_keys.clone());
+        for key in span_keys {
+            let (mut got, mut want) = (ValueSet::new(1 << 20), ValueSet::new(1 << 20));
+            let field = Field::Attribute(AttrScope::Span, key.as_str().into());
+            written.block.values(&field, &context(), &mut got).unwrap();
+            for entry in &written.entries {
+                let of_key = entry.span.attributes.iter().filter(|attribute| attribute.key == key);
+                of_key.for_each(|attribute| assert!(want.insert(&attribute.value).is_continue()));
+            }
+            prop_assert_eq!(format!("{:?}", got.into_values()), format!("{:?}", want.into_values()));
+        }
+        let mut operations = BTreeSet::new();
+        written.block.operations(&context(), &mut operations).unwrap();
+        let want: BTreeSet<Operation> = written.entries.iter().map(|entry| Operation {
+            service: entry.origin.service_name().map(str::to_owned), name: entry.span.name.clone(), kind: entry.span.kind,
+        }).collect();
+        prop_assert_eq!(operations, want);
+    }
+}
+
+/// Damage anywhere is an error or the truth, never another answer.
+#[test]
+fn a_flipped_byte_in_any_file_is_reported_or_harmless() {
+    let mut runner = proptest::test_runner::TestRunner::deterministic();
+    let seeds = vec(seed(), 40).new_tree(&mut runner).unwrap().current();
+    let written = write_block(&[&seeds], &small_pages());
+    let block_dir = written.block.dir.clone();
+    let truth =
+        |id: TraceId| canonical(written.entries.iter().filter(|entry| entry.span.trace_id == id).cloned().collect());
+    for file in ["spans.parquet", "shapes.parquet", "origins.parquet", "index.bin"] {
+        let path = block_dir.join(file);
+        let good = std::fs::read(&path).unwrap();
+        let mut reported_count = 0;
+        for step in 0..40 {
+            let mut bad = good.clone();
+            bad[step * good.len() / 40] ^= 0x10;
+            std::fs::write(&path, &bad).unwrap();
+            let reopened = Block::open(block_dir.parent().unwrap(), written.block.meta.clone(), &BlockCache::new(0));
+            let id = TraceId([1 + step as u8 % 5; 16]);
+            match reopened.map_err(ScanError::from).and_then(|block| block.find_trace(id, &context())) {
+                Ok(entries) => assert_eq!(canonical(entries), truth(id)),
+                Err(ScanError::Corrupt { object, .. }) => {
+                    assert!(object.contains(file), "{object} does not name {file}");
+                    reported_count += 1;
+                }
+                Err(other) => panic!("{other}"),
+            }
+        }
+        std::fs::write(&path, &good).unwrap();
+        assert!(reported_count > 20, "{file}: only {reported_count} of 40 flips were found");
+    }
+}
+
+#[test]
+fn shapes_that_explode_become_columns_and_nothing_is_lost() {
+    let seeds: Vec<Seed> = (0..20_000u32)
+        .map(|n| Seed {
+            ids: (1 + (n % 5) as u8, 1 + (n % 19) as u8, 0),
+            times: (u64::from(n), 1),
+            name: format!("GET /users/{n}"),
+            numbers: ((n % 6) as i32, (n % 3) as i32, n),
+            origin: 0,
+            attributes: (0..12).map(|key| Attr::Int(format!("k{key}"), i64::from(n >> key & 15))).collect(),
+            status_message: String::new(),
+            trace_state: String::new(),
+            dropped: (0, 0, 0),
+            events: vec![],
+            link: false,
+        })
+        .collect();
+    let written = write_block(&[&seeds], &WriteOptions::default());
+    assert!(written.block.opened().unwrap().shapes.len() <= 8192);
+    assert!(written.block.opened().unwrap().column("name").is_some(), "names of high cardinality are a column");
+    let found =
+        (1..6u8).flat_map(|trace| written.block.find_trace(TraceId([trace; 16]), &context()).unwrap()).collect();
+    assert_eq!(canonical(found), canonical(written.entries));
+}
