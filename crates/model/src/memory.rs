@@ -48,6 +48,11 @@ impl Reservation {
         self.bytes
     }
 
+    /// Nothing yet, from the same budget.
+    pub fn sibling(&self) -> Self {
+        Self { budget: Arc::clone(&self.budget), bytes: 0 }
+    }
+
     /// Reserves more; `false`, and nothing changed, when that would pass the bound.
     pub fn try_grow(&mut self, more_bytes: usize) -> bool {
         match self.budget.try_reserve(more_bytes) {

@@ -318,6 +318,14 @@ impl QueryContext {
         Self { cancelled, memory, limit_bytes: budget.limit_bytes() }
     }
 
+    /// A context for a part of the query: it ends with the query, and what it reserves is given back
+    /// when it is dropped.
+    pub fn part(&self) -> Self {
+        let memory = self.memory.lock().sibling();
+        let (memory, limit_bytes) = (parking_lot::Mutex::new(memory), self.limit_bytes);
+        Self { cancelled: Arc::clone(&self.cancelled), memory, limit_bytes }
+    }
+
     /// Errors when the query should end. Cheap; call it once per batch.
     pub fn check(&self) -> Result<(), ScanError> {
         match self.cancelled.load(Ordering::Relaxed) {

@@ -1,0 +1,93 @@
+//! The read path: from a question of a client to whole traces.
+//!
+//! ```text
+//!   Snapshots --snapshot--> [head parts, blocks], newest first
+//!                                |
+//!        candidates (columns)    |   trace_range, find_trace (rows)
+//!        one scan per source     |   all sources, per candidate
+//!                                v
+//!   search: newest candidate first --> whole trace --> range, duration, predicate --> limit
+//! ```
+//!
+//! Every answer is about whole traces, however their spans are spread over sources: a candidate is
+//! assembled from all sources, freed of exact copies, and only then tested. A source that cannot be
+//! read is left out, and the [`Answer`] says so.
+//!
+//! Calls are synchronous and may take long: they run on the compute pool, and look at their
+//! [`QueryContext`] between batches.
+//!
+//! **Invariant:** the limit of a search is applied after the order; no answer depends on the order
+//! in which sources are scanned.
+//! **Invariant:** no HTTP, no JSON, no Parquet, no RocksDB here.
+
+mod error;
+mod group;
+mod lookup;
+mod metrics;
+#[cfg(test)]
+mod oracle;
+mod request;
+mod root;
+mod search;
+
+use std::sync::Arc;
+
+use spoor_model::compute::ComputePool;
+use spoor_model::scan::{QueryContext, ScanStats, Skipped, Snapshot, Snapshots};
+use spoor_model::{Clock, TenantId};
+
+pub use error::QueryError;
+pub use metrics::Metrics;
+pub use request::{Filter, FoundTrace, GroupCondition, Limits, SearchRequest};
+pub use root::root;
+
+/// A result, and what it was made of.
+#[derive(Debug, Clone)]
+pub struct Answer<T> {
+    /// The result, from all that could be read.
+    pub value: T,
+    /// What could not be read; when not empty, the result may lack something. Each object once.
+    pub skipped: Vec<Skipped>,
+    /// What it cost.
+    pub stats: ScanStats,
+}
+
+/// Answers the questions of clients, from what the snapshots hold.
+pub struct Querier {
+    snapshots: Arc<dyn Snapshots>,
+    pool: Arc<ComputePool>,
+    limits: Limits,
+    clock: Arc<dyn Clock>,
+    metrics: Metrics,
+}
+
+impl Querier {
+    /// A querier that scans on `pool`; the clock is for the duration metric alone.
+    pub fn new(
+        snapshots: Arc<dyn Snapshots>,
+        pool: Arc<ComputePool>,
+        limits: Limits,
+        clock: Arc<dyn Clock>,
+        metrics: Metrics,
+    ) -> Self {
+        Self { snapshots, pool, limits, clock, metrics }
+    }
+
+    /// Takes a snapshot, runs `work` on it and counts what came of it.
+    fn observed<T>(
+        &self,
+        op: metrics::Op,
+        tenant: &TenantId,
+        ctx: &QueryContext,
+        work: impl FnOnce(Snapshot) -> Result<Answer<T>, QueryError>,
+    ) -> Result<Answer<T>, QueryError> {
+        let started_at = self.clock.now();
+        let snapshot = self.snapshots.snapshot(tenant);
+        let is_known = !snapshot.sources.is_empty() || !snapshot.skipped.is_empty();
+        let result = ctx.check().map_err(QueryError::from).and_then(|()| work(snapshot));
+        let took = self.clock.now().since(started_at);
+        let outcome = result.as_ref().map(|answer| (answer.stats, answer.skipped.len()));
+        self.metrics.observe(op, is_known.then_some(tenant), took, outcome);
+        result
+    }
+}

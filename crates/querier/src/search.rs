@@ -1,0 +1,362 @@
+//! Search: the traces that match and start last, exactly, without looking at all of them.
+//!
+//! A source names candidates with the earliest start that *it* knows, and that is an upper bound: the
+//! whole trace starts then or earlier. So traces are ordered by a [`Place`] of which an upper bound
+//! is known first, and the exact value after asking every source:
+//!
+//! ```text
+//!   pending sources          candidates               traces             found
+//!   by upper bound --scan--> by upper bound --resolve--> by start --verify--> newest first
+//!                 (waves)                  (64 at once)         (in parallel)
+//! ```
+//!
+//! The greatest of all is always treated next. A *resolved* trace that lies above every candidate
+//! and every pending source comes before everything not yet found:
+//!
+//! - what is a candidate lies below it, and can only sink when it is resolved;
+//! - a trace that is only in pending sources has some fragment there that matches, and lies at or
+//!   below the bound of that source: its start is at or before the fragment's start, that is at or
+//!   before the fragment's end, that is at or before the end of the source's range; and at or before
+//!   the end of the requested range, since the trace overlaps that.
+//!
+//! So it is verified and, if it matches, is the next result, and the search ends at the limit.
+//!
+//! **Which sources are scanned.** A trace is found by the source that holds its matching span, which
+//! may lie outside the requested range while another fragment lies inside. If the trace lasts at
+//! most `trace_duration_max`, then all its spans lie within the requested range widened by that at
+//! both ends, so do the sources that hold them overlap the widened range, and scanning just these,
+//! with the widened range, misses nothing. Longer traces: see [`crate::Limits`].
+//!
+//! **Memory.** One scan keeps the newest [`CANDIDATES_PER_SCAN`] candidates. If there were more, the
+//! source is pending again, with the greatest of those left out as its bound; when the search gets
+//! down to there, a second scan takes what lies at or below it. The heaps and the
+//! set of examined ids are accounted for by what they hold at most.
+
+use std::collections::BinaryHeap;
+use std::ops::ControlFlow;
+use std::time::Duration;
+
+use hashbrown::HashSet;
+use spoor_model::scan::{Predicate, QueryContext, ScanError, ScanRequest, ScanStats};
+use spoor_model::{KeyValue, Span, TenantId, TimeRange, Trace, TraceId, UnixNano, Value};
+
+use crate::lookup::Sources;
+use crate::metrics::Op;
+use crate::request::{Filter, FoundTrace, Limits, SearchRequest};
+use crate::{Answer, Querier, QueryError, group};
+
+mod newest;
+
+use newest::{Newest, Place};
+
+/// Candidates that one scan of one source hands on: 1.5 MB, and one scan for a block of a million
+/// spans at 17 spans per trace even if every trace is a candidate.
+const CANDIDATES_PER_SCAN: usize = 65_536;
+
+/// Candidates whose true start is looked up at once, in parallel: enough to keep threads busy, and
+/// few enough that those not needed in the end cost nothing (microseconds each).
+const RESOLVED_AT_ONCE: usize = 64;
+
+/// Traces that are assembled at once, in parallel; bounds what a batch may hold in memory.
+const ASSEMBLED_AT_ONCE: usize = 32;
+
+impl Querier {
+    /// The traces that match, newest start first, then by id; at most `request.limit`. Exact: the
+    /// limit is applied after the order.
+    pub fn search(
+        &self,
+        tenant: &TenantId,
+        request: &SearchRequest,
+        ctx: &QueryContext,
+    ) -> Result<Answer<Vec<FoundTrace>>, QueryError> {
+        self.observed(Op::search, tenant, ctx, |snapshot| {
+            check(request, &self.limits)?;
+            let sources = Sources::new(snapshot, &self.pool, ctx);
+            Search::new(request, &self.limits, sources, CANDIDATES_PER_SCAN).run()
+        })
+    }
+}
+
+fn check(request: &SearchRequest, limits: &Limits) -> Result<(), QueryError> {
+    if request.limit > limits.result_traces_max {
+        let (what, value) = ("limit asks for too many traces", limits.result_traces_max as u64);
+        return Err(QueryError::Limit { what, value, key: "query_max_results" });
+    }
+    if let (Some(min), Some(max)) = (request.min_duration_nano, request.max_duration_nano)
+        && min > max
+    {
+        return Err(QueryError::Invalid(format!("minimum duration {min} ns is over the maximum duration {max} ns")));
+    }
+    if request.range.start > request.range.end {
+        return Err(QueryError::Invalid("the time range ends before it starts".to_owned()));
+    }
+    Ok(())
+}
+
+impl Filter {
+    /// What at least one span of every matching trace satisfies.
+    fn scan_predicate(&self) -> Predicate {
+        match self {
+            Self::Span(predicate) => predicate.clone(),
+            Self::Spanset(spanset) => spanset.scan_predicate(),
+            Self::Group(conditions) => group::scan_predicate(conditions),
+        }
+    }
+
+    /// Indexes of the trace's entries that match, ascending; empty when it does not.
+    pub fn matched(&self, trace: &Trace) -> Vec<usize> {
+        match self {
+            Self::Span(predicate) => {
+                let indexed = trace.entries.iter().enumerate();
+                indexed.filter(|(_, entry)| predicate.matches(entry)).map(|(index, _)| index).collect()
+            }
+            Self::Spanset(spanset) => spanset.matched(trace),
+            Self::Group(conditions) => group::matched(trace, conditions),
+        }
+    }
+}
+
+/// A source with candidates that have not been taken: none lies above the bound.
+#[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Pending {
+    bound: Place,
+    source_index: usize,
+}
+
+struct Search<'a> {
+    request: &'a SearchRequest,
+    limits: &'a Limits,
+    sources: Sources<'a>,
+    scan: ScanRequest,
+    candidates_per_scan: usize,
+    pending: BinaryHeap<Pending>,
+    /// Candidates at an upper bound; a trace may be here several times, from several sources.
+    unresolved: BinaryHeap<Place>,
+    /// Traces at their true place that qualify by range and duration.
+    resolved: BinaryHeap<Place>,
+    /// Traces that have been resolved.
+    examined: HashSet<TraceId>,
+    found: Vec<FoundTrace>,
+    stats: ScanStats,
+    accounted_bytes: usize,
+}
+
+/// What to do next.
+enum Step {
+    Verify(Vec<TraceId>),
+    Resolve(Vec<TraceId>),
+    Scan(Vec<Pending>),
+    End,
+}
+
+impl<'a> Search<'a> {
+    fn new(request: &'a SearchRequest, limits: &'a Limits, sources: Sources<'a>, candidates_per_scan: usize) -> Self {
+        let widened = widened(request.range, limits.trace_duration_max);
+        let pending = sources.all.iter().enumerate().filter_map(|(source_index, source)| {
+            let held = source.range().filter(|held| held.overlaps(&widened))?;
+            let bound = Place::first_at(held.end.min(request.range.end));
+            Some(Pending { bound, source_index })
+        });
+        Self {
+            pending: pending.collect(),
+            scan: ScanRequest { predicate: request.filter.scan_predicate(), range: widened },
+            request,
+            limits,
+            sources,
+            candidates_per_scan,
+            unresolved: BinaryHeap::new(),
+            resolved: BinaryHeap::new(),
+            examined: HashSet::new(),
+            found: Vec::new(),
+            stats: ScanStats::default(),
+            accounted_bytes: 0,
+        }
+    }
+
+    fn run(mut self) -> Result<Answer<Vec<FoundTrace>>, QueryError> {
+        if matches!(self.scan.predicate, Predicate::False) {
+            self.pending.clear();
+        }
+        while self.found.len() < self.request.limit {
+            self.sources.ctx.check()?;
+            match self.next_step() {
+                Step::Verify(ids) => self.verify(&ids)?,
+                Step::Resolve(ids) => self.resolve(&ids)?,
+                Step::Scan(wave) => self.scan(&wave)?,
+                Step::End => break,
+            }
+        }
+        debug_assert!(self.found.windows(2).all(|pair| place_of(&pair[0].trace) > place_of(&pair[1].trace)));
+        Ok(self.sources.into_answer(self.found, self.stats))
+    }
+
+    /// Takes the greatest of all, and what of its kind comes right behind it. `None` is less than
+    /// any place, so an empty heap stands in nobody's way.
+    fn next_step(&mut self) -> Step {
+        let resolved = self.resolved.peek().copied();
+        let unresolved = self.unresolved.peek().copied();
+        let horizon = self.pending.peek().map(|pending| pending.bound);
+        if resolved > unresolved.max(horizon) {
+            let max = ASSEMBLED_AT_ONCE.min(self.request.limit - self.found.len());
+            return Step::Verify(pop_above(&mut self.resolved, unresolved.max(horizon), max));
+        }
+        if unresolved > horizon {
+            // A place that is resolved already is passed too: it is the same trace.
+            return Step::Resolve(pop_above(&mut self.unresolved, horizon, RESOLVED_AT_ONCE));
+        }
+        let mut wave = Vec::new();
+        while let Some(next) = self.pending.peek()
+            && wave.len() < self.sources.pool.thread_count()
+            && Some(next.bound) >= resolved.max(unresolved)
+        {
+            wave.extend(self.pending.pop());
+        }
+        if wave.is_empty() { Step::End } else { Step::Scan(wave) }
+    }
+
+    /// Scans sources in parallel and takes their newest candidates.
+    fn scan(&mut self, wave: &[Pending]) -> Result<(), QueryError> {
+        let (sources, scan, ctx, ends_at) = (&self.sources.all, &self.scan, self.sources.ctx, self.request.range.end);
+        let capacity = self.candidates_per_scan;
+        let scans = self.sources.pool.map(wave, |pending| {
+            let ctx = &ctx.part();
+            let mut newest = Newest::new(capacity, pending.bound);
+            let mut cancelled = Ok(());
+            let result = sources[pending.source_index].candidates(scan, ctx, &mut |batch| {
+                newest.extend(batch, ends_at);
+                cancelled = ctx.check();
+                if cancelled.is_err() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+            });
+            (newest, cancelled.and(result))
+        });
+        for (pending, (newest, result)) in wave.iter().zip(scans) {
+            let Newest { kept, left_out, .. } = newest;
+            // What a source named before it failed is as good as any.
+            self.stats += self.sources.good(result)?.unwrap_or_default();
+            self.unresolved.extend(kept.into_iter().map(|std::cmp::Reverse(place)| place));
+            self.pending.extend(left_out.map(|bound| Pending { bound, source_index: pending.source_index }));
+        }
+        self.account()
+    }
+
+    /// Looks up where traces truly start and end, and keeps those that qualify by that.
+    fn resolve(&mut self, ids: &[TraceId]) -> Result<(), QueryError> {
+        let new: Vec<TraceId> = ids.iter().copied().filter(|id| self.examined.insert(*id)).collect();
+        if self.examined.len() > self.limits.examined_traces_max {
+            let (what, value) = ("too many traces examined", self.limits.examined_traces_max as u64);
+            return Err(QueryError::Limit { what, value, key: "query_max_examined_traces" });
+        }
+        let (sources, ctx) = (&self.sources.all, self.sources.ctx);
+        let ranges = self.sources.pool.map(&new, |id| {
+            let ctx = &ctx.part();
+            let (mut whole, mut errors) = (None::<TimeRange>, Vec::new());
+            for source in sources {
+                match source.trace_range(*id, ctx) {
+                    Ok(None) => {}
+                    Ok(Some(part)) => whole = Some(whole.map_or(part, |range| range.union(&part))),
+                    Err(error) => errors.push(error),
+                }
+            }
+            (whole, errors)
+        });
+        for (id, (whole, errors)) in new.into_iter().zip(ranges) {
+            self.note(errors)?;
+            if let Some(range) = whole.filter(|range| self.qualifies(range)) {
+                self.resolved.push(Place::new(range.start, id));
+            }
+        }
+        self.account()
+    }
+
+    /// Assembles traces, which are the next ones in the order, and finds those that match.
+    fn verify(&mut self, ids: &[TraceId]) -> Result<(), QueryError> {
+        let (sources, ctx, filter) = (&self.sources.all, self.sources.ctx, &self.request.filter);
+        let verified = self.sources.pool.map(ids, |id| {
+            // Most of a long search's traces may be dropped again, and so is what they reserve.
+            let ctx = &ctx.part();
+            let (mut entries, mut errors) = (Vec::new(), Vec::new());
+            for source in sources {
+                match source.find_trace(*id, ctx) {
+                    Ok(part) => entries.extend(part),
+                    Err(error) => errors.push(error),
+                }
+            }
+            let found = Trace::assemble(*id, entries).and_then(|trace| {
+                let matched = filter.matched(&trace);
+                (!matched.is_empty()).then_some(FoundTrace { trace, matched })
+            });
+            (found, errors)
+        });
+        for (found, errors) in verified {
+            self.note(errors)?;
+            // Again: a source may have failed since the trace was resolved.
+            if let Some(found) = found.filter(|found| self.qualifies(&found.trace.range())) {
+                self.sources.ctx.reserve(held_bytes(&found.trace))?;
+                self.found.push(found);
+            }
+        }
+        Ok(())
+    }
+
+    fn qualifies(&self, range: &TimeRange) -> bool {
+        let duration_nano = range.end.0 - range.start.0;
+        range.overlaps(&self.request.range)
+            && self.request.min_duration_nano.is_none_or(|min| duration_nano >= min)
+            && self.request.max_duration_nano.is_none_or(|max| duration_nano <= max)
+    }
+
+    fn note(&mut self, errors: Vec<ScanError>) -> Result<(), QueryError> {
+        errors.into_iter().try_for_each(|error| self.sources.good::<()>(Err(error)).map(|_| ()))
+    }
+
+    /// Reserves what the heaps and the set have grown beyond what was reserved before.
+    fn account(&mut self) -> Result<(), QueryError> {
+        let place_count = self.unresolved.capacity() + self.resolved.capacity();
+        // One control byte per bucket, and a load of at most 7/8.
+        let set_bytes = self.examined.capacity() * (size_of::<TraceId>() + 1) * 8 / 7;
+        let held_bytes = place_count * size_of::<Place>() + set_bytes;
+        let grown_bytes = held_bytes.saturating_sub(self.accounted_bytes);
+        self.accounted_bytes += grown_bytes;
+        Ok(self.sources.ctx.reserve(grown_bytes)?)
+    }
+}
+
+/// The range, longer by `by` at both ends.
+fn widened(range: TimeRange, by: Duration) -> TimeRange {
+    let by_nano = u64::try_from(by.as_nanos()).unwrap_or(u64::MAX);
+    TimeRange { start: range.start.minus(by), end: UnixNano(range.end.0.saturating_add(by_nano)) }
+}
+
+fn place_of(trace: &Trace) -> Place {
+    Place::new(trace.range().start, trace.id)
+}
+
+/// Pops what lies above `bound`, greatest first, at most `max`.
+fn pop_above(heap: &mut BinaryHeap<Place>, bound: Option<Place>, max: usize) -> Vec<TraceId> {
+    let mut ids = Vec::new();
+    while ids.len() < max && heap.peek().copied() > bound {
+        ids.extend(heap.pop().map(|place| place.id()));
+    }
+    ids
+}
+
+/// About what a trace holds in memory, without what its origins share.
+fn held_bytes(trace: &Trace) -> usize {
+    let of_attributes = |attributes: &[KeyValue]| -> usize {
+        let of_value = |value: &Value| value.as_str().map_or(0, str::len);
+        attributes.iter().map(|a| size_of::<KeyValue>() + a.key.len() + of_value(&a.value)).sum()
+    };
+    let of_span = |span: &Span| -> usize {
+        let of_events: usize = span
+            .events
+            .iter()
+            .map(|event| size_of_val(event) + event.name.len() + of_attributes(&event.attributes))
+            .sum();
+        let of_links: usize = span.links.iter().map(|link| size_of_val(link) + of_attributes(&link.attributes)).sum();
+        span.name.len() + of_attributes(&span.attributes) + of_events + of_links
+    };
+    trace.entries.iter().map(|entry| size_of_val(entry) + of_span(&entry.span)).sum()
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,336 @@
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use proptest::prelude::*;
+use spoor_model::compute::ComputePool;
+use spoor_model::memory::MemoryBudget;
+use spoor_model::scan::{AttrScope, Condition, Field, Literal, Snapshot, SpanSource, Test};
+use spoor_model::{SpanEntry, SpanId};
+use spoor_traceql::Spanset;
+
+use super::*;
+use crate::oracle::{Fault, Oracle, at_hand, origin, span};
+use crate::request::GroupCondition;
+use crate::root;
+
+fn pool() -> &'static ComputePool {
+    static POOL: std::sync::OnceLock<ComputePool> = std::sync::OnceLock::new();
+    POOL.get_or_init(|| ComputePool::new("test", 2).expect("threads start"))
+}
+
+fn unlimited() -> Limits {
+    Limits { trace_duration_max: Duration::MAX, ..Limits::default() }
+}
+
+fn at_any_time(filter: Filter, limit: usize) -> SearchRequest {
+    SearchRequest { filter, min_duration_nano: None, max_duration_nano: None, range: TimeRange::ALL, limit }
+}
+
+fn is(field: Field, test: Test) -> Predicate {
+    Predicate::Is(Condition { field, test })
+}
+
+fn named(name: &str) -> Predicate {
+    is(Field::Name, Test::Eq(Literal::Str(name.into())))
+}
+
+fn search_in(
+    sources: &[Arc<Oracle>],
+    request: &SearchRequest,
+    limits: &Limits,
+    candidates_per_scan: usize,
+    ctx: &QueryContext,
+) -> Result<Answer<Vec<FoundTrace>>, QueryError> {
+    let all = sources.iter().map(|source| Arc::clone(source) as Arc<dyn SpanSource>).collect();
+    let sources = Sources::new(Snapshot { sources: all, skipped: Vec::new() }, pool(), ctx);
+    check(request, limits)?;
+    Search::new(request, limits, sources, candidates_per_scan).run()
+}
+
+fn search(sources: &[Arc<Oracle>], request: &SearchRequest) -> Answer<Vec<FoundTrace>> {
+    search_in(sources, request, &unlimited(), CANDIDATES_PER_SCAN, &at_hand()).expect("nothing is in the way")
+}
+
+fn ids(answer: &Answer<Vec<FoundTrace>>) -> Vec<u8> {
+    answer.value.iter().map(|found| found.trace.id.0[0]).collect()
+}
+
+/// The model: everything in one place, every trace looked at.
+fn naive(sources: &[Arc<Oracle>], request: &SearchRequest) -> Vec<FoundTrace> {
+    let mut by_trace: BTreeMap<TraceId, Vec<SpanEntry>> = BTreeMap::new();
+    for entry in sources.iter().flat_map(|source| &source.entries) {
+        by_trace.entry(entry.span.trace_id).or_default().push(entry.clone());
+    }
+    let traces = by_trace.into_iter().filter_map(|(id, entries)| Trace::assemble(id, entries));
+    let mut found: Vec<FoundTrace> = traces
+        .filter(|trace| {
+            let (range, wanted) = (trace.range(), request.range);
+            let duration = range.end.0 - range.start.0;
+            range.start <= wanted.end
+                && range.end >= wanted.start
+                && request.min_duration_nano.is_none_or(|min| duration >= min)
+                && request.max_duration_nano.is_none_or(|max| duration <= max)
+        })
+        .map(|trace| FoundTrace { matched: request.filter.matched(&trace), trace })
+        .filter(|found| !found.matched.is_empty())
+        .collect();
+    found.sort_by_key(|found| (std::cmp::Reverse(found.trace.range().start), found.trace.id));
+    found.truncate(request.limit);
+    found
+}
+
+/// What two searches must agree on. The order of differing spans with one id and start is open.
+fn outline(found: &[FoundTrace]) -> Vec<(TraceId, Vec<String>, Vec<String>)> {
+    found
+        .iter()
+        .map(|found| {
+            let mut spans: Vec<String> = found.trace.entries.iter().map(|entry| format!("{entry:?}")).collect();
+            let mut matched: Vec<String> = found.matched.iter().map(|index| spans[*index].clone()).collect();
+            spans.sort_unstable();
+            matched.sort_unstable();
+            (found.trace.id, spans, matched)
+        })
+        .collect()
+}
+
+fn any_entry() -> impl Strategy<Value = SpanEntry> {
+    let (ids, times) = ((0_u8..6, 1_u8..5, 0_u8..3), (0_u64..60, 0_u64..20));
+    (ids, times, 0_u8..2, prop::sample::select(vec!["a", "b", "c"])).prop_map(
+        |((trace, span_id, parent), (start, duration), service, name)| {
+            let mut entry = span(trace, span_id, name, start, start + duration);
+            entry.span.parent_span_id = SpanId([parent; 8]);
+            entry.origin = origin(["shop", "cart"][usize::from(service)]);
+            entry
+        },
+    )
+}
+
+/// Up to four sources. A span may be in several of them, and several times in one.
+fn any_sources() -> impl Strategy<Value = Vec<Arc<Oracle>>> {
+    let places = prop::collection::vec(0_usize..4, 1..3);
+    let spans = prop::collection::vec((any_entry(), places), 0..40);
+    (spans, prop::collection::vec(any::<bool>(), 4)).prop_map(|(spans, vague)| {
+        let mut sources: Vec<Oracle> =
+            vague.into_iter().map(|is_vague| Oracle { is_vague, ..Oracle::default() }).collect();
+        for (entry, places) in spans {
+            places.into_iter().for_each(|place| sources[place].entries.push(entry.clone()));
+        }
+        sources.into_iter().map(Arc::new).collect()
+    })
+}
+
+fn any_predicate() -> impl Strategy<Value = Predicate> {
+    let leaf = prop_oneof![
+        Just(Predicate::True),
+        Just(Predicate::False),
+        prop::sample::select(vec!["a", "b", "d"]).prop_map(named),
+        (0_i64..20).prop_map(|nanos| is(Field::Duration, Test::Gt(Literal::Int(nanos)))),
+        Just(is(Field::Attribute(AttrScope::Any, "service.name".into()), Test::Eq(Literal::Str("shop".into())))),
+    ];
+    leaf.prop_recursive(2, 6, 3, |inner| {
+        let many = prop::collection::vec(inner, 0..3);
+        prop_oneof![many.clone().prop_map(Predicate::And), many.prop_map(Predicate::Or)]
+    })
+}
+
+fn any_filter() -> impl Strategy<Value = Filter> {
+    let spanset = any_predicate().prop_map(Spanset::Filter).prop_recursive(2, 4, 2, |inner| {
+        let pair = (inner.clone(), inner).prop_map(|(left, right)| (Box::new(left), Box::new(right)));
+        prop_oneof![
+            pair.clone().prop_map(|(left, right)| Spanset::And(left, right)),
+            pair.clone().prop_map(|(left, right)| Spanset::Or(left, right)),
+            pair.prop_map(|(left, right)| Spanset::Piped(left, right)),
+        ]
+    });
+    let is_root_named = |name: &str| Condition { field: Field::Name, test: Test::Eq(Literal::Str(name.into())) };
+    let condition = prop_oneof![
+        any_predicate().prop_map(GroupCondition::Span),
+        prop::sample::select(vec!["a", "b"]).prop_map(move |name| GroupCondition::Root(is_root_named(name))),
+    ];
+    prop_oneof![
+        any_predicate().prop_map(Filter::Span),
+        spanset.prop_map(Filter::Spanset),
+        prop::collection::vec(condition, 0..3).prop_map(Filter::Group),
+    ]
+}
+
+prop_compose! {
+    fn any_request()(
+        filter in any_filter(),
+        min_duration_nano in prop::option::of(0_u64..40),
+        longer_by in prop::option::of(0_u64..40),
+        start in 0_u64..70,
+        length in 0_u64..70,
+        limit in 0_usize..7,
+    ) -> SearchRequest {
+        let max_duration_nano = longer_by.map(|by| min_duration_nano.unwrap_or(0) + by);
+        let range = TimeRange { start: UnixNano(start), end: UnixNano(start + length) };
+        SearchRequest { filter, min_duration_nano, max_duration_nano, range, limit }
+    }
+}
+
+proptest! {
+    #[test]
+    fn search_finds_what_the_naive_model_finds(
+        sources in any_sources(),
+        request in any_request(),
+        candidates_per_scan in 1_usize..5,
+    ) {
+        let answer = search_in(&sources, &request, &unlimited(), candidates_per_scan, &at_hand());
+        let answer = answer.expect("nothing is in the way");
+        prop_assert_eq!(outline(&answer.value), outline(&naive(&sources, &request)));
+        prop_assert!(answer.skipped.is_empty());
+    }
+
+    #[test]
+    fn widening_by_the_longest_trace_is_enough(sources in any_sources(), request in any_request()) {
+        let everything = at_any_time(Filter::Span(Predicate::True), 100);
+        let longest = naive(&sources, &everything)
+            .iter()
+            .map(|found| found.trace.range().end.0 - found.trace.range().start.0)
+            .max();
+        let limits = Limits { trace_duration_max: Duration::from_nanos(longest.unwrap_or(0)), ..Limits::default() };
+        let answer = search_in(&sources, &request, &limits, 2, &at_hand()).expect("nothing is in the way");
+        prop_assert_eq!(outline(&answer.value), outline(&naive(&sources, &request)));
+    }
+}
+
+#[test]
+fn the_limit_is_applied_after_the_order() {
+    // The older source would yield its traces first; trace 3 starts last but is known by fragments.
+    let old = Oracle::of(vec![span(1, 1, "a", 10, 20), span(2, 1, "a", 30, 40), span(3, 1, "a", 35, 36)]);
+    let new = Oracle::of(vec![span(3, 2, "a", 90, 95), span(4, 1, "a", 34, 99)]);
+    let found = search(&[old, new], &at_any_time(Filter::Span(named("a")), 2));
+    assert_eq!(ids(&found), [3, 4]);
+}
+
+#[test]
+fn older_sources_are_not_scanned_once_the_limit_is_reached() {
+    let sources: Vec<Arc<Oracle>> =
+        (0..10).rev().map(|n| Oracle::of(vec![span(n, 1, "a", u64::from(n) * 100, u64::from(n) * 100 + 50)])).collect();
+    let found = search(&sources, &at_any_time(Filter::Span(named("a")), 1));
+    assert_eq!(ids(&found), [9]);
+    let scan_count: usize = sources.iter().map(|source| source.scan_count.load(Ordering::Relaxed)).sum();
+    assert!(scan_count <= pool().thread_count(), "{scan_count} scans");
+}
+
+#[test]
+fn a_trace_in_the_range_is_found_by_a_span_outside_of_it() {
+    let old = Oracle::of(vec![span(1, 1, "wanted", 10, 20)]);
+    let new = Oracle::of(vec![span(1, 2, "other", 1000, 1010)]);
+    let mut request = at_any_time(Filter::Span(named("wanted")), 10);
+    request.range = TimeRange { start: UnixNano(500), end: UnixNano(2000) };
+    assert_eq!(ids(&search(&[Arc::clone(&new), Arc::clone(&old)], &request)), [1]);
+    request.range = TimeRange { start: UnixNano(1500), end: UnixNano(2000) };
+    assert_eq!(ids(&search(&[new, old], &request)), [0_u8; 0]);
+}
+
+#[test]
+fn a_trace_between_whose_spans_the_range_lies_is_found() {
+    let sources = [Oracle::of(vec![span(1, 1, "a", 100, 110)]), Oracle::of(vec![span(1, 2, "b", 0, 10)])];
+    let mut request = at_any_time(Filter::Span(named("b")), 10);
+    request.range = TimeRange { start: UnixNano(50), end: UnixNano(60) };
+    assert_eq!(ids(&search(&sources, &request)), [1]);
+}
+
+#[test]
+fn copies_count_once_and_twins_both() {
+    let copy = || span(1, 1, "a", 10, 20);
+    let sources = [Oracle::of(vec![copy(), copy()]), Oracle::of(vec![copy(), span(1, 1, "a", 10, 21)])];
+    let found = search(&sources, &at_any_time(Filter::Span(named("a")), 10));
+    assert_eq!((ids(&found), found.value[0].matched.len()), (vec![1], 2));
+}
+
+#[test]
+fn unreadable_sources_are_skipped_and_named_once() {
+    let good = Oracle::of((0..100).map(|n| span(n, 1, "a", u64::from(n), u64::from(n))).collect());
+    let bad = |name: &str, fault| {
+        Arc::new(Oracle { name: name.into(), fault: Some(fault), entries: good.entries.clone(), ..Oracle::default() })
+    };
+    let sources = [Arc::clone(&good), bad("block 1", Fault::Corrupt), bad("block 2", Fault::Unavailable)];
+    let found = search(&sources, &at_any_time(Filter::Span(named("a")), 100));
+    assert_eq!(found.value.len(), 100);
+    let skipped: BTreeSet<&str> = found.skipped.iter().map(|skipped| skipped.object.as_str()).collect();
+    assert_eq!((skipped, found.skipped.len()), (BTreeSet::from(["block 1", "block 2"]), 2));
+}
+
+#[test]
+fn a_cancelled_search_ends() {
+    let sources = [Oracle::of(vec![span(1, 1, "a", 0, 1)])];
+    let ctx = QueryContext::new(&MemoryBudget::new(1 << 20), Arc::new(AtomicBool::new(true)));
+    let result = search_in(&sources, &at_any_time(Filter::Span(named("a")), 1), &unlimited(), 10, &ctx);
+    assert_eq!(result.err(), Some(QueryError::Cancelled));
+}
+
+#[test]
+fn a_search_that_needs_too_much_memory_names_the_limit() {
+    let spans = (0..200).map(|n| span(n, 1, "a", u64::from(n), u64::from(n))).collect();
+    let ctx = QueryContext::new(&MemoryBudget::new(4096), Arc::default());
+    let result = search_in(&[Oracle::of(spans)], &at_any_time(Filter::Span(named("a")), 200), &unlimited(), 1000, &ctx);
+    assert!(matches!(result, Err(QueryError::MemoryLimit { limit_bytes: 4096, .. })), "{result:?}");
+}
+
+#[test]
+fn traces_that_are_looked_at_and_dropped_cost_no_memory() {
+    let spans = (0..200).map(|n| span(n, 1, "a", u64::from(n), u64::from(n))).collect();
+    let source = Arc::new(Oracle { is_vague: true, reserves_bytes: 1 << 16, ..Oracle::clone_of(spans) });
+    let ctx = QueryContext::new(&MemoryBudget::new(1 << 20), Arc::default());
+    let found = search_in(&[source], &at_any_time(Filter::Span(named("b")), 10), &unlimited(), 1000, &ctx);
+    assert!(found.is_ok_and(|answer| answer.value.is_empty()));
+}
+
+#[test]
+fn too_many_examined_traces_and_results_name_their_limit() {
+    let spans = (0..200).map(|n| span(n, 1, "a", u64::from(n), u64::from(n))).collect();
+    let source = Arc::new(Oracle { is_vague: true, ..Oracle::clone_of(spans) });
+    let limits = Limits { examined_traces_max: 150, result_traces_max: 10, ..unlimited() };
+    let key_of = |limit| {
+        let request = at_any_time(Filter::Span(named("b")), limit);
+        match search_in(&[Arc::clone(&source)], &request, &limits, 1000, &at_hand()) {
+            Err(QueryError::Limit { key, .. }) => key,
+            other => panic!("{other:?}"),
+        }
+    };
+    assert_eq!((key_of(10), key_of(11)), ("query_max_examined_traces", "query_max_results"));
+}
+
+#[test]
+fn legacy_tags_hold_within_one_resource() {
+    let with = |mut entry: SpanEntry, service: &str| {
+        entry.origin = origin(service);
+        entry
+    };
+    let service = |name: &str| {
+        let field = Field::Attribute(AttrScope::Resource, "service.name".into());
+        GroupCondition::Span(is(field, Test::Contains(name.into())))
+    };
+    let sources = [Oracle::of(vec![
+        with(span(1, 1, "root", 0, 9), "shop"),
+        with(span(1, 2, "pay", 1, 5), "cart"),
+        with(span(2, 1, "root", 10, 19), "cart"),
+        with(span(2, 2, "pay", 11, 12), "cart"),
+    ])];
+    let pay = || GroupCondition::Span(named("pay"));
+    let found = |conditions| ids(&search(&sources, &at_any_time(Filter::Group(conditions), 10)));
+    assert_eq!(found(vec![service("cart"), pay()]), [2, 1]);
+    assert_eq!(found(vec![service("shop"), pay()]), [0_u8; 0]);
+    assert_eq!(found(vec![GroupCondition::Span(named("root")), pay()]), [2]);
+}
+
+#[test]
+fn the_root_is_the_last_span_without_a_parent() {
+    let mut child = span(1, 1, "child", 0, 9);
+    child.span.parent_span_id = SpanId([7; 8]);
+    let mut linked = span(1, 4, "linked", 5, 9);
+    linked.span.links.push(spoor_model::Link {
+        trace_id: linked.span.trace_id,
+        attributes: vec![KeyValue::new("opentracing.ref_type", Value::Str("child_of".into()))],
+        ..spoor_model::Link::default()
+    });
+    let entries = vec![child.clone(), span(1, 2, "first", 1, 9), span(1, 3, "last", 2, 3), linked];
+    let trace = Trace::assemble(child.span.trace_id, entries).expect("has spans");
+    assert_eq!(root(&trace).map(|entry| entry.span.name.as_str()), Some("last"));
+    let orphan = Trace::assemble(child.span.trace_id, vec![child]).expect("has spans");
+    assert_eq!(root(&orphan), None);
+}
