@@ -113,7 +113,7 @@ fn flag(setting: &'static Setting) -> Arg {
     let arg = arg.help_heading(setting.section).allow_hyphen_values(true);
     match is_switch {
         true => arg.value_name("BOOL").num_args(0..=1).require_equals(true).default_missing_value("true"),
-        false => arg.value_name(setting.kind.split(' ').next().unwrap_or("value").trim_matches(',').to_uppercase()),
+        false => arg.value_name(setting.kind.replace(", ", "|").replace(" or ", "|")),
     }
 }
 

@@ -142,14 +142,13 @@ settings! {
         query_concurrency: Option<usize> = "auto",
         /// Queries that may wait for their turn; further ones are refused.
         query_queue: usize = "100",
-        /// Traces that a search returns when the client does not say.
-        search_limit_default: usize = "20",
-        /// Traces that a search may return at most.
-        search_limit_max: usize = "10000",
-        /// Longest time range of a search. 0: no limit.
-        search_duration_max: Duration = "168h",
-        /// Bytes of distinct values that a list of tag values holds; longer lists are cut and say so.
-        tag_values_max_bytes: ByteSize = "5MiB",
+        /// Traces that one search returns at most.
+        query_max_results: usize = "262144",
+        /// Traces that one search looks at, at most, to find them.
+        query_max_examined_traces: usize = "1000000",
+        /// No trace is taken to last longer than this: searches look as far outside their time range
+        /// for the other spans of a trace.
+        query_max_trace_duration: Duration = "24h",
     }
     "Process" {
         /// How log lines look.

@@ -1,0 +1,41 @@
+# Names for what people run. The logic is in Rust (crates/xtask) and Python (tests/python).
+# Everything uses the release profile and one build folder, so that each dependency compiles once.
+
+CARGO ?= cargo
+TARGET_DIR := $(if $(CARGO_TARGET_DIR),$(CARGO_TARGET_DIR),target)
+VENV := $(TARGET_DIR)/venv
+NEXTEST := $(shell $(CARGO) nextest --version >/dev/null 2>&1 && echo nextest run || echo test)
+
+.PHONY: help run test check bench fuzz-smoke docs setup
+help: ## Lists these commands
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
+
+run: setup ## Builds and starts Spoor; ARGS='--data-dir elsewhere' passes flags
+	$(CARGO) run --release -- $(ARGS)
+
+test: setup $(VENV)/ready ## Runs every test
+	$(CARGO) $(NEXTEST) --release --workspace
+	$(VENV)/bin/python -m pytest tests/python
+
+check: setup ## Format, lints, documentation, repository rules, licences
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --release --workspace --all-targets -- -D warnings
+	RUSTDOCFLAGS='-D warnings' $(CARGO) doc --release --workspace --no-deps --document-private-items
+	$(CARGO) run --release --quiet --package spoor-xtask
+
+bench: setup ## Measures, on a corpus that it generates
+	$(CARGO) bench --profile release
+
+fuzz-smoke: setup ## A minute of fuzzing for each decoder
+	$(CARGO) run --release --manifest-path tests/fuzz/Cargo.toml
+
+docs: setup ## Writes the pages that are made from the code
+	$(CARGO) run --release --quiet -- config reference > docs/configuration.md
+
+setup: ## Installs what is missing to build and test
+	@.ci/setup
+
+$(VENV)/ready: tests/python/requirements.txt
+	python3 -m venv $(VENV)
+	$(VENV)/bin/pip install --quiet --requirement tests/python/requirements.txt
+	touch $@
