@@ -1,0 +1,148 @@
+//! OTLP/HTTP: `POST /v1/traces` in protobuf or JSON.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::Body;
+use axum::extract::{Request, State as FromState};
+use axum::response::{IntoResponse, Response};
+use axum::routing::post;
+use http::header::{self, HeaderMap, HeaderName};
+use http::{HeaderValue, Method, StatusCode, Version};
+use spoor_distributor::{Format, PushRequest, Transport};
+use spoor_model::ingest::BodyEncoding;
+use spoor_otlp::response::ExportResponse;
+use tower_http::cors::{AllowHeaders, AllowOrigin, CorsLayer};
+
+use super::body::{Pieces, read_whole};
+use super::{Refusal, State};
+use crate::error::Kind;
+
+/// The paths of port 4318.
+pub fn http_router(state: State) -> Router {
+    let cors = cors_layer(&state.cors_allowed_origins);
+    let router = Router::new().route("/v1/traces", post(export)).fallback(not_found).with_state(Arc::new(state));
+    match cors {
+        Some(cors) => router.layer(cors),
+        None => router,
+    }
+}
+
+/// Lets pages of these origins send spans. Entries that no `Origin` header can equal never match.
+fn cors_layer(origins: &[String]) -> Option<CorsLayer> {
+    if origins.is_empty() {
+        return None;
+    }
+    let allow_origin = match origins.iter().any(|origin| origin == "*") {
+        true => AllowOrigin::any(),
+        false => AllowOrigin::list(origins.iter().filter_map(|origin| HeaderValue::from_str(origin).ok())),
+    };
+    let layer = CorsLayer::new()
+        .allow_origin(allow_origin)
+        .allow_methods([Method::POST])
+        .allow_headers(AllowHeaders::mirror_request())
+        .expose_headers([header::RETRY_AFTER])
+        // The longest that Chromium honours.
+        .max_age(Duration::from_secs(7_200));
+    Some(layer)
+}
+
+async fn not_found() -> Response {
+    let text = "no such path: OTLP traces go to POST /v1/traces (this is a trace store: no metrics, no logs)\n";
+    (StatusCode::NOT_FOUND, text).into_response()
+}
+
+async fn export(FromState(state): FromState<Arc<State>>, request: Request) -> Response {
+    let (head, body) = request.into_parts();
+    let Some(format) = format_of(&head.headers) else {
+        let message = "content-type must be application/x-protobuf or application/json";
+        let refusal = Refusal::new(Kind::Invalid, message);
+        return answer_refusal(Format::Json, StatusCode::UNSUPPORTED_MEDIA_TYPE, &refusal);
+    };
+    let Some(encoding) = encoding_of(&head.headers) else {
+        let refusal = Refusal::new(Kind::Invalid, "content-encoding must be gzip, zstd or identity");
+        let mut response = answer_refusal(format, StatusCode::UNSUPPORTED_MEDIA_TYPE, &refusal);
+        response.headers_mut().insert(header::ACCEPT_ENCODING, HeaderValue::from_static("gzip, zstd, identity"));
+        return response;
+    };
+    let mut pieces = Pieces::new(body, state.receive_timeout);
+    match receive_and_push(&state, &head.headers, format, encoding, &mut pieces).await {
+        Ok(response) => answer(format, &response),
+        Err(refusal) => {
+            // A sender that waits for "100 Continue" has not sent its body and need not.
+            if head.version < Version::HTTP_2 && !head.headers.contains_key(header::EXPECT) {
+                pieces.discard(state.distributor.limits().max_message_bytes).await;
+            }
+            answer_refusal(format, refusal.kind.http(), &refusal)
+        }
+    }
+}
+
+async fn receive_and_push(
+    state: &State,
+    headers: &HeaderMap,
+    format: Format,
+    encoding: BodyEncoding,
+    pieces: &mut Pieces,
+) -> Result<ExportResponse, Refusal> {
+    let tenant = state.tenancy.for_write(headers)?;
+    let declared_bytes =
+        headers.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()).and_then(|text| text.parse().ok());
+    let received = read_whole(&state.distributor, &tenant, pieces, declared_bytes).await?;
+    let transport = Transport::Http;
+    let request = PushRequest { tenant, transport, encoding, format, body: received.body };
+    state.push(received.admission, request).await
+}
+
+fn format_of(headers: &HeaderMap) -> Option<Format> {
+    let value = headers.get(header::CONTENT_TYPE)?.to_str().ok()?;
+    let media_type = value.split(';').next()?.trim().to_ascii_lowercase();
+    match media_type.as_str() {
+        "application/x-protobuf" | "application/protobuf" => Some(Format::Protobuf),
+        "application/json" => Some(Format::Json),
+        _ => None,
+    }
+}
+
+fn encoding_of(headers: &HeaderMap) -> Option<BodyEncoding> {
+    let Some(value) = headers.get(header::CONTENT_ENCODING) else {
+        return Some(BodyEncoding::Identity);
+    };
+    match value.to_str().ok()?.trim().to_ascii_lowercase().as_str() {
+        "" | "identity" => Some(BodyEncoding::Identity),
+        "gzip" | "x-gzip" => Some(BodyEncoding::Gzip),
+        "zstd" => Some(BodyEncoding::Zstd),
+        _ => None,
+    }
+}
+
+fn content_type(format: Format) -> (HeaderName, HeaderValue) {
+    let media_type = match format {
+        Format::Protobuf => "application/x-protobuf",
+        Format::Json => "application/json",
+    };
+    (header::CONTENT_TYPE, HeaderValue::from_static(media_type))
+}
+
+fn answer(format: Format, response: &ExportResponse) -> Response {
+    let body = match format {
+        Format::Protobuf => response.to_protobuf(),
+        Format::Json => response.to_json(),
+    };
+    ([content_type(format)], body).into_response()
+}
+
+fn answer_refusal(format: Format, status: StatusCode, refusal: &Refusal) -> Response {
+    let body = match format {
+        Format::Protobuf => refusal.to_status().to_protobuf(),
+        Format::Json => refusal.to_status().to_json(),
+    };
+    let mut response = (status, [content_type(format)], Body::from(body)).into_response();
+    if let Some(delay) = refusal.retry_after {
+        // Whole seconds only; too late is better than too early.
+        let seconds = delay.as_secs() + u64::from(delay.subsec_nanos() > 0);
+        response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
+    }
+    response
+}
