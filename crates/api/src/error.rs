@@ -6,6 +6,7 @@
 
 use axum::response::{IntoResponse, Response};
 use http::StatusCode;
+use spoor_querier::QueryError;
 
 /// What went wrong, by what the caller can do about it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -98,6 +99,17 @@ impl ApiError {
     /// The request is wrong.
     pub fn invalid(message: impl Into<String>) -> Self {
         Self::new(Kind::Invalid, message)
+    }
+}
+
+impl From<QueryError> for ApiError {
+    fn from(err: QueryError) -> Self {
+        let kind = match &err {
+            QueryError::Invalid(_) => Kind::Invalid,
+            QueryError::Limit { .. } | QueryError::MemoryLimit { .. } => Kind::LimitExceeded,
+            QueryError::Cancelled => Kind::Cancelled,
+        };
+        Self::new(kind, err.to_string())
     }
 }
 

@@ -12,10 +12,18 @@
 //! than half a millisecond goes through a compute pool.
 
 pub mod error;
+pub mod gate;
 pub mod jaeger;
 pub mod otlp;
+pub mod partial;
+pub mod request_metrics;
 pub mod tempo;
 pub mod tenant;
 
+mod fan_out;
 mod go_duration;
 mod params;
+mod value_text;
+
+#[cfg(test)]
+mod fixtures;

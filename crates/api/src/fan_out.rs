@@ -1,0 +1,138 @@
+//! Reads that ask several tenants at once (`X-Scope-OrgID: a|b`): each is asked, answers are merged.
+//!
+//! With one tenant, which is nearly always, nothing is copied.
+
+use std::cmp::Reverse;
+use std::collections::btree_map::Entry;
+use std::collections::{BTreeMap, BTreeSet};
+
+use spoor_model::scan::{Field, KeySet, Operation, QueryContext};
+use spoor_model::{TenantId, TimeRange, Trace, TraceId, Value};
+use spoor_querier::{Answer, Filter, FoundTrace, Querier, QueryError, SearchRequest};
+
+/// Asks every tenant and folds the values into the first.
+fn merged<T>(
+    tenants: &[TenantId],
+    mut ask: impl FnMut(&TenantId) -> Result<Answer<T>, QueryError>,
+    mut fold: impl FnMut(&mut T, T),
+) -> Result<Answer<T>, QueryError> {
+    let (first, others) = tenants.split_first().expect("a request has a tenant");
+    let mut sum = ask(first)?;
+    for tenant in others {
+        let answer = ask(tenant)?;
+        fold(&mut sum.value, answer.value);
+        sum.skipped.extend(answer.skipped);
+        sum.stats += answer.stats;
+    }
+    Ok(sum)
+}
+
+/// The trace, with the spans that any of the tenants has.
+pub(crate) fn find_trace(
+    querier: &Querier,
+    tenants: &[TenantId],
+    id: TraceId,
+    ctx: &QueryContext,
+) -> Result<Answer<Option<Trace>>, QueryError> {
+    merged(tenants, |tenant| querier.find_trace(tenant, id, ctx), |sum, trace| *sum = join(sum.take(), trace))
+}
+
+fn join(one: Option<Trace>, other: Option<Trace>) -> Option<Trace> {
+    match (one, other) {
+        (Some(mut one), Some(other)) => {
+            one.entries.extend(other.entries);
+            Trace::assemble(one.id, one.entries)
+        }
+        (one, other) => one.or(other),
+    }
+}
+
+/// The newest traces of all tenants, newest first.
+pub(crate) fn search(
+    querier: &Querier,
+    tenants: &[TenantId],
+    request: &SearchRequest,
+    ctx: &QueryContext,
+) -> Result<Answer<Vec<FoundTrace>>, QueryError> {
+    let mut answer = merged(tenants, |tenant| querier.search(tenant, request, ctx), Vec::extend)?;
+    if tenants.len() > 1 {
+        answer.value = newest_of_all(answer.value, request);
+    }
+    Ok(answer)
+}
+
+fn newest_of_all(found: Vec<FoundTrace>, request: &SearchRequest) -> Vec<FoundTrace> {
+    let mut by_id: BTreeMap<TraceId, FoundTrace> = BTreeMap::new();
+    for one in found {
+        match by_id.entry(one.trace.id) {
+            Entry::Vacant(slot) => {
+                slot.insert(one);
+            }
+            Entry::Occupied(mut slot) => {
+                let mut entries = std::mem::take(&mut slot.get_mut().trace.entries);
+                entries.extend(one.trace.entries);
+                let trace = Trace::assemble(one.trace.id, entries).expect("both have spans");
+                let matched = matched(&request.filter, &trace);
+                slot.insert(FoundTrace { trace, matched });
+            }
+        }
+    }
+    let mut found: Vec<FoundTrace> = by_id.into_values().collect();
+    found.sort_by_key(|one| Reverse(one.trace.range().start));
+    found.truncate(request.limit);
+    found
+}
+
+fn matched(filter: &Filter, trace: &Trace) -> Vec<usize> {
+    let all = 0..trace.entries.len();
+    match filter {
+        Filter::Span(predicate) => all.filter(|index| predicate.matches(&trace.entries[*index])).collect(),
+        Filter::Spanset(spanset) => spanset.matched(trace),
+        // Legacy answers show no spans, so which of them matched is of no matter.
+        Filter::Group(_) => all.collect(),
+    }
+}
+
+/// Attribute names of all tenants.
+pub(crate) fn keys(
+    querier: &Querier,
+    tenants: &[TenantId],
+    range: TimeRange,
+    ctx: &QueryContext,
+) -> Result<Answer<KeySet>, QueryError> {
+    merged(
+        tenants,
+        |tenant| querier.keys(tenant, range, ctx),
+        |sum, keys| keys.into_iter().for_each(|(scope, names)| sum.entry(scope).or_default().extend(names)),
+    )
+}
+
+/// What the services of all tenants do.
+pub(crate) fn operations(
+    querier: &Querier,
+    tenants: &[TenantId],
+    range: TimeRange,
+    ctx: &QueryContext,
+) -> Result<Answer<BTreeSet<Operation>>, QueryError> {
+    merged(tenants, |tenant| querier.operations(tenant, range, ctx), |sum, more| sum.extend(more))
+}
+
+/// Distinct values of one field, of all tenants, and whether none were left out. Values that several
+/// tenants have come several times.
+pub(crate) fn values(
+    querier: &Querier,
+    tenants: &[TenantId],
+    field: &Field,
+    range: TimeRange,
+    limit_bytes: usize,
+    ctx: &QueryContext,
+) -> Result<Answer<(Vec<Value>, bool)>, QueryError> {
+    merged(
+        tenants,
+        |tenant| querier.values(tenant, field, range, limit_bytes, ctx),
+        |sum, (values, is_complete)| {
+            sum.0.extend(values);
+            sum.1 &= is_complete;
+        },
+    )
+}

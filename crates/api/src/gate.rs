@@ -1,0 +1,100 @@
+//! The gate between the query surfaces and the querier: how many queries run, how many wait, how
+//! long each may take, and what stops them.
+//!
+//! ```text
+//!   request -> place in the queue -> turn to run -> compute pool -> answer
+//!              (none: 429)           |<----- query_timeout (504) ----->|
+//! ```
+//!
+//! A client that goes away drops the future, and with it the guard that tells the scan to stop. The
+//! turn is given back when the work has really ended, so that abandoned queries count as long as
+//! they cost.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use spoor_model::compute::ComputePool;
+use spoor_model::memory::MemoryBudget;
+use spoor_model::scan::QueryContext;
+use spoor_querier::Querier;
+use tokio::sync::Semaphore;
+
+use crate::error::{ApiError, Kind};
+use crate::go_duration;
+
+/// How much may be asked at once.
+#[derive(Debug, Clone, Copy)]
+pub struct QueryLimits {
+    /// Queries that run at one time (`query_concurrency`).
+    pub concurrency: usize,
+    /// Queries that wait for their turn (`query_queue`).
+    pub queue: usize,
+    /// Waiting and running together (`query_timeout`).
+    pub timeout: Duration,
+}
+
+/// Lets queries through to the querier. One for all surfaces, so that the bounds hold for the
+/// process.
+pub struct QueryGate {
+    querier: Arc<Querier>,
+    pool: Arc<ComputePool>,
+    memory: Arc<MemoryBudget>,
+    limits: QueryLimits,
+    places: Arc<Semaphore>,
+    turns: Arc<Semaphore>,
+}
+
+impl QueryGate {
+    /// A gate that nobody has gone through. `memory` is shared by all queries.
+    pub fn new(querier: Arc<Querier>, pool: Arc<ComputePool>, memory: Arc<MemoryBudget>, limits: QueryLimits) -> Self {
+        let concurrency = limits.concurrency.max(1);
+        let places = Arc::new(Semaphore::new(concurrency.saturating_add(limits.queue).min(Semaphore::MAX_PERMITS)));
+        let turns = Arc::new(Semaphore::new(concurrency.min(Semaphore::MAX_PERMITS)));
+        Self { querier, pool, memory, limits, places, turns }
+    }
+
+    /// Runs `work` on the compute pool once it is its turn. `work` should build the answer's bytes
+    /// too: encoding a large trace is no job for an async thread.
+    pub(crate) async fn run<T, F>(&self, work: F) -> Result<T, ApiError>
+    where
+        T: Send + 'static,
+        F: FnOnce(&Querier, &QueryContext) -> Result<T, ApiError> + Send + 'static,
+    {
+        let Ok(place) = Arc::clone(&self.places).try_acquire_owned() else {
+            let text = format!("job queue full: {} queries wait; raise query_queue", self.limits.queue);
+            return Err(ApiError::new(Kind::Overloaded, text));
+        };
+        let stop = StopOnDrop(Arc::new(AtomicBool::new(false)));
+        let ctx = QueryContext::new(&self.memory, Arc::clone(&stop.0));
+        let querier = Arc::clone(&self.querier);
+        let answer = async {
+            let turn = Arc::clone(&self.turns).acquire_owned().await.expect("the semaphore is never closed");
+            let held = (place, turn);
+            let run = move || {
+                let result = work(&querier, &ctx);
+                drop(held);
+                result
+            };
+            self.pool.run(run).await
+        };
+        match tokio::time::timeout(self.limits.timeout, answer).await {
+            Ok(Ok(result)) => result,
+            Ok(Err(panicked)) => Err(ApiError::new(Kind::Internal, panicked.to_string())),
+            Err(_) => {
+                let timeout = go_duration::format(u64::try_from(self.limits.timeout.as_nanos()).unwrap_or(u64::MAX));
+                let text = format!("query took longer than {timeout}; narrow it, or raise query_timeout");
+                Err(ApiError::new(Kind::Timeout, text))
+            }
+        }
+    }
+}
+
+/// Tells the scan to stop when the request ends, however it ends.
+struct StopOnDrop(Arc<AtomicBool>);
+
+impl Drop for StopOnDrop {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}

@@ -1,0 +1,216 @@
+//! What a Jaeger search asks for: its parameters, and the predicate that they are.
+//!
+//! Service, operation, tags and durations must hold together on one span; the answer is that span's
+//! whole trace. Values arrive as text and are compared with the text of the stored value, whatever
+//! its type.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use base64::Engine;
+use base64::alphabet;
+use base64::engine::general_purpose::GeneralPurpose;
+use base64::engine::{DecodePaddingMode, GeneralPurposeConfig};
+use spoor_model::id::IdError;
+use spoor_model::scan::{AttrScope, Condition, Field, Literal, Predicate, Test};
+use spoor_model::{TimeRange, TraceId, UnixNano};
+
+use super::trace_json::{EMPTY_SERVICE, MISSING_SERVICE};
+use crate::error::ApiError;
+use crate::go_duration;
+use crate::params::Params;
+
+/// How many traces an answer has unless the client says.
+const LIMIT_DEFAULT: usize = 100;
+/// How far a search looks back unless the client says.
+const LOOKBACK_DEFAULT: Duration = Duration::from_secs(48 * 3600);
+
+/// A search, checked.
+#[derive(Debug)]
+pub(crate) struct Search {
+    /// What one span of each trace must satisfy.
+    pub(crate) predicate: Predicate,
+    /// The trace must overlap this; `None` when the range is empty, and so is the answer.
+    pub(crate) range: Option<TimeRange>,
+    /// The newest so many.
+    pub(crate) limit: usize,
+}
+
+impl Search {
+    /// Reads the parameters; the texts of the errors are Jaeger's.
+    pub(crate) fn from_params(params: &Params, now: UnixNano) -> Result<Self, ApiError> {
+        let Some(service) = params.get("service") else {
+            return Err(ApiError::invalid("parameter 'service' is required"));
+        };
+        let mut all = vec![service_predicate(service)];
+        all.extend(params.get("operation").map(|name| is_text(Field::Name, name)));
+        all.extend(tags(params)?.iter().map(|(key, value)| tag_predicate(key, value)));
+        let start = time(params, "start")?.unwrap_or_else(|| now.minus(LOOKBACK_DEFAULT));
+        // A microsecond is a thousand instants, and the last of them counts.
+        let end = time(params, "end")?.map_or(now, |end| UnixNano(end.0.saturating_add(999)));
+        all.extend(durations(params)?);
+        let limit = limit(params)?;
+        let range = (start <= end).then_some(TimeRange { start, end });
+        Ok(Self { predicate: Predicate::And(all), range, limit })
+    }
+}
+
+/// The traces that the client names; a search with any looks at nothing else.
+pub(crate) fn trace_ids(params: &Params) -> Result<Vec<TraceId>, ApiError> {
+    let parse =
+        |text| TraceId::from_hex(text).map_err(|err| ApiError::invalid(format!("cannot parse traceID param: {err}")));
+    params.all("traceID").map(parse).collect()
+}
+
+/// A trace id from a path: hex, or what newer clients send, base64 of 8 or 16 bytes.
+pub(crate) fn trace_id_from_path(text: &str) -> Result<TraceId, IdError> {
+    let hex = TraceId::from_hex(text);
+    if hex.is_ok() || text.len() > 24 {
+        return hex;
+    }
+    let config = GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent);
+    let alphabets = [&alphabet::STANDARD, &alphabet::URL_SAFE];
+    let decoded = alphabets.iter().find_map(|alphabet| GeneralPurpose::new(alphabet, config).decode(text).ok());
+    match decoded.as_deref().map(|bytes| (bytes.len(), bytes)) {
+        Some((length @ (8 | 16), bytes)) => {
+            let mut id = [0; 16];
+            id[16 - length..].copy_from_slice(bytes);
+            Ok(TraceId(id))
+        }
+        _ => hex,
+    }
+}
+
+/// Refuses a `start` or `end` that is no number; what they are is of no matter to a trace by id.
+pub(crate) fn check_times(params: &Params) -> Result<(), ApiError> {
+    time(params, "start")?;
+    time(params, "end")?;
+    Ok(())
+}
+
+fn time(params: &Params, name: &str) -> Result<Option<UnixNano>, ApiError> {
+    let Some(text) = params.get(name) else { return Ok(None) };
+    let micros: i64 =
+        integer(text).map_err(|text| ApiError::invalid(format!("unable to parse param '{name}': {text}")))?;
+    let micros = u64::try_from(micros).unwrap_or(0);
+    Ok(Some(UnixNano(micros.saturating_mul(1000))))
+}
+
+fn limit(params: &Params) -> Result<usize, ApiError> {
+    let Some(text) = params.get("limit") else { return Ok(LIMIT_DEFAULT) };
+    let limit: i32 = integer(text).map_err(ApiError::invalid)?;
+    match usize::try_from(limit) {
+        Ok(limit @ 1..) => Ok(limit),
+        _ => Err(ApiError::invalid(format!("parameter 'limit' must be at least 1, not {limit}"))),
+    }
+}
+
+/// An integer, or the text with which Jaeger refuses it.
+fn integer<T: std::str::FromStr>(text: &str) -> Result<T, String> {
+    text.parse().map_err(|_| format!("strconv.ParseInt: parsing {text:?}: invalid syntax"))
+}
+
+fn durations(params: &Params) -> Result<Vec<Predicate>, ApiError> {
+    let read = |name: &str| match params.get(name) {
+        None => Ok(0),
+        Some(text) => go_duration::parse(text).ok_or_else(|| {
+            ApiError::invalid(format!("unable to parse param '{name}': time: invalid duration {text:?}"))
+        }),
+    };
+    let (min, max) = (read("minDuration")?, read("maxDuration")?);
+    if min != 0 && max != 0 && max < min {
+        return Err(ApiError::invalid("'maxDuration' should be greater than 'minDuration'"));
+    }
+    let nanos = |nanos| Literal::Int(i64::try_from(nanos).unwrap_or(i64::MAX));
+    let at_least = (min != 0).then(|| is(Field::Duration, Test::Ge(nanos(min))));
+    let at_most = (max != 0).then(|| is(Field::Duration, Test::Le(nanos(max))));
+    Ok(at_least.into_iter().chain(at_most).collect())
+}
+
+/// `tag=key:value` and `tags={"key":"value"}` together; of one key the later wins.
+fn tags(params: &Params) -> Result<BTreeMap<String, String>, ApiError> {
+    let mut tags = BTreeMap::new();
+    for pair in params.all("tag") {
+        let Some((key, value)) = pair.split_once(':') else {
+            let text = format!("malformed 'tag' parameter, expecting key:value, received: {pair}");
+            return Err(ApiError::invalid(text));
+        };
+        tags.insert(key.to_owned(), value.to_owned());
+    }
+    for text in params.all("tags") {
+        let malformed =
+            |why: String| ApiError::invalid(format!("malformed 'tags' parameter, cannot unmarshal JSON: {why}"));
+        let object: serde_json::Map<String, serde_json::Value> =
+            serde_json::from_str(text).map_err(|err| malformed(err.to_string()))?;
+        for (key, value) in object {
+            // Jaeger takes texts only; people write numbers and booleans, and mean their text.
+            let value = match value {
+                serde_json::Value::String(text) => text,
+                serde_json::Value::Number(number) => number.to_string(),
+                serde_json::Value::Bool(flag) => flag.to_string(),
+                other => return Err(malformed(format!("the value of {key:?} is {other}, expected a string"))),
+            };
+            tags.insert(key, value);
+        }
+    }
+    Ok(tags)
+}
+
+fn is(field: Field, test: Test) -> Predicate {
+    Predicate::Is(Condition { field, test })
+}
+
+fn is_text(field: Field, text: &str) -> Predicate {
+    is(field, Test::Eq(Literal::Str(text.into())))
+}
+
+fn service_predicate(name: &str) -> Predicate {
+    let field = || Field::Attribute(AttrScope::Resource, "service.name".into());
+    let named = is_text(field(), name);
+    match name {
+        MISSING_SERVICE => Predicate::Or(vec![is(field(), Test::Absent), named]),
+        EMPTY_SERVICE => Predicate::Or(vec![is_text(field(), ""), named]),
+        _ => named,
+    }
+}
+
+const SCOPES: [AttrScope; 5] =
+    [AttrScope::Span, AttrScope::Resource, AttrScope::Event, AttrScope::Link, AttrScope::Instrumentation];
+
+/// A tag is an attribute of the span or of anything around it, or one of the tags that stand for a
+/// field in Jaeger's form.
+fn tag_predicate(key: &str, value: &str) -> Predicate {
+    let key: Arc<str> = key.into();
+    let test = || Test::TextEq(value.into());
+    let attribute = |scope| is(Field::Attribute(scope, Arc::clone(&key)), test());
+    let mut any: Vec<Predicate> = SCOPES.map(attribute).into();
+    let number = |field, number| is(field, Test::Eq(Literal::Int(number)));
+    any.extend(match (&*key, value) {
+        ("span.kind", kind) => kind_number(kind).map(|kind| number(Field::Kind, kind)),
+        ("error", "true") => Some(number(Field::Status, 2)),
+        ("otel.status_code", "OK") => Some(number(Field::Status, 1)),
+        ("otel.status_code", "ERROR") => Some(number(Field::Status, 2)),
+        ("otel.status_description", text) => Some(is_text(Field::StatusMessage, text)),
+        ("otel.scope.name", text) => Some(is_text(Field::InstrumentationName, text)),
+        ("otel.scope.version", text) => Some(is_text(Field::InstrumentationVersion, text)),
+        ("event", text) => Some(is_text(Field::EventName, text)),
+        _ => None,
+    });
+    Predicate::Or(any)
+}
+
+/// OTLP's number of Jaeger's word for a span kind.
+pub(crate) fn kind_number(text: &str) -> Option<i64> {
+    match text {
+        "internal" => Some(1),
+        "server" => Some(2),
+        "client" => Some(3),
+        "producer" => Some(4),
+        "consumer" => Some(5),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,186 @@
+use http::StatusCode;
+use serde_json::{Value as Json, json};
+
+use crate::fixtures::{Reply, Store, get, jaeger, send};
+use crate::tenant::Tenancy;
+use spoor_model::TenantId;
+
+const REQUEST: &[u8] = include_bytes!("../../../../api/fixtures/jaeger/worked_example/request.json");
+const RESPONSE: &str = include_str!("../../../../api/fixtures/jaeger/worked_example/response.json");
+
+/// Three traces of two services, one second apart, and a span without a service.
+const SHOP: &str = r#"{"resourceSpans":[
+ {"resource":{"attributes":[{"key":"service.name","value":{"stringValue":"shop/eu+1"}}]},"scopeSpans":[{"spans":[
+   {"traceId":"000000000000000000000000000000a1","spanId":"0000000000000001","name":"GET","kind":2,"status":{"code":2},
+    "startTimeUnixNano":"1700000001000000000","endTimeUnixNano":"1700000001500000000",
+    "attributes":[{"key":"code","value":{"intValue":"500"}}]},
+   {"traceId":"000000000000000000000000000000a2","spanId":"0000000000000002","name":"PUT","kind":2,
+    "startTimeUnixNano":"1700000002000000000","endTimeUnixNano":"1700000002000001000",
+    "attributes":[{"key":"code","value":{"intValue":"200"}}]},
+   {"traceId":"000000000000000000000000000000a3","spanId":"0000000000000003","name":"GET","kind":3,
+    "startTimeUnixNano":"1700000003000000000","endTimeUnixNano":"1700000003000000000"}]}]},
+ {"scopeSpans":[{"spans":[
+   {"traceId":"000000000000000000000000000000a1","spanId":"0000000000000004","parentSpanId":"0000000000000001","name":"db",
+    "startTimeUnixNano":"1700000001100000000","endTimeUnixNano":"1700000001200000000"}]}]}]}"#;
+
+fn shop() -> axum::Router {
+    jaeger(Store::with(SHOP.as_bytes()), Tenancy::Single)
+}
+
+fn error(reply: &Reply) -> (u16, Json) {
+    assert_eq!(reply.header("content-type"), Some("text/plain; charset=utf-8"));
+    let envelope: Json = serde_json::from_slice(&reply.body).unwrap();
+    assert_eq!((&envelope["data"], &envelope["total"]), (&Json::Null, &json!(0)));
+    (reply.status.as_u16(), envelope["errors"].clone())
+}
+
+fn ids(reply: &Reply) -> Vec<String> {
+    let traces = reply.json();
+    traces["data"].as_array().unwrap().iter().map(|trace| trace["traceID"].as_str().unwrap().to_owned()).collect()
+}
+
+async fn found(query: &str) -> Vec<String> {
+    let ids = ids(&get(&shop(), &format!("/api/traces?service=shop%2Feu%2B1&{query}"), &[]).await);
+    ids.iter().map(|id| id.trim_start_matches('0').to_owned()).collect()
+}
+
+#[tokio::test]
+async fn the_worked_example_is_answered_as_jaeger_answers_it() {
+    let router = jaeger(Store::with(REQUEST), Tenancy::Single);
+    let reply = get(&router, "/api/traces/a0b1", &[]).await;
+    assert_eq!(reply.header("content-type"), Some("application/json"));
+    assert_eq!(reply.json(), serde_json::from_str::<Json>(RESPONSE).unwrap());
+    // Members stand in the order of Jaeger's, byte for byte but for blanks.
+    let without_blanks: String = RESPONSE.lines().map(str::trim_start).collect();
+    assert_eq!(reply.text(), without_blanks);
+}
+
+#[tokio::test]
+async fn raw_traces_keep_the_order_of_tags_and_have_no_warnings() {
+    let router = jaeger(Store::with(REQUEST), Tenancy::Single);
+    let trace = get(&router, "/api/traces/A0B1?raw=true", &[]).await.json();
+    let span = &trace["data"][0]["spans"][0];
+    assert_eq!(span["warnings"], Json::Null);
+    let keys: Vec<&str> = span["tags"].as_array().unwrap().iter().map(|tag| tag["key"].as_str().unwrap()).collect();
+    assert_eq!(keys[2..5], ["z", "b", "a"]);
+}
+
+#[tokio::test]
+async fn pretty_answers_are_indented_by_four_spaces() {
+    let reply = get(&shop(), "/api/services?prettyPrint=1", &[]).await;
+    assert!(reply.text().starts_with("{\n    \"data\": [\n        \"missing-service-name\","), "{}", reply.text());
+    assert!(!get(&shop(), "/api/services?prettyPrint=false", &[]).await.text().contains('\n'));
+}
+
+#[tokio::test]
+async fn services_and_operations_are_listed_sorted() {
+    let router = shop();
+    let services = get(&router, "/api/services", &[]).await;
+    let expected = r#"{"data":["missing-service-name","shop/eu+1"],"total":2,"limit":0,"offset":0,"errors":null}"#;
+    assert_eq!(services.text(), expected);
+    let names = get(&router, "/api/services/shop%2Feu%2B1/operations", &[]).await.json();
+    assert_eq!((&names["data"], &names["total"]), (&json!(["GET", "PUT"]), &json!(2)));
+    assert_eq!(get(&router, "/api/services/nobody/operations", &[]).await.json()["data"], json!([]));
+    let operations = get(&router, "/api/operations?service=shop%2Feu%2B1", &[]).await.json();
+    let expected = json!([
+        {"name": "GET", "spanKind": "client"}, {"name": "GET", "spanKind": "server"},
+        {"name": "PUT", "spanKind": "server"}]);
+    assert_eq!(operations["data"], expected);
+    let servers = get(&router, "/api/operations?service=shop%2Feu%2B1&spanKind=client", &[]).await.json();
+    assert_eq!(servers["data"], json!([{"name": "GET", "spanKind": "client"}]));
+    let missing = get(&router, "/api/operations", &[]).await;
+    assert_eq!(error(&missing), (400, json!([{"code": 400, "msg": "parameter 'service' is required"}])));
+}
+
+#[tokio::test]
+async fn searches_give_whole_traces_newest_first_and_limit_after_the_order() {
+    assert_eq!(found("").await, ["a3", "a2", "a1"]);
+    assert_eq!(found("limit=2").await, ["a3", "a2"]);
+    assert_eq!(found("operation=GET").await, ["a3", "a1"]);
+    assert_eq!(found("start=1700000002000000&end=1700000002500000").await, ["a2"]);
+    let whole = get(&shop(), "/api/traces?service=shop%2Feu%2B1&operation=GET&tag=code:500", &[]).await.json();
+    assert_eq!(whole["data"][0]["spans"].as_array().unwrap().len(), 2);
+    assert_eq!(whole["data"][0]["processes"]["p2"]["serviceName"], "missing-service-name");
+}
+
+#[tokio::test]
+async fn tags_match_by_their_text_and_durations_by_span() {
+    assert_eq!(found("tag=code:500").await, ["a1"]);
+    assert_eq!(found("tags=%7B%22code%22:%22200%22%7D").await, ["a2"]);
+    assert_eq!(found("tag=error:true").await, ["a1"]);
+    assert_eq!(found("tag=span.kind:client").await, ["a3"]);
+    assert_eq!(found("minDuration=500ms").await, ["a1"]);
+    assert_eq!(found("maxDuration=1us").await, ["a3", "a2"]);
+    assert_eq!(found("tag=code:404").await, Vec::<String>::new());
+    let nameless = get(&shop(), "/api/traces?service=missing-service-name", &[]).await;
+    assert_eq!(ids(&nameless), ["00000000000000a1"]);
+}
+
+#[tokio::test]
+async fn traces_named_in_a_search_are_loaded_and_missing_ones_reported() {
+    let reply = get(&shop(), "/api/traces?traceID=a2&traceID=beef&traceID=0a1", &[]).await;
+    assert_eq!(ids(&reply), ["00000000000000a2", "00000000000000a1"]);
+    let missing = json!([{"msg": "trace not found", "traceID": "000000000000beef"}]);
+    assert_eq!(reply.json()["errors"], missing);
+    let bad = get(&shop(), "/api/traces?traceID=xyz", &[]).await;
+    let (status, errors) = error(&bad);
+    assert!(status == 400 && errors[0]["msg"].as_str().unwrap().starts_with("cannot parse traceID param: "));
+}
+
+#[tokio::test]
+async fn a_missing_trace_is_404_in_the_envelope() {
+    let reply = get(&shop(), "/api/traces/beef?start=1&end=2", &[]).await;
+    assert_eq!(error(&reply), (404, json!([{"code": 404, "msg": "trace not found"}])));
+    assert!(reply.text().ends_with('\n'));
+    assert_eq!(reply.header("x-content-type-options"), Some("nosniff"));
+    assert_eq!(error(&get(&shop(), "/api/traces/xyz", &[]).await).0, 400);
+    assert_eq!(error(&get(&shop(), "/api/traces/a1?start=soon", &[]).await).0, 400);
+}
+
+#[tokio::test]
+async fn hints_in_the_wrong_unit_do_not_hide_a_trace() {
+    assert_eq!(ids(&get(&shop(), "/api/traces/a1?start=1&end=1700000001", &[]).await), ["00000000000000a1"]);
+}
+
+#[tokio::test]
+async fn answers_without_some_block_say_so() {
+    let router = jaeger(Store::with(SHOP.as_bytes()).without("block 01J", "checksum mismatch"), Tenancy::Single);
+    let note = "partial answer, without 1 objects: block 01J: checksum mismatch";
+    for uri in ["/api/traces/a1", "/api/traces?service=shop%2Feu%2B1", "/api/services"] {
+        assert_eq!(get(&router, uri, &[]).await.json()["errors"], json!([{"msg": note}]), "{uri}");
+    }
+    let (status, errors) = error(&get(&router, "/api/traces/beef", &[]).await);
+    assert_eq!((status, &errors[0]["msg"]), (404, &json!(format!("trace not found ({note})"))));
+}
+
+#[tokio::test]
+async fn what_is_not_there_is_404_text_whatever_the_method() {
+    for (method, uri) in [("GET", "/api/nothing"), ("POST", "/api/services"), ("GET", "/api/v3/traces/x/y")] {
+        let reply = send(&shop(), method, uri, &[]).await;
+        assert_eq!((reply.status, reply.text()), (StatusCode::NOT_FOUND, "404 page not found\n"), "{method} {uri}");
+    }
+}
+
+#[tokio::test]
+async fn what_is_not_done_yet_says_so() {
+    assert_eq!(error(&get(&shop(), "/api/dependencies?endTs=1", &[]).await).0, 501);
+    let (status, errors) = error(&get(&shop(), "/api/metrics/calls?service=x", &[]).await);
+    let text = "trace metrics are currently disabled - no metrics backend configured";
+    assert_eq!((status, &errors[0]["msg"]), (501, &json!(text)));
+}
+
+#[tokio::test]
+async fn tenants_are_named_by_either_header_and_required() {
+    let tenant = |name| TenantId::parse(name).unwrap();
+    let store = Store::default().and(tenant("one"), SHOP.as_bytes()).and(tenant("two"), REQUEST);
+    let router = jaeger(store, Tenancy::ByHeader);
+    let missing = get(&router, "/api/services", &[]).await;
+    assert_eq!((missing.status.as_u16(), missing.text()), (401, "missing tenant header\n"));
+    let services = |header: &'static str, value: &'static str| {
+        let router = router.clone();
+        async move { get(&router, "/api/services", &[(header, value)]).await.json()["data"].clone() }
+    };
+    assert_eq!(services("x-tenant", "two").await, json!(["cart"]));
+    assert_eq!(services("x-scope-orgid", "two").await, json!(["cart"]));
+    assert_eq!(services("x-scope-orgid", "one|two").await, json!(["cart", "missing-service-name", "shop/eu+1"]));
+}

@@ -1,0 +1,172 @@
+//! `/api/search`: TraceQL (`q`), or the tags and durations of older clients.
+
+use std::sync::Arc;
+
+use axum::extract::{RawQuery, State};
+use http::HeaderMap;
+use spoor_model::scan::{AttrScope, Condition, Field, Literal, Predicate, Test};
+use spoor_model::{TenantId, UnixNano};
+use spoor_querier::{Filter, GroupCondition, SearchRequest};
+use spoor_traceql::{Query, SpanFilter};
+
+use super::logfmt;
+use super::negotiate::{Encoded, Form};
+use super::search_answer::{SearchAnswer, Shown};
+use super::time_range::{self, Times};
+use crate::error::ApiError;
+use crate::params::Params;
+use crate::{fan_out, go_duration, partial};
+
+/// Longest query text.
+const QUERY_BYTES_MAX: usize = 131_072;
+/// Traces per answer unless the client says.
+const LIMIT_DEFAULT: usize = 20;
+/// Most traces per answer.
+const LIMIT_MAX: usize = 262_144;
+/// Spans per span set unless the client says; zero means this too.
+const SPANS_DEFAULT: usize = 3;
+/// Most spans per span set.
+const SPANS_MAX: usize = 100;
+
+/// Parameters that are not tags, whatever else the URL has.
+const KNOWN: [&str; 10] =
+    ["q", "tags", "minDuration", "maxDuration", "limit", "start", "end", "since", "spss", "skip_ast_transformations"];
+
+/// A search, checked.
+#[derive(Debug)]
+struct Search {
+    request: SearchRequest,
+    /// `None` for a legacy search, which shows no spans.
+    shown: Option<Shown>,
+}
+
+/// Finds the newest traces that match, newest first.
+pub(super) async fn search(
+    State(state): State<Arc<super::State>>,
+    headers: HeaderMap,
+    RawQuery(query): RawQuery,
+) -> Result<Encoded, ApiError> {
+    let tenants: Vec<TenantId> = state.tenancy.for_read(&headers)?;
+    let Search { request, shown } = Search::from_params(&Params::parse(query.as_deref()), state.clock.now())?;
+    let form = Form::wanted(&headers);
+    state
+        .gate
+        .run(move |querier, ctx| {
+            let answer = fan_out::search(querier, &tenants, &request, ctx)?;
+            let partial = partial::note(&answer.skipped);
+            let answer = SearchAnswer::new(&answer.value, shown.as_ref(), answer.stats, answer.skipped.len());
+            let bytes = match form {
+                Form::Json => answer.to_json(),
+                Form::Protobuf => answer.to_protobuf(),
+            };
+            Ok(Encoded { form, bytes, partial })
+        })
+        .await
+}
+
+/// A query's tree; errors as Tempo words them.
+pub(super) fn parse(text: &str) -> Result<Query, ApiError> {
+    if text.len() > QUERY_BYTES_MAX {
+        let text = format!("query expression is {} bytes long, at most {QUERY_BYTES_MAX}", text.len());
+        return Err(ApiError::invalid(text));
+    }
+    spoor_traceql::parse(text).map_err(|err| ApiError::invalid(format!("invalid TraceQL query: {err}")))
+}
+
+/// What to scan for.
+pub(super) fn plan(query: &Query) -> Result<SpanFilter, ApiError> {
+    spoor_traceql::plan(query).map_err(|err| ApiError::invalid(format!("invalid TraceQL query: {err}")))
+}
+
+impl Search {
+    fn from_params(params: &Params, now: UnixNano) -> Result<Self, ApiError> {
+        let (q, tags) = (params.get("q"), params.get("tags"));
+        if q.is_some() && tags.is_some() {
+            return Err(ApiError::invalid("q and tags cannot be combined"));
+        }
+        // Durations are of the whole trace. Tempo ignores them beside `q`; Kiali sends both and
+        // means both.
+        let min_duration_nano = duration(params, "minDuration")?;
+        let max_duration_nano = duration(params, "maxDuration")?;
+        if let (Some(min), Some(max)) = (min_duration_nano, max_duration_nano)
+            && max < min
+        {
+            return Err(ApiError::invalid("invalid maxDuration: it must not be less than minDuration"));
+        }
+        let (filter, fields) = match q {
+            Some(text) => {
+                let SpanFilter { spanset, shown } = plan(&parse(text)?)?;
+                (Filter::Spanset(spanset), Some(shown))
+            }
+            None => (Filter::Group(legacy_conditions(params)?), None),
+        };
+        let limit = match params.parsed::<u32>("limit")?.map(|limit| limit as usize) {
+            None => LIMIT_DEFAULT,
+            Some(limit @ 1..=LIMIT_MAX) => limit,
+            Some(limit) => {
+                return Err(ApiError::invalid(format!("invalid limit {limit}: expected 1 to {LIMIT_MAX}")));
+            }
+        };
+        let spans_max = match params.parsed::<u32>("spss")?.map(|spans| spans as usize) {
+            None | Some(0) => SPANS_DEFAULT,
+            Some(spans @ 1..=SPANS_MAX) => spans,
+            Some(spans) => {
+                return Err(ApiError::invalid(format!("invalid spss {spans}: expected at most {SPANS_MAX}")));
+            }
+        };
+        let range = time_range::from_params(params, Times::Seconds, now)?;
+        let request = SearchRequest { filter, min_duration_nano, max_duration_nano, range, limit };
+        Ok(Self { request, shown: fields.map(|fields| Shown { fields, spans_max }) })
+    }
+}
+
+fn duration(params: &Params, name: &str) -> Result<Option<u64>, ApiError> {
+    let Some(text) = params.get(name) else { return Ok(None) };
+    let nanos = go_duration::parse(text)
+        .ok_or_else(|| ApiError::invalid(format!("invalid {name} {text:?}: not a duration such as 100ms")))?;
+    Ok((nanos != 0).then_some(nanos))
+}
+
+/// The pairs of `tags`; or, when nothing else says what to search, every parameter that has no other
+/// meaning.
+fn legacy_conditions(params: &Params) -> Result<Vec<GroupCondition>, ApiError> {
+    let pairs: Vec<(String, String)> = match params.get("tags") {
+        Some(text) => logfmt::parse(text).map_err(|err| ApiError::invalid(format!("invalid tags: {err}")))?,
+        None if params.get("start").is_some() || params.get("end").is_some() => Vec::new(),
+        None => params
+            .pairs()
+            .filter(|(key, value)| !KNOWN.contains(key) && !value.is_empty())
+            .map(|(key, value)| (key.to_owned(), value.to_owned()))
+            .collect(),
+    };
+    pairs.iter().map(|(key, value)| legacy_condition(key, value)).collect()
+}
+
+/// A few names match by part of their text; every other attribute, of a span or its resource, by its
+/// whole text.
+fn legacy_condition(key: &str, value: &str) -> Result<GroupCondition, ApiError> {
+    let part = |field| Condition { field, test: Test::Contains(value.into()) };
+    let service_name = || Field::Attribute(AttrScope::Resource, "service.name".into());
+    let any_of = |predicates: &[Predicate]| GroupCondition::Span(Predicate::Or(predicates.to_vec()));
+    let attribute = |scope| {
+        Predicate::Is(Condition { field: Field::Attribute(scope, key.into()), test: Test::TextEq(value.into()) })
+    };
+    let status = |code| Predicate::Is(Condition { field: Field::Status, test: Test::Eq(Literal::Int(code)) });
+    Ok(match (key, value) {
+        ("root.name", _) => GroupCondition::Root(part(Field::Name)),
+        ("root.service.name", _) => GroupCondition::Root(part(service_name())),
+        ("name", _) => GroupCondition::Span(Predicate::Is(part(Field::Name))),
+        ("service.name", _) => GroupCondition::Span(Predicate::Is(part(service_name()))),
+        ("status.code", "unset") => any_of(&[status(0)]),
+        ("status.code", "ok") => any_of(&[status(1)]),
+        ("status.code", "error") => any_of(&[status(2)]),
+        ("status.code", other) => {
+            return Err(ApiError::invalid(format!("invalid status.code {other:?}: expected unset, ok or error")));
+        }
+        ("error", "true") => any_of(&[status(2), attribute(AttrScope::Span), attribute(AttrScope::Resource)]),
+        _ => any_of(&[attribute(AttrScope::Span), attribute(AttrScope::Resource)]),
+    })
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,134 @@
+//! What is known of the process: `/api/echo`, build, readiness, metrics, `/status`.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use axum::Json;
+use axum::extract::State;
+use axum::response::{IntoResponse, Response};
+use http::{HeaderMap, header};
+use serde::Serialize;
+use spoor_model::TimeRange;
+
+use crate::error::{ApiError, Kind};
+use crate::{fan_out, partial};
+
+/// The version of Tempo whose API this is. Clients switch features on by it: Grafana 10 and 11 want
+/// 2.7.0 or later for streaming of metrics.
+const API_VERSION: &str = "3.1.0";
+
+type Shared = State<Arc<super::State>>;
+
+/// Grafana's health check.
+pub(super) async fn echo() -> &'static str {
+    "echo\n"
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct BuildInfoJson {
+    version: String,
+    revision: String,
+    branch: String,
+    build_user: String,
+    build_date: String,
+    go_version: String,
+}
+
+/// What clients gate features on.
+pub(super) async fn build_info(State(state): Shared) -> Response {
+    let build = &state.build;
+    let json = BuildInfoJson {
+        version: api_version(&build.version),
+        revision: build.revision.clone(),
+        branch: build.branch.clone(),
+        build_user: build.build_user.clone(),
+        build_date: build.build_date.clone(),
+        go_version: String::new(),
+    };
+    Json(json).into_response()
+}
+
+/// The API's version with Spoor's own as build metadata, which comparisons of semver pass over.
+fn api_version(version: &str) -> String {
+    format!("{API_VERSION}+spoor.{}", version.replace('+', "."))
+}
+
+/// Whether requests are taken.
+pub(super) async fn ready(State(state): Shared) -> Result<&'static str, ApiError> {
+    match (state.ready)() {
+        Ok(()) => Ok("ready"),
+        Err(why) => Err(ApiError::new(Kind::Unavailable, why)),
+    }
+}
+
+/// The exposition; its text is OpenMetrics, which Prometheus's older format reads too.
+pub(super) async fn metrics(State(state): Shared, headers: HeaderMap) -> Response {
+    let accepts = headers.get(header::ACCEPT).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    let content_type = match accepts.contains("application/openmetrics-text") {
+        true => "application/openmetrics-text; version=1.0.0; charset=utf-8",
+        false => "text/plain; version=0.0.4; charset=utf-8",
+    };
+    ([(header::CONTENT_TYPE, content_type)], (state.metrics)()).into_response()
+}
+
+/// The sections of `/status`, one after the other.
+pub(super) async fn overview(State(state): Shared) -> String {
+    format!(
+        "GET /status/version\n{}\n\nGET /status/endpoints\n{ENDPOINTS}\nGET /status/config\n{}\n",
+        version_text(&state),
+        (state.config)(),
+    )
+}
+
+/// One line.
+pub(super) async fn version(State(state): Shared) -> String {
+    version_text(&state)
+}
+
+fn version_text(state: &super::State) -> String {
+    let build = &state.build;
+    let revision = if build.revision.is_empty() { "unknown" } else { &build.revision };
+    format!("spoor, version {} (revision: {revision}), API of Tempo {API_VERSION}", build.version)
+}
+
+/// The configuration in force.
+pub(super) async fn config(State(state): Shared) -> Response {
+    ([(header::CONTENT_TYPE, "text/plain; charset=utf-8")], (state.config)()).into_response()
+}
+
+const ENDPOINTS: &str = "\
+/api/echo
+/api/search
+/api/search/tag/{tag}/values
+/api/search/tags
+/api/status/buildinfo
+/api/traces/{traceID}
+/api/v2/search/tag/{tag}/values
+/api/v2/search/tags
+/api/v2/traces/{traceID}
+/metrics
+/ready
+/status
+";
+
+/// The routes.
+pub(super) async fn endpoints() -> &'static str {
+    ENDPOINTS
+}
+
+/// Names of the services that sent spans, as a JSON array: what Kiali expects here.
+pub(super) async fn services(State(state): Shared, headers: HeaderMap) -> Result<Response, ApiError> {
+    let tenants = state.tenancy.for_read(&headers)?;
+    let (names, partial) = state
+        .gate
+        .run(move |querier, ctx| {
+            let answer = fan_out::operations(querier, &tenants, TimeRange::ALL, ctx)?;
+            let names: BTreeSet<String> = answer.value.into_iter().filter_map(|operation| operation.service).collect();
+            Ok((names, partial::note(&answer.skipped)))
+        })
+        .await?;
+    let mut response = Json(names).into_response();
+    partial::mark(response.headers_mut(), partial.as_deref());
+    Ok(response)
+}

@@ -1,0 +1,439 @@
+//! Names and values of attributes: what editors complete and drop-downs list.
+//!
+//! A filter (`q`) is not applied: names and values come from whole blocks, so an answer may offer
+//! more than matching spans have. It never offers less, and an unfinished filter is never an error.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use axum::extract::{RawQuery, State};
+use http::{HeaderMap, Uri};
+use serde::Serialize;
+use spoor_model::nested::put_message;
+use spoor_model::scan::{AttrScope, Field, KeySet, ScanStats};
+use spoor_model::wire::{put_bytes, put_text, put_uint};
+use spoor_model::{TenantId, TimeRange, Value};
+use spoor_traceql::{Attribute, Intrinsic};
+
+use super::negotiate::{Encoded, Form};
+use super::time_range::{self, Times};
+use crate::error::{ApiError, Kind};
+use crate::params::{Params, Plus, percent_decode};
+use crate::{fan_out, partial, value_text};
+
+type Shared = State<Arc<super::State>>;
+
+/// How many bytes of values an answer may have; Tempo's default.
+const VALUES_BYTES_MAX: usize = 1_000_000;
+
+/// What is not an attribute and has a name, sorted. Grafana lists these by itself as well.
+const INTRINSICS: [&str; 25] = [
+    "duration",
+    "event:name",
+    "event:timeSinceStart",
+    "instrumentation:name",
+    "instrumentation:version",
+    "kind",
+    "link:spanID",
+    "link:traceID",
+    "name",
+    "rootName",
+    "rootServiceName",
+    "span:duration",
+    "span:id",
+    "span:kind",
+    "span:name",
+    "span:parentID",
+    "span:status",
+    "span:statusMessage",
+    "status",
+    "statusMessage",
+    "trace:duration",
+    "trace:id",
+    "trace:rootName",
+    "trace:rootService",
+    "traceDuration",
+];
+
+/// What all four routes ask for.
+struct Request {
+    tenants: Vec<TenantId>,
+    range: TimeRange,
+    /// `usize::MAX` when there is no limit.
+    limit: usize,
+    form: Form,
+    params: Params,
+}
+
+impl Request {
+    fn parse(state: &super::State, headers: &HeaderMap, query: Option<&str>) -> Result<Self, ApiError> {
+        let tenants = state.tenancy.for_read(headers)?;
+        let params = Params::parse(query);
+        let range = time_range::from_params(&params, Times::SecondsOrNanos, state.clock.now())?;
+        let limit = match params.parsed::<u32>("limit")? {
+            None | Some(0) => usize::MAX,
+            Some(limit) => limit as usize,
+        };
+        params.parsed::<u32>("maxStaleValues")?;
+        Ok(Self { tenants, range, limit, form: Form::wanted(headers), params })
+    }
+}
+
+/// Which names are asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Wanted {
+    All,
+    Scope(AttrScope),
+    Intrinsics,
+    /// A scope that has no attributes.
+    Nothing,
+}
+
+impl Wanted {
+    fn from_params(params: &Params) -> Result<Self, ApiError> {
+        Ok(match params.get("scope") {
+            None | Some("none") => Self::All,
+            Some("span") => Self::Scope(AttrScope::Span),
+            Some("resource") => Self::Scope(AttrScope::Resource),
+            Some("event") => Self::Scope(AttrScope::Event),
+            Some("link") => Self::Scope(AttrScope::Link),
+            Some("instrumentation") => Self::Scope(AttrScope::Instrumentation),
+            Some("intrinsic") => Self::Intrinsics,
+            Some("trace") => Self::Nothing,
+            Some(other) => return Err(ApiError::invalid(format!("invalid scope: {other}"))),
+        })
+    }
+
+    fn has(self, scope: AttrScope) -> bool {
+        self == Self::All || self == Self::Scope(scope)
+    }
+}
+
+/// How Tempo spells a scope, in the order of its editors.
+const SCOPES: [(AttrScope, &str); 5] = [
+    (AttrScope::Resource, "resource"),
+    (AttrScope::Span, "span"),
+    (AttrScope::Event, "event"),
+    (AttrScope::Link, "link"),
+    (AttrScope::Instrumentation, "instrumentation"),
+];
+
+/// `/api/search/tags`: names across scopes, each once.
+pub(super) async fn names_v1(
+    State(state): Shared,
+    headers: HeaderMap,
+    RawQuery(query): RawQuery,
+) -> Result<Encoded, ApiError> {
+    answer_names(state, headers, query, |scopes, limit| {
+        let mut tag_names: BTreeSet<String> = BTreeSet::new();
+        scopes.into_iter().for_each(|scope| tag_names.extend(scope.tags));
+        TagNames { tag_names: tag_names.into_iter().take(limit).collect() }
+    })
+    .await
+}
+
+/// `/api/v2/search/tags`: names by scope.
+pub(super) async fn names_v2(
+    State(state): Shared,
+    headers: HeaderMap,
+    RawQuery(query): RawQuery,
+) -> Result<Encoded, ApiError> {
+    answer_names(state, headers, query, |mut scopes, limit| {
+        scopes.iter_mut().for_each(|scope| scope.tags.truncate(limit));
+        // Grafana throws at a scope without tags.
+        scopes.retain(|scope| !scope.tags.is_empty());
+        ScopedNames { scopes }
+    })
+    .await
+}
+
+async fn answer_names<T: Answer>(
+    state: Arc<super::State>,
+    headers: HeaderMap,
+    query: Option<String>,
+    shape: fn(Vec<Scope>, usize) -> T,
+) -> Result<Encoded, ApiError> {
+    let request = Request::parse(&state, &headers, query.as_deref())?;
+    let wanted = Wanted::from_params(&request.params)?;
+    // Version 1 lists intrinsics only to those who ask for them; version 2 always.
+    let with_intrinsics = wanted == Wanted::Intrinsics || (wanted == Wanted::All && T::LISTS_INTRINSICS);
+    state
+        .gate
+        .run(move |querier, ctx| {
+            let answer = fan_out::keys(querier, &request.tenants, request.range, ctx)?;
+            let mut scopes = scopes(answer.value, wanted);
+            if with_intrinsics {
+                let tags = INTRINSICS.map(str::to_owned).to_vec();
+                scopes.push(Scope { name: "intrinsic", tags });
+            }
+            let partial = partial::note(&answer.skipped);
+            let metrics = Metrics::new(answer.stats, answer.skipped.len());
+            Ok(shape(scopes, request.limit).encode(metrics, request.form, partial))
+        })
+        .await
+}
+
+fn scopes(mut keys: KeySet, wanted: Wanted) -> Vec<Scope> {
+    let wanted = SCOPES.into_iter().filter(|(scope, _)| wanted.has(*scope));
+    let found = wanted.filter_map(|(scope, name)| Some((name, keys.remove(&scope)?)));
+    found.map(|(name, tags)| Scope { name, tags: tags.into_iter().collect() }).collect()
+}
+
+/// `/api/search/tag/{name}/values`: texts. The name has no scope.
+pub(super) async fn values_v1(
+    State(state): Shared,
+    uri: Uri,
+    headers: HeaderMap,
+    RawQuery(query): RawQuery,
+) -> Result<Encoded, ApiError> {
+    let request = Request::parse(&state, &headers, query.as_deref())?;
+    let name = name_in_path(uri.path(), "/api/search/tag/")?;
+    let source = match name.as_str() {
+        "status.code" => Source::Fixed(&["unset", "ok", "error"]),
+        "error" => Source::Fixed(&["true"]),
+        "name" | "root.name" | "rootName" => Source::Read(Field::Name),
+        "service.name" | "root.service.name" | "rootServiceName" => Source::Read(resource_service_name()),
+        _ => Source::Read(Field::Attribute(AttrScope::Any, name.into())),
+    };
+    answer_values(state, request, source, |values| {
+        let texts: BTreeSet<String> = values.into_iter().map(|value| value.value).collect();
+        TagTexts { tag_values: texts.into_iter().collect() }
+    })
+    .await
+}
+
+/// `/api/v2/search/tag/{identifier}/values`: typed values of an attribute with its scope, or of an
+/// intrinsic.
+pub(super) async fn values_v2(
+    State(state): Shared,
+    uri: Uri,
+    headers: HeaderMap,
+    RawQuery(query): RawQuery,
+) -> Result<Encoded, ApiError> {
+    let request = Request::parse(&state, &headers, query.as_deref())?;
+    let name = name_in_path(uri.path(), "/api/v2/search/tag/")?;
+    let attribute = spoor_traceql::parse_identifier(&name)
+        .map_err(|err| ApiError::invalid(format!("please provide a valid tagName: {err}")))?;
+    answer_values(state, request, source_of(&attribute), |tag_values| TagValues { tag_values }).await
+}
+
+/// The name between `prefix` and `/values`, slashes and all.
+fn name_in_path(path: &str, prefix: &str) -> Result<String, ApiError> {
+    let rest = path.strip_prefix(prefix).unwrap_or_default();
+    match rest.strip_suffix("/values") {
+        Some("") => Err(ApiError::invalid("please provide a non-empty tagName")),
+        Some(name) => Ok(percent_decode(name, Plus::IsPlus)),
+        None => Err(ApiError::new(Kind::NotFound, "404 page not found")),
+    }
+}
+
+fn resource_service_name() -> Field {
+    Field::Attribute(AttrScope::Resource, "service.name".into())
+}
+
+/// Where the values of a name come from.
+enum Source {
+    /// Keywords of the language.
+    Fixed(&'static [&'static str]),
+    /// The spans.
+    Read(Field),
+}
+
+fn source_of(attribute: &Attribute) -> Source {
+    match attribute {
+        Attribute::Intrinsic(Intrinsic::Status) => Source::Fixed(&["ok", "error", "unset"]),
+        Attribute::Intrinsic(Intrinsic::Kind) => {
+            Source::Fixed(&["client", "server", "producer", "consumer", "internal", "unspecified"])
+        }
+        // Too many to choose from.
+        Attribute::Intrinsic(Intrinsic::Duration | Intrinsic::TraceDuration) => Source::Fixed(&[]),
+        // Every root is a span and every root service a service: more names, none missing.
+        Attribute::Intrinsic(Intrinsic::RootName) => Source::Read(Field::Name),
+        Attribute::Intrinsic(Intrinsic::RootServiceName) => Source::Read(resource_service_name()),
+        attribute => attribute.field().map_or(Source::Fixed(&[]), Source::Read),
+    }
+}
+
+async fn answer_values<T: Answer>(
+    state: Arc<super::State>,
+    request: Request,
+    source: Source,
+    shape: fn(Vec<TypedValue>) -> T,
+) -> Result<Encoded, ApiError> {
+    let field = match source {
+        Source::Fixed(words) => {
+            let keyword = |word: &&str| TypedValue { r#type: "keyword", value: (*word).to_owned() };
+            let values = words.iter().take(request.limit).map(keyword).collect();
+            return Ok(shape(values).encode(Metrics::new(ScanStats::default(), 0), request.form, None));
+        }
+        Source::Read(field) => field,
+    };
+    state
+        .gate
+        .run(move |querier, ctx| {
+            let answer = fan_out::values(querier, &request.tenants, &field, request.range, VALUES_BYTES_MAX, ctx)?;
+            let (values, is_complete) = answer.value;
+            let values: BTreeSet<TypedValue> = values.iter().filter_map(TypedValue::of).collect();
+            let values = values.into_iter().take(request.limit).collect();
+            let mut notes: Vec<String> = partial::note(&answer.skipped).into_iter().collect();
+            if !is_complete {
+                notes.push(format!("partial answer, values end at {VALUES_BYTES_MAX} bytes"));
+            }
+            let partial = (!notes.is_empty()).then(|| notes.join("; "));
+            let metrics = Metrics::new(answer.stats, answer.skipped.len());
+            Ok(shape(values).encode(metrics, request.form, partial))
+        })
+        .await
+}
+
+/// One of the four answers: a JSON object, and the same fields as protobuf. `metrics` is field 2 of
+/// each.
+trait Answer: Serialize + 'static {
+    const LISTS_INTRINSICS: bool = false;
+
+    fn put(&self, out: &mut Vec<u8>);
+
+    fn encode(&self, metrics: Metrics, form: Form, partial: Option<String>) -> Encoded
+    where
+        Self: Sized,
+    {
+        let bytes = match form {
+            Form::Json => serde_json::to_vec(&WithMetrics { answer: self, metrics })
+                .expect("answers have text keys and no failing parts"),
+            Form::Protobuf => {
+                let mut out = Vec::new();
+                self.put(&mut out);
+                put_message(&mut out, 2, |out| metrics.put(out));
+                out
+            }
+        };
+        Encoded { form, bytes, partial }
+    }
+}
+
+#[derive(Serialize)]
+struct WithMetrics<'a, T> {
+    #[serde(flatten)]
+    answer: &'a T,
+    metrics: Metrics,
+}
+
+/// `MetadataMetrics`.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Metrics {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    inspected_bytes: Option<String>,
+    total_jobs: u32,
+    completed_jobs: u32,
+    #[serde(skip)]
+    bytes: u64,
+}
+
+impl Metrics {
+    /// Sources that were skipped count as jobs that were not completed.
+    fn new(stats: ScanStats, skipped_count: usize) -> Self {
+        let bytes = stats.bytes_inspected;
+        let total_jobs = u32::try_from(1 + skipped_count).unwrap_or(u32::MAX);
+        let inspected_bytes = (bytes != 0).then(|| bytes.to_string());
+        Self { inspected_bytes, total_jobs, completed_jobs: 1, bytes }
+    }
+
+    fn put(&self, out: &mut Vec<u8>) {
+        put_uint(out, 1, self.bytes);
+        put_uint(out, 2, u64::from(self.total_jobs));
+        put_uint(out, 3, u64::from(self.completed_jobs));
+    }
+}
+
+/// `SearchTagsResponse`.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct TagNames {
+    tag_names: Vec<String>,
+}
+
+impl Answer for TagNames {
+    fn put(&self, out: &mut Vec<u8>) {
+        self.tag_names.iter().for_each(|name| put_bytes(out, 1, name.as_bytes()));
+    }
+}
+
+/// `SearchTagsV2Scope`.
+#[derive(Serialize)]
+struct Scope {
+    name: &'static str,
+    tags: Vec<String>,
+}
+
+/// `SearchTagsV2Response`.
+#[derive(Serialize)]
+struct ScopedNames {
+    scopes: Vec<Scope>,
+}
+
+impl Answer for ScopedNames {
+    const LISTS_INTRINSICS: bool = true;
+
+    fn put(&self, out: &mut Vec<u8>) {
+        for scope in &self.scopes {
+            put_message(out, 1, |out| {
+                put_text(out, 1, scope.name.as_bytes());
+                scope.tags.iter().for_each(|tag| put_bytes(out, 2, tag.as_bytes()));
+            });
+        }
+    }
+}
+
+/// `SearchTagValuesResponse`.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct TagTexts {
+    tag_values: Vec<String>,
+}
+
+impl Answer for TagTexts {
+    fn put(&self, out: &mut Vec<u8>) {
+        self.tag_values.iter().for_each(|value| put_bytes(out, 1, value.as_bytes()));
+    }
+}
+
+/// `TagValue`. The type tells Grafana's editor whether to quote the value.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+struct TypedValue {
+    r#type: &'static str,
+    value: String,
+}
+
+impl TypedValue {
+    /// `None` for what TraceQL cannot write.
+    fn of(value: &Value) -> Option<Self> {
+        let (r#type, value) = match value {
+            Value::Str(text) => ("string", text.clone()),
+            Value::Bool(flag) => ("bool", flag.to_string()),
+            Value::Int(int) => ("int", int.to_string()),
+            Value::Double(double) if double.fract() == 0.0 => ("float", format!("{double:.1}")),
+            Value::Double(double) => ("float", value_text::shortest(*double)),
+            Value::Empty | Value::Bytes(_) | Value::Array(_) | Value::Map(_) => return None,
+        };
+        Some(Self { r#type, value })
+    }
+}
+
+/// `SearchTagValuesV2Response`.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct TagValues {
+    tag_values: Vec<TypedValue>,
+}
+
+impl Answer for TagValues {
+    fn put(&self, out: &mut Vec<u8>) {
+        for value in &self.tag_values {
+            put_message(out, 1, |out| {
+                put_text(out, 1, value.r#type.as_bytes());
+                put_text(out, 2, value.value.as_bytes());
+            });
+        }
+    }
+}
