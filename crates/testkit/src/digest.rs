@@ -34,29 +34,31 @@ fn ids_of(span: &Span) -> (TraceId, SpanId) {
 
 /// Every span of the trace `id`, sorted; exact copies stand as often as they occur.
 pub fn digests_of(data: &TracesData, id: TraceId) -> Vec<Digest> {
-    let mut out: Vec<_> = all(data).filter(|(trace, _)| *trace == id).map(|(_, digest)| digest).collect();
+    let mut out: Vec<_> = some(data, |trace| trace == id).map(|(_, digest)| digest).collect();
     out.sort_unstable();
     out
 }
 
 /// Every span, with the trace that it belongs to.
-pub fn all(data: &TracesData) -> impl Iterator<Item = (TraceId, Digest)> + '_ {
-    data.resource_spans.iter().flat_map(|resource_spans| {
-        resource_spans.scope_spans.iter().flat_map(move |scope_spans| {
-            scope_spans.spans.iter().map(move |span| {
-                let trace = TraceId(span.trace_id.as_slice().try_into().expect("16 bytes"));
-                (
-                    trace,
-                    digest(
-                        resource_spans,
-                        &scope_spans.schema_url,
-                        scope_spans.scope.clone().unwrap_or_default(),
-                        span,
-                    ),
-                )
-            })
-        })
-    })
+pub fn all(data: &TracesData) -> impl Iterator<Item = (TraceId, Digest)> {
+    some(data, |_| true)
+}
+
+/// The spans of some traces, with the trace that they belong to.
+pub fn some(data: &TracesData, is_wanted: impl Fn(TraceId) -> bool) -> impl Iterator<Item = (TraceId, Digest)> {
+    let mut out = Vec::new();
+    for resource_spans in &data.resource_spans {
+        for scope_spans in &resource_spans.scope_spans {
+            let scope = scope_spans.scope.clone().unwrap_or_default();
+            for span in &scope_spans.spans {
+                let (trace, _) = ids_of(span);
+                if is_wanted(trace) {
+                    out.push((trace, digest(resource_spans, &scope_spans.schema_url, scope.clone(), span)));
+                }
+            }
+        }
+    }
+    out.into_iter()
 }
 
 fn digest(

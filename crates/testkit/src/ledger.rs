@@ -24,7 +24,12 @@ pub struct Difference {
 impl Ledger {
     /// Notes every span of a request.
     pub fn promise(&mut self, body: &[u8]) {
-        for (trace, digest) in digest::all(&digest::decode(body)) {
+        self.promise_some(body, |_| true);
+    }
+
+    /// Notes the spans of a request that belong to traces of the sample.
+    pub fn promise_some(&mut self, body: &[u8], is_sampled: impl Fn(TraceId) -> bool) {
+        for (trace, digest) in digest::some(&digest::decode(body), is_sampled) {
             self.traces.entry(trace).or_default().insert(digest, ());
         }
     }
