@@ -7,7 +7,7 @@
 //! ```text
 //!   pending sources          candidates               traces             found
 //!   by upper bound --scan--> by upper bound --resolve--> by start --verify--> newest first
-//!                 (waves)                  (64 at once)         (in parallel)
+//!                 (waves)                  (in parallel)          (in parallel)
 //! ```
 //!
 //! The greatest of all is always treated next. A *resolved* trace that lies above every candidate
@@ -25,15 +25,17 @@
 //! may lie outside the requested range while another fragment lies inside. If the trace lasts at
 //! most `trace_duration_max`, then all its spans lie within the requested range widened by that at
 //! both ends, so do the sources that hold them overlap the widened range, and scanning just these,
-//! with the widened range, misses nothing. Longer traces: see [`crate::Limits`].
+//! with the widened range, misses nothing. Longer traces: see [`crate::Limits`], and
+//! `docs/adr/0007-search-range.md`.
 //!
 //! **Memory.** One scan keeps the newest [`CANDIDATES_PER_SCAN`] candidates. If there were more, the
 //! source is pending again, with the greatest of those left out as its bound; when the search gets
-//! down to there, a second scan takes what lies at or below it. The heaps and the
-//! set of examined ids are accounted for by what they hold at most.
+//! down to there, a second scan takes what lies at or below it. The heaps and the set of examined ids
+//! are accounted for by what they hold at most.
 
+use std::cmp::Reverse;
 use std::collections::BinaryHeap;
-use std::ops::ControlFlow;
+use std::ops::{ControlFlow, RangeInclusive};
 use std::time::Duration;
 
 use hashbrown::HashSet;
@@ -54,8 +56,8 @@ use newest::{Newest, Place};
 const CANDIDATES_PER_SCAN: usize = 65_536;
 
 /// Candidates whose true start is looked up at once, in parallel: enough to keep threads busy, and
-/// few enough that those not needed in the end cost nothing (microseconds each).
-const RESOLVED_AT_ONCE: usize = 64;
+/// few enough that those not needed in the end cost little.
+const RESOLVED_AT_ONCE: RangeInclusive<usize> = 8..=64;
 
 /// Traces that are assembled at once, in parallel; bounds what a batch may hold in memory.
 const ASSEMBLED_AT_ONCE: usize = 32;
@@ -123,6 +125,13 @@ struct Pending {
     source_index: usize,
 }
 
+/// A trace that a source named, at the earliest start that the source knows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct Candidate {
+    place: Place,
+    source_index: usize,
+}
+
 struct Search<'a> {
     request: &'a SearchRequest,
     limits: &'a Limits,
@@ -131,7 +140,7 @@ struct Search<'a> {
     candidates_per_scan: usize,
     pending: BinaryHeap<Pending>,
     /// Candidates at an upper bound; a trace may be here several times, from several sources.
-    unresolved: BinaryHeap<Place>,
+    unresolved: BinaryHeap<Candidate>,
     /// Traces at their true place that qualify by range and duration.
     resolved: BinaryHeap<Place>,
     /// Traces that have been resolved.
@@ -144,7 +153,7 @@ struct Search<'a> {
 /// What to do next.
 enum Step {
     Verify(Vec<TraceId>),
-    Resolve(Vec<TraceId>),
+    Resolve(Vec<Candidate>),
     Scan(Vec<Pending>),
     End,
 }
@@ -181,12 +190,13 @@ impl<'a> Search<'a> {
             self.sources.ctx.check()?;
             match self.next_step() {
                 Step::Verify(ids) => self.verify(&ids)?,
-                Step::Resolve(ids) => self.resolve(&ids)?,
+                Step::Resolve(candidates) => self.resolve(candidates)?,
                 Step::Scan(wave) => self.scan(&wave)?,
                 Step::End => break,
             }
         }
-        debug_assert!(self.found.windows(2).all(|pair| place_of(&pair[0].trace) > place_of(&pair[1].trace)));
+        // Sorted already, unless the head has grown an earlier span of a trace meanwhile.
+        self.found.sort_by_cached_key(|found| Reverse(place_of(&found.trace)));
         Ok(self.sources.into_answer(self.found, self.stats))
     }
 
@@ -194,15 +204,19 @@ impl<'a> Search<'a> {
     /// any place, so an empty heap stands in nobody's way.
     fn next_step(&mut self) -> Step {
         let resolved = self.resolved.peek().copied();
-        let unresolved = self.unresolved.peek().copied();
+        let unresolved = self.unresolved.peek().map(|candidate| candidate.place);
         let horizon = self.pending.peek().map(|pending| pending.bound);
+        let missing = self.request.limit - self.found.len();
         if resolved > unresolved.max(horizon) {
-            let max = ASSEMBLED_AT_ONCE.min(self.request.limit - self.found.len());
-            return Step::Verify(pop_above(&mut self.resolved, unresolved.max(horizon), max));
+            let max = ASSEMBLED_AT_ONCE.min(missing);
+            let is_next = |place: &Place| Some(*place) > unresolved.max(horizon);
+            return Step::Verify(pop_while(&mut self.resolved, max, is_next).into_iter().map(Place::id).collect());
         }
         if unresolved > horizon {
             // A place that is resolved already is passed too: it is the same trace.
-            return Step::Resolve(pop_above(&mut self.unresolved, horizon, RESOLVED_AT_ONCE));
+            let max = (2 * missing).clamp(*RESOLVED_AT_ONCE.start(), *RESOLVED_AT_ONCE.end());
+            let is_next = |candidate: &Candidate| Some(candidate.place) > horizon;
+            return Step::Resolve(pop_while(&mut self.unresolved, max, is_next));
         }
         let mut wave = Vec::new();
         while let Some(next) = self.pending.peek()
@@ -230,28 +244,32 @@ impl<'a> Search<'a> {
             (newest, cancelled.and(result))
         });
         for (pending, (newest, result)) in wave.iter().zip(scans) {
-            let Newest { kept, left_out, .. } = newest;
+            let (Newest { kept, left_out, .. }, source_index) = (newest, pending.source_index);
             // What a source named before it failed is as good as any.
             self.stats += self.sources.good(result)?.unwrap_or_default();
-            self.unresolved.extend(kept.into_iter().map(|std::cmp::Reverse(place)| place));
-            self.pending.extend(left_out.map(|bound| Pending { bound, source_index: pending.source_index }));
+            self.unresolved.extend(kept.into_iter().map(|Reverse(place)| Candidate { place, source_index }));
+            self.pending.extend(left_out.map(|bound| Pending { bound, source_index }));
         }
         self.account()
     }
 
-    /// Looks up where traces truly start and end, and keeps those that qualify by that.
-    fn resolve(&mut self, ids: &[TraceId]) -> Result<(), QueryError> {
-        let new: Vec<TraceId> = ids.iter().copied().filter(|id| self.examined.insert(*id)).collect();
+    /// Looks up where traces truly start, and keeps those that qualify by range and duration.
+    fn resolve(&mut self, mut candidates: Vec<Candidate>) -> Result<(), QueryError> {
+        candidates.retain(|candidate| self.examined.insert(candidate.place.id()));
         if self.examined.len() > self.limits.examined_traces_max {
             let (what, value) = ("too many traces examined", self.limits.examined_traces_max as u64);
             return Err(QueryError::Limit { what, value, key: "query_max_examined_traces" });
         }
         let (sources, ctx) = (&self.sources.all, self.sources.ctx);
-        let ranges = self.sources.pool.map(&new, |id| {
+        let ranges = self.sources.pool.map(&candidates, |candidate| {
             let ctx = &ctx.part();
-            let (mut whole, mut errors) = (None::<TimeRange>, Vec::new());
-            for source in sources {
-                match source.trace_range(*id, ctx) {
+            let (mut whole, mut errors) = (self.known_range(candidate), Vec::new());
+            let is_named_known = whole.is_some();
+            for (source_index, source) in sources.iter().enumerate() {
+                if is_named_known && source_index == candidate.source_index {
+                    continue;
+                }
+                match source.trace_range(candidate.place.id(), ctx) {
                     Ok(None) => {}
                     Ok(Some(part)) => whole = Some(whole.map_or(part, |range| range.union(&part))),
                     Err(error) => errors.push(error),
@@ -259,13 +277,26 @@ impl<'a> Search<'a> {
             }
             (whole, errors)
         });
-        for (id, (whole, errors)) in new.into_iter().zip(ranges) {
+        for (candidate, (whole, errors)) in candidates.into_iter().zip(ranges) {
+            let id = candidate.place.id();
             self.note(errors)?;
             if let Some(range) = whole.filter(|range| self.qualifies(range)) {
                 self.resolved.push(Place::new(range.start, id));
             }
         }
         self.account()
+    }
+
+    /// What needs no question to the source that named the candidate, mostly the only one that has
+    /// the trace and the only one for which the question may cost IO. A start within the requested
+    /// range says that the trace overlaps it, and then the end matters to limits of duration alone.
+    fn known_range(&self, candidate: &Candidate) -> Option<TimeRange> {
+        let (start, SearchRequest { range, min_duration_nano, max_duration_nano, .. }) =
+            (candidate.place.start(), self.request);
+        // A start at the end of the range may be a later one, cut off there.
+        let is_within = range.start <= start && start < range.end;
+        let is_enough = is_within && min_duration_nano.is_none() && max_duration_nano.is_none();
+        is_enough.then_some(TimeRange { start, end: start })
     }
 
     /// Assembles traces, which are the next ones in the order, and finds those that match.
@@ -311,10 +342,11 @@ impl<'a> Search<'a> {
 
     /// Reserves what the heaps and the set have grown beyond what was reserved before.
     fn account(&mut self) -> Result<(), QueryError> {
-        let place_count = self.unresolved.capacity() + self.resolved.capacity();
         // One control byte per bucket, and a load of at most 7/8.
         let set_bytes = self.examined.capacity() * (size_of::<TraceId>() + 1) * 8 / 7;
-        let held_bytes = place_count * size_of::<Place>() + set_bytes;
+        let heap_bytes =
+            self.unresolved.capacity() * size_of::<Candidate>() + self.resolved.capacity() * size_of::<Place>();
+        let held_bytes = heap_bytes + set_bytes;
         let grown_bytes = held_bytes.saturating_sub(self.accounted_bytes);
         self.accounted_bytes += grown_bytes;
         Ok(self.sources.ctx.reserve(grown_bytes)?)
@@ -331,13 +363,13 @@ fn place_of(trace: &Trace) -> Place {
     Place::new(trace.range().start, trace.id)
 }
 
-/// Pops what lies above `bound`, greatest first, at most `max`.
-fn pop_above(heap: &mut BinaryHeap<Place>, bound: Option<Place>, max: usize) -> Vec<TraceId> {
-    let mut ids = Vec::new();
-    while ids.len() < max && heap.peek().copied() > bound {
-        ids.extend(heap.pop().map(|place| place.id()));
+/// Pops the greatest items as long as `is_next` holds for them, at most `max`.
+fn pop_while<T: Ord>(heap: &mut BinaryHeap<T>, max: usize, is_next: impl Fn(&T) -> bool) -> Vec<T> {
+    let mut popped = Vec::new();
+    while popped.len() < max && heap.peek().is_some_and(&is_next) {
+        popped.extend(heap.pop());
     }
-    ids
+    popped
 }
 
 /// About what a trace holds in memory, without what its origins share.

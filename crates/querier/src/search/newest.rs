@@ -26,6 +26,10 @@ impl Place {
         Self::new(start, TraceId([0; 16]))
     }
 
+    pub(super) fn start(self) -> UnixNano {
+        self.start
+    }
+
     pub(super) fn id(self) -> TraceId {
         self.id.0
     }

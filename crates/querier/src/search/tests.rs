@@ -75,7 +75,7 @@ fn naive(sources: &[Arc<Oracle>], request: &SearchRequest) -> Vec<FoundTrace> {
         .map(|trace| FoundTrace { matched: request.filter.matched(&trace), trace })
         .filter(|found| !found.matched.is_empty())
         .collect();
-    found.sort_by_key(|found| (std::cmp::Reverse(found.trace.range().start), found.trace.id));
+    found.sort_by_key(|found| (Reverse(found.trace.range().start), found.trace.id));
     found.truncate(request.limit);
     found
 }
