@@ -17,6 +17,8 @@ pub enum Kind {
     Unauthenticated,
     /// There is no such thing.
     NotFound,
+    /// The body is in a form that is not read here.
+    UnsupportedMedia,
     /// The request's body passes the limit.
     TooLarge,
     /// The answer passes a limit that the message names; a narrower question may fit.
@@ -37,10 +39,11 @@ pub enum Kind {
 
 impl Kind {
     /// Every kind.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::Invalid,
         Self::Unauthenticated,
         Self::NotFound,
+        Self::UnsupportedMedia,
         Self::TooLarge,
         Self::LimitExceeded,
         Self::Overloaded,
@@ -57,6 +60,7 @@ impl Kind {
             Self::Invalid => (StatusCode::BAD_REQUEST, 3),
             Self::Unauthenticated => (StatusCode::UNAUTHORIZED, 16),
             Self::NotFound => (StatusCode::NOT_FOUND, 5),
+            Self::UnsupportedMedia => (StatusCode::UNSUPPORTED_MEDIA_TYPE, 12),
             Self::TooLarge => (StatusCode::PAYLOAD_TOO_LARGE, 8),
             Self::LimitExceeded => (StatusCode::UNPROCESSABLE_ENTITY, 8),
             Self::Overloaded => (StatusCode::TOO_MANY_REQUESTS, 8),
@@ -131,6 +135,7 @@ mod tests {
             (Kind::Invalid, 400, 3),
             (Kind::Unauthenticated, 401, 16),
             (Kind::NotFound, 404, 5),
+            (Kind::UnsupportedMedia, 415, 12),
             (Kind::TooLarge, 413, 8),
             (Kind::LimitExceeded, 422, 8),
             (Kind::Overloaded, 429, 8),

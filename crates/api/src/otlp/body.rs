@@ -41,8 +41,9 @@ impl Pieces {
 
     /// Reads and forgets what is left, up to `bytes_max`.
     ///
-    /// A sender over HTTP/1.1 that is refused while it still sends would find its connection reset
-    /// and might never see the answer, which says when to come back. Nothing is kept meanwhile.
+    /// A sender that is refused while it still sends finds its connection (HTTP/1.1) or its stream
+    /// (HTTP/2; curl 7.88 does not cope) reset, and might never see the answer, which says when to
+    /// come back. Nothing is kept meanwhile.
     pub(super) async fn discard(mut self, bytes_max: usize) {
         let mut discarded_bytes = 0;
         while discarded_bytes <= bytes_max {

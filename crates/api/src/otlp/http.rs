@@ -4,19 +4,18 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
-use axum::body::Body;
 use axum::extract::{Request, State as FromState};
 use axum::response::{IntoResponse, Response};
 use axum::routing::post;
 use http::header::{self, HeaderMap, HeaderName};
-use http::{HeaderValue, Method, StatusCode, Version};
+use http::{HeaderValue, Method, StatusCode};
 use spoor_distributor::{Format, PushRequest, Transport};
 use spoor_model::ingest::BodyEncoding;
 use spoor_otlp::response::ExportResponse;
 use tower_http::cors::{AllowHeaders, AllowOrigin, CorsLayer};
 
 use super::body::{Pieces, read_whole};
-use super::{Refusal, State};
+use super::{Received, Refusal, State};
 use crate::error::Kind;
 
 /// The paths of port 4318.
@@ -55,26 +54,16 @@ async fn not_found() -> Response {
 
 async fn export(FromState(state): FromState<Arc<State>>, request: Request) -> Response {
     let (head, body) = request.into_parts();
-    let Some(format) = format_of(&head.headers) else {
-        let message = "content-type must be application/x-protobuf or application/json";
-        let refusal = Refusal::new(Kind::Invalid, message);
-        return answer_refusal(Format::Json, StatusCode::UNSUPPORTED_MEDIA_TYPE, &refusal);
-    };
-    let Some(encoding) = encoding_of(&head.headers) else {
-        let refusal = Refusal::new(Kind::Invalid, "content-encoding must be gzip, zstd or identity");
-        let mut response = answer_refusal(format, StatusCode::UNSUPPORTED_MEDIA_TYPE, &refusal);
-        response.headers_mut().insert(header::ACCEPT_ENCODING, HeaderValue::from_static("gzip, zstd, identity"));
-        return response;
-    };
+    let format = format_of(&head.headers);
     let mut pieces = Pieces::new(body, state.receive_timeout);
-    match receive_and_push(&state, &head.headers, format, encoding, &mut pieces).await {
+    match receive_and_push(&state, &head.headers, format, &mut pieces).await {
         Ok(response) => answer(format, &response),
         Err(refusal) => {
             // A sender that waits for "100 Continue" has not sent its body and need not.
-            if head.version < Version::HTTP_2 && !head.headers.contains_key(header::EXPECT) {
+            if !head.headers.contains_key(header::EXPECT) {
                 pieces.discard(state.distributor.limits().max_message_bytes).await;
             }
-            answer_refusal(format, refusal.kind.http(), &refusal)
+            answer_refusal(format, &refusal)
         }
     }
 }
@@ -82,19 +71,22 @@ async fn export(FromState(state): FromState<Arc<State>>, request: Request) -> Re
 async fn receive_and_push(
     state: &State,
     headers: &HeaderMap,
-    format: Format,
-    encoding: BodyEncoding,
+    format: Option<Format>,
     pieces: &mut Pieces,
 ) -> Result<ExportResponse, Refusal> {
+    let unsupported = |message| Refusal::new(Kind::UnsupportedMedia, message);
+    let format =
+        format.ok_or_else(|| unsupported("content-type must be application/x-protobuf or application/json"))?;
+    let encoding =
+        encoding_of(headers).ok_or_else(|| unsupported("content-encoding must be gzip, zstd or identity"))?;
     let tenant = state.tenancy.for_write(headers)?;
     let declared_bytes =
         headers.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()).and_then(|text| text.parse().ok());
-    let received = read_whole(&state.distributor, &tenant, pieces, declared_bytes).await?;
-    let transport = Transport::Http;
-    let request = PushRequest { tenant, transport, encoding, format, body: received.body };
-    state.push(received.admission, request).await
+    let Received { admission, body } = read_whole(&state.distributor, &tenant, pieces, declared_bytes).await?;
+    state.push(admission, PushRequest { tenant, transport: Transport::Http, encoding, format, body }).await
 }
 
+/// The form of the request, and of its answer.
 fn format_of(headers: &HeaderMap) -> Option<Format> {
     let value = headers.get(header::CONTENT_TYPE)?.to_str().ok()?;
     let media_type = value.split(';').next()?.trim().to_ascii_lowercase();
@@ -117,32 +109,32 @@ fn encoding_of(headers: &HeaderMap) -> Option<BodyEncoding> {
     }
 }
 
-fn content_type(format: Format) -> (HeaderName, HeaderValue) {
-    let media_type = match format {
-        Format::Protobuf => "application/x-protobuf",
-        Format::Json => "application/json",
-    };
+fn is_protobuf(format: Option<Format>) -> bool {
+    format == Some(Format::Protobuf)
+}
+
+/// A sender whose form is not known is answered in JSON, which a person can read.
+fn content_type(format: Option<Format>) -> (HeaderName, HeaderValue) {
+    let media_type = if is_protobuf(format) { "application/x-protobuf" } else { "application/json" };
     (header::CONTENT_TYPE, HeaderValue::from_static(media_type))
 }
 
-fn answer(format: Format, response: &ExportResponse) -> Response {
-    let body = match format {
-        Format::Protobuf => response.to_protobuf(),
-        Format::Json => response.to_json(),
-    };
+fn answer(format: Option<Format>, response: &ExportResponse) -> Response {
+    let body = if is_protobuf(format) { response.to_protobuf() } else { response.to_json() };
     ([content_type(format)], body).into_response()
 }
 
-fn answer_refusal(format: Format, status: StatusCode, refusal: &Refusal) -> Response {
-    let body = match format {
-        Format::Protobuf => refusal.to_status().to_protobuf(),
-        Format::Json => refusal.to_status().to_json(),
-    };
-    let mut response = (status, [content_type(format)], Body::from(body)).into_response();
+fn answer_refusal(format: Option<Format>, refusal: &Refusal) -> Response {
+    let status = refusal.to_status();
+    let body = if is_protobuf(format) { status.to_protobuf() } else { status.to_json() };
+    let mut response = (refusal.kind.http(), [content_type(format)], body).into_response();
+    let headers = response.headers_mut();
+    if refusal.kind == Kind::UnsupportedMedia {
+        headers.insert(header::ACCEPT_ENCODING, HeaderValue::from_static("gzip, zstd, identity"));
+    }
     if let Some(delay) = refusal.retry_after {
         // Whole seconds only; too late is better than too early.
-        let seconds = delay.as_secs() + u64::from(delay.subsec_nanos() > 0);
-        response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
+        headers.insert(header::RETRY_AFTER, HeaderValue::from(delay.as_secs() + u64::from(delay.subsec_nanos() > 0)));
     }
     response
 }

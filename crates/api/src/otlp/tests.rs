@@ -279,8 +279,8 @@ async fn a_message_over_the_limit_is_413_and_resource_exhausted_without_a_retry_
     let endless = Body::from_stream(futures_util::stream::pending::<Result<Bytes, std::io::Error>>());
     let announced = Body::from_stream(futures_util::stream::iter([Ok::<_, std::io::Error>(vec![0, 0, 0, 0, 101])]));
     assert_eq!(receivers.call(EXPORT, &[], announced).await.header("grpc-status"), "8");
-    let request = Request::post("/v1/traces").version(::http::Version::HTTP_2).header("content-length", "101");
-    let request = request.header(PROTOBUF.0, PROTOBUF.1).body(endless).unwrap();
+    let request = Request::post("/v1/traces").header("content-length", "101");
+    let request = request.header("expect", "100-continue").header(PROTOBUF.0, PROTOBUF.1).body(endless).unwrap();
     assert_eq!(receivers.http.clone().oneshot(request).await.unwrap().status().as_u16(), 413);
 }
 
