@@ -6,7 +6,7 @@ TARGET_DIR := $(if $(CARGO_TARGET_DIR),$(CARGO_TARGET_DIR),target)
 VENV := $(TARGET_DIR)/venv
 NEXTEST := $(shell $(CARGO) nextest --version >/dev/null 2>&1 && echo nextest run || echo test)
 
-.PHONY: help run test check bench fuzz-smoke docs setup
+.PHONY: help run test check bench fuzz-smoke overload crash docs setup
 help: ## Lists these commands
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
 
@@ -28,6 +28,12 @@ bench: setup ## Measures, on a corpus that it generates
 
 fuzz-smoke: setup ## A minute of fuzzing for each decoder
 	$(CARGO) run --release --manifest-path tests/fuzz/Cargo.toml
+
+overload: setup ## Clients at twice the sustainable rate for a minute
+	SPOOR_OVERLOAD_SECONDS=60 $(CARGO) test --release --test overload -- --nocapture
+
+crash: setup ## Two hundred seeded kills; SPOOR_CRASH_SEED=7 replays one
+	SPOOR_CRASH_SEEDS=200 $(CARGO) test --release --test crash -- --nocapture
 
 docs: setup ## Writes the pages that are made from the code
 	$(CARGO) run --release --quiet -- config reference > docs/configuration.md
