@@ -1,0 +1,197 @@
+//! The catalog: which blocks there are, and up to where each tenant's log is in them.
+//!
+//! ```text
+//!   format                            "1"
+//!   block/<tenant>/<block id>         the block's meta, JSON
+//!   trimmed/<tenant>                  sequence u64 BE: all of the tenant's requests up to it are in blocks
+//!   unpublished/<tenant>/<block id>   a directory of this name may exist and must not be read
+//! ```
+//!
+//! A block directory's life is bracketed by its `unpublished` key, so a start knows which directories
+//! are the remains of an interrupted cut or removal, and never removes one that it only does not know.
+//!
+//! **Invariant:** a block's key appears in the same atomic write in which the log loses its requests.
+
+use std::collections::BTreeMap;
+use std::ops::ControlFlow;
+
+use spoor_block::BlockMeta;
+use spoor_model::{BlockId, TenantId};
+
+use crate::record::{self, Sequence};
+use crate::store::{Change, Store, StoreError, Table};
+
+/// The format that this program reads and writes.
+pub(crate) const FORMAT: &str = "1";
+const FORMAT_KEY: &[u8] = b"format";
+const BLOCK: &str = "block/";
+const TRIMMED: &str = "trimmed/";
+const UNPUBLISHED: &str = "unpublished/";
+
+/// One block of the catalog.
+pub(crate) struct Entry {
+    pub(crate) tenant: TenantId,
+    pub(crate) id: BlockId,
+    /// Its meta, or why there is none.
+    pub(crate) meta: Result<BlockMeta, String>,
+}
+
+/// What the catalog says at start.
+#[derive(Default)]
+pub(crate) struct Catalog {
+    /// `None` when the database is new.
+    pub(crate) format: Option<String>,
+    pub(crate) blocks: Vec<Entry>,
+    pub(crate) trimmed: BTreeMap<TenantId, Sequence>,
+    pub(crate) unpublished: Vec<(TenantId, BlockId)>,
+}
+
+/// Reads the whole catalog.
+pub(crate) fn load(store: &dyn Store) -> Result<Catalog, StoreError> {
+    let mut catalog = Catalog::default();
+    let mut strange = Vec::new();
+    let mut visit = |key: &[u8], value: &[u8]| {
+        if !catalog.add(key, value) {
+            strange.push(String::from_utf8_lossy(key).into_owned());
+        }
+        ControlFlow::Continue(())
+    };
+    store.scan(Table::Catalog, b"", &mut visit)?;
+    for key in strange {
+        tracing::error!(key, "catalog entry is not understood and is left alone");
+    }
+    Ok(catalog)
+}
+
+impl Catalog {
+    /// `false` when the entry is not understood.
+    fn add(&mut self, key: &[u8], value: &[u8]) -> bool {
+        let Ok(key) = std::str::from_utf8(key) else { return false };
+        if key.as_bytes() == FORMAT_KEY {
+            self.format = Some(String::from_utf8_lossy(value).into_owned());
+            return true;
+        }
+        if let Some(name) = key.strip_prefix(TRIMMED) {
+            let (Ok(tenant), Ok(sequence)) = (TenantId::parse(name), value.try_into()) else { return false };
+            self.trimmed.insert(tenant, Sequence(u64::from_be_bytes(sequence)));
+            return true;
+        }
+        if let Some((tenant, id)) = key.strip_prefix(UNPUBLISHED).and_then(parse_name) {
+            self.unpublished.push((tenant, id));
+            return true;
+        }
+        if let Some((tenant, id)) = key.strip_prefix(BLOCK).and_then(parse_name) {
+            let meta = BlockMeta::from_json(value).map_err(|err| err.to_string()).and_then(|meta| {
+                match meta.tenant == tenant && meta.id == id {
+                    true => Ok(meta),
+                    false => Err(format!("meta is that of block {} of tenant {}", meta.id, meta.tenant)),
+                }
+            });
+            self.blocks.push(Entry { tenant, id, meta });
+            return true;
+        }
+        false
+    }
+}
+
+fn parse_name(name: &str) -> Option<(TenantId, BlockId)> {
+    let (tenant, id) = name.split_once('/')?;
+    Some((TenantId::parse(tenant).ok()?, BlockId::parse(id)?))
+}
+
+fn name(prefix: &str, tenant: &TenantId, id: BlockId) -> Vec<u8> {
+    format!("{prefix}{tenant}/{id}").into_bytes()
+}
+
+/// Marks a new database as ours.
+pub(crate) fn set_format() -> Change {
+    Change::Put { table: Table::Catalog, key: FORMAT_KEY.to_vec(), value: FORMAT.as_bytes().to_vec() }
+}
+
+/// A write that changes nothing, to learn whether writing works again.
+pub(crate) fn probe() -> Change {
+    set_format()
+}
+
+/// Says that a directory is about to be written. Make it durable before the directory is.
+pub(crate) fn announce(tenant: &TenantId, id: BlockId) -> Change {
+    Change::Put { table: Table::Catalog, key: name(UNPUBLISHED, tenant, id), value: Vec::new() }
+}
+
+/// Says that a directory is gone.
+pub(crate) fn forget(tenant: &TenantId, id: BlockId) -> Change {
+    Change::Delete { table: Table::Catalog, key: name(UNPUBLISHED, tenant, id) }
+}
+
+/// The one write that moves spans from the log to a block: all requests of the tenant up to and with
+/// `last` are in it or in blocks before it. Making it twice is making it once.
+pub(crate) fn publish(meta: &BlockMeta, last: Sequence) -> Vec<Change> {
+    let tenant = &meta.tenant;
+    vec![
+        Change::Put { table: Table::Catalog, key: name(BLOCK, tenant, meta.id), value: meta.to_json() },
+        forget(tenant, meta.id),
+        Change::Put {
+            table: Table::Catalog,
+            key: format!("{TRIMMED}{tenant}").into_bytes(),
+            value: last.0.to_be_bytes().to_vec(),
+        },
+        Change::DeleteRange {
+            table: Table::Wal,
+            from: record::key(tenant, Sequence(0)),
+            until: record::key(tenant, last.next()),
+        },
+    ]
+}
+
+/// Takes a block out of the catalog; its directory is to be removed next.
+pub(crate) fn retire(tenant: &TenantId, id: BlockId) -> [Change; 2] {
+    [Change::Delete { table: Table::Catalog, key: name(BLOCK, tenant, id) }, announce(tenant, id)]
+}
+
+#[cfg(test)]
+mod tests {
+    use spoor_model::{TimeRange, UnixNano};
+
+    use super::*;
+    use crate::store::{Durability, MemoryStore};
+
+    fn put(key: &str, value: &[u8]) -> Change {
+        Change::Put { table: Table::Catalog, key: key.as_bytes().to_vec(), value: value.to_vec() }
+    }
+
+    #[test]
+    fn a_published_block_is_loaded_and_its_requests_are_gone() {
+        let store = MemoryStore::new();
+        let tenant = TenantId::parse("a").unwrap();
+        let id = BlockId(7);
+        let meta = BlockMeta::without_files(id, tenant.clone(), UnixNano(1), TimeRange::ALL);
+        let record = |n| Change::Put { table: Table::Wal, key: record::key(&tenant, Sequence(n)), value: vec![] };
+        let changes = [set_format(), announce(&tenant, id), record(1), record(2), record(3)];
+        store.write(&changes, Durability::Synced).unwrap();
+        assert_eq!(load(&store).unwrap().unpublished, [(tenant.clone(), id)]);
+        store.write(&publish(&meta, Sequence(2)), Durability::Synced).unwrap();
+        let catalog = load(&store).unwrap();
+        assert_eq!(catalog.format.as_deref(), Some(FORMAT));
+        assert_eq!(catalog.unpublished, []);
+        assert_eq!(catalog.trimmed[&tenant], Sequence(2));
+        assert_eq!(catalog.blocks[0].meta, Ok(meta));
+        assert_eq!(store.get(Table::Wal, &record::key(&tenant, Sequence(2))).unwrap(), None);
+        assert!(store.get(Table::Wal, &record::key(&tenant, Sequence(3))).unwrap().is_some());
+        store.write(&retire(&tenant, id), Durability::Synced).unwrap();
+        let catalog = load(&store).unwrap();
+        assert!(catalog.blocks.is_empty());
+        assert_eq!(catalog.unpublished, [(tenant, id)]);
+    }
+
+    #[test]
+    fn entries_that_are_not_understood_do_not_stop_the_rest() {
+        let store = MemoryStore::new();
+        let id = BlockId(7);
+        let changes = [put("blick", b"x"), put("trimmed/a", b"short"), put(&format!("block/a/{id}"), b"{")];
+        store.write(&changes, Durability::Synced).unwrap();
+        let catalog = load(&store).unwrap();
+        assert_eq!(catalog.blocks.len(), 1);
+        assert!(catalog.blocks[0].meta.is_err());
+        assert!(catalog.trimmed.is_empty());
+    }
+}

@@ -1,0 +1,262 @@
+//! The cut thread: a frozen head becomes a block.
+//!
+//! ```text
+//!   1  catalog   unpublished/<tenant>/<id>            synced: a crash from here on leaves garbage with a name
+//!   2  blocks    <tenant>/<id>.tmp -> <tenant>/<id>   synced by the block's writer, opened once as a check
+//!   3  catalog   block, trimmed, log range deleted    ONE synced write: the instant
+//!   4  memory    frozen head -> block                 under the tenant's lock
+//!   5  store     memtable dropped
+//! ```
+//!
+//! A crash before 3 finds the requests in the log and removes the directory; after 3 it finds the
+//! block. When 3 fails it is not known whether it happened, so a retry repeats 3 with the same block
+//! and never makes another: then both outcomes lead to the same state.
+
+use std::collections::VecDeque;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::{Condvar, Mutex};
+use spoor_block::BlockMeta;
+use spoor_model::batch::SpanBatch;
+use spoor_model::{BlockId, Clock};
+
+use crate::blocks::{BlockStore, StoredBlock};
+use crate::catalog;
+use crate::head_memory::HeadMemory;
+use crate::metrics::{Metrics, seconds};
+use crate::store::{Durability, Store};
+use crate::tenant::{Frozen, Tenant};
+
+/// The first wait after a failed cut; it doubles.
+const RETRY_WAIT: Duration = Duration::from_secs(1);
+/// The longest wait between tries.
+const RETRY_WAIT_MAX: Duration = Duration::from_secs(32);
+
+#[derive(Default)]
+struct Jobs {
+    /// Oldest first; the first is in work.
+    waiting: VecDeque<Arc<Frozen>>,
+    /// Try again now, whatever the wait.
+    is_kicked: bool,
+    /// End when nothing waits, or at the first failure.
+    is_closing: bool,
+    /// End now.
+    is_abandoned: bool,
+    failing: Option<String>,
+}
+
+/// The queue of frozen heads and what it takes to make blocks of them.
+pub(crate) struct Cutter {
+    jobs: Mutex<Jobs>,
+    changed: Condvar,
+    store: Arc<dyn Store>,
+    blocks: Arc<dyn BlockStore>,
+    clock: Arc<dyn Clock>,
+    memory: Arc<HeadMemory>,
+    metrics: Metrics,
+    ids: BlockIds,
+}
+
+/// New block names: the clock, and entropy that no two processes share.
+pub(crate) struct BlockIds {
+    state: Mutex<u128>,
+}
+
+impl BlockIds {
+    pub(crate) fn new(seed: u128) -> Self {
+        Self { state: Mutex::new(seed) }
+    }
+
+    fn next(&self, clock: &dyn Clock) -> BlockId {
+        let mut state = self.state.lock();
+        *state = state.wrapping_add(1);
+        let spread = u128::from(xxhash_rust::xxh3::xxh3_64(&state.to_le_bytes()));
+        BlockId::from_parts(clock.now(), spread << 16 ^ *state & 0xffff)
+    }
+}
+
+impl Cutter {
+    pub(crate) fn new(
+        store: Arc<dyn Store>,
+        blocks: Arc<dyn BlockStore>,
+        clock: Arc<dyn Clock>,
+        memory: Arc<HeadMemory>,
+        metrics: Metrics,
+        ids: BlockIds,
+    ) -> Self {
+        let (jobs, changed) = (Mutex::default(), Condvar::new());
+        Self { jobs, changed, store, blocks, clock, memory, metrics, ids }
+    }
+
+    /// Hands over a frozen head. Their number is bounded by the memory that they hold.
+    pub(crate) fn enqueue(&self, frozen: Arc<Frozen>) {
+        let mut jobs = self.jobs.lock();
+        jobs.waiting.push_back(frozen);
+        self.metrics.heads_waiting.set(jobs.waiting.len() as i64);
+        self.changed.notify_all();
+    }
+
+    /// Whether a head is being cut or waits for it.
+    pub(crate) fn is_busy(&self) -> bool {
+        !self.jobs.lock().waiting.is_empty()
+    }
+
+    /// Why the oldest head cannot be cut, while it cannot.
+    pub(crate) fn failing(&self) -> Option<String> {
+        self.jobs.lock().failing.clone()
+    }
+
+    /// Tries a failed cut again without waiting.
+    pub(crate) fn kick(&self) {
+        self.jobs.lock().is_kicked = true;
+        self.changed.notify_all();
+    }
+
+    /// Has the thread end when everything is cut, or when a cut fails.
+    pub(crate) fn close(&self) {
+        self.jobs.lock().is_closing = true;
+        self.changed.notify_all();
+    }
+
+    /// Has the thread end at once; what is not cut is in the log.
+    pub(crate) fn abandon(&self) {
+        self.jobs.lock().is_abandoned = true;
+        self.changed.notify_all();
+    }
+
+    /// Runs until closed or abandoned.
+    pub(crate) fn run(&self) {
+        while let Some(frozen) = self.next_job() {
+            let outcome = catch_unwind(AssertUnwindSafe(|| self.cut(&frozen)));
+            let outcome =
+                outcome.unwrap_or_else(|_| Err("the block writer panicked; the log has the place".to_owned()));
+            let may_go_on = match outcome {
+                Ok(()) => self.succeeded(&frozen),
+                Err(reason) => self.failed(&frozen, &reason),
+            };
+            if !may_go_on {
+                return;
+            }
+        }
+    }
+
+    fn next_job(&self) -> Option<Arc<Frozen>> {
+        let mut jobs = self.jobs.lock();
+        loop {
+            if jobs.is_abandoned {
+                return None;
+            }
+            if let Some(frozen) = jobs.waiting.front() {
+                return Some(Arc::clone(frozen));
+            }
+            if jobs.is_closing {
+                return None;
+            }
+            self.changed.wait(&mut jobs);
+        }
+    }
+
+    fn succeeded(&self, frozen: &Arc<Frozen>) -> bool {
+        let mut jobs = self.jobs.lock();
+        jobs.waiting.pop_front();
+        jobs.failing = None;
+        jobs.is_kicked = false;
+        self.metrics.heads_waiting.set(jobs.waiting.len() as i64);
+        drop(jobs);
+        frozen.succeed();
+        true
+    }
+
+    /// Waits before the next try; `false` when there is to be none.
+    fn failed(&self, frozen: &Arc<Frozen>, reason: &str) -> bool {
+        self.metrics.cut_failures.inc();
+        tracing::error!(tenant = %frozen.tenant.id, reason, "a head cannot be cut; it stays in memory and in the log");
+        let doublings = frozen.failures().min(5);
+        let mut jobs = self.jobs.lock();
+        jobs.failing = Some(reason.to_owned());
+        frozen.fail(reason);
+        let wait = RETRY_WAIT_MAX.min(RETRY_WAIT * (1 << doublings));
+        if !jobs.is_kicked && !jobs.is_closing && !jobs.is_abandoned {
+            self.changed.wait_for(&mut jobs, wait);
+        }
+        jobs.is_kicked = false;
+        !jobs.is_closing && !jobs.is_abandoned
+    }
+
+    fn cut(&self, frozen: &Arc<Frozen>) -> Result<(), String> {
+        let began = self.clock.now();
+        let (meta, block) = match frozen.written() {
+            Some(written) => written,
+            None => self.write(frozen)?,
+        };
+        let publish = catalog::publish(&meta, frozen.last);
+        self.store.write(&publish, Durability::Synced).map_err(|err| format!("publish {}: {err}", meta.id))?;
+        let tenant = &frozen.tenant;
+        let (size_bytes, span_count) = (meta.size_bytes, meta.span_count);
+        tracing::info!(tenant = %tenant.id, block = %meta.id, spans = span_count, bytes = size_bytes, "block cut");
+        tenant.publish(frozen, meta, block);
+        let held = self.memory.release(frozen.memory_bytes, frozen.span_count);
+        self.metrics.head_bytes.set(held.bytes as i64);
+        self.metrics.head_spans.set(held.spans as i64);
+        self.metrics.blocks_cut.inc();
+        self.metrics.block_bytes.inc_by(size_bytes);
+        self.metrics.block_spans.inc_by(span_count);
+        self.metrics.set_blocks(&tenant.id, tenant.block_count());
+        if let Err(err) = self.store.reclaim() {
+            // Only space and memory are at stake; the next cut tries again.
+            tracing::warn!(%err, "the log's space is not given back yet");
+        }
+        self.metrics.cut_seconds.observe(seconds(self.clock.now().since(began)));
+        Ok(())
+    }
+
+    /// A name that no block of the tenant has. Equal names are out of reach by chance, and worth a look
+    /// all the same: the second block would replace the first.
+    fn new_id(&self, tenant: &Tenant) -> BlockId {
+        loop {
+            let id = self.ids.next(&*self.clock);
+            if !tenant.has_block(id) {
+                return id;
+            }
+        }
+    }
+
+    /// Writes the block and opens it: what cannot be read back must not replace the log.
+    fn write(&self, frozen: &Arc<Frozen>) -> Result<(BlockMeta, Arc<StoredBlock>), String> {
+        let id = self.new_id(&frozen.tenant);
+        let tenant = &frozen.tenant.id;
+        let announce = [catalog::announce(tenant, id)];
+        self.store.write(&announce, Durability::Synced).map_err(|err| format!("announce {id}: {err}"))?;
+        let written = self.write_and_open(frozen, id);
+        match &written {
+            Ok((meta, block)) => frozen.set_written(meta.clone(), Arc::clone(block)),
+            Err(_) => self.discard(frozen, id),
+        }
+        written
+    }
+
+    fn write_and_open(&self, frozen: &Arc<Frozen>, id: BlockId) -> Result<(BlockMeta, Arc<StoredBlock>), String> {
+        let tenant = &frozen.tenant.id;
+        let segments: Vec<_> = frozen.segments.iter().map(|segment| segment.read()).collect();
+        let batches: Vec<&SpanBatch> = segments.iter().map(|segment| &**segment).collect();
+        let rows: u64 = batches.iter().map(|batch| batch.len() as u64).sum();
+        assert_eq!(rows, frozen.span_count, "a frozen head does not change");
+        let now = self.clock.now();
+        let meta = self.blocks.write(tenant, id, &batches, now).map_err(|err| err.to_string())?;
+        if meta.span_count != rows {
+            return Err(format!("block {id} has {} spans, its head has {rows}", meta.span_count));
+        }
+        let block = StoredBlock::open(&self.blocks, &meta).map_err(|err| err.to_string())?;
+        Ok((meta, Arc::new(block)))
+    }
+
+    /// Removes what a failed write left. Failing is no harm: the next start does it.
+    fn discard(&self, frozen: &Arc<Frozen>, id: BlockId) {
+        let tenant = &frozen.tenant.id;
+        if self.blocks.remove(tenant, id).is_ok() {
+            let _ = self.store.write(&[catalog::forget(tenant, id)], Durability::Buffered);
+        }
+    }
+}

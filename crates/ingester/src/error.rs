@@ -1,0 +1,67 @@
+//! What can go wrong, by what the caller can do about it.
+
+use std::path::Path;
+
+use crate::store::StoreError;
+
+/// Why the ingester cannot start, cut or remove.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum Error {
+    /// Another process has the data directory.
+    #[error("data directory {path} is in use by another process (its LOCK file is held)")]
+    Locked {
+        /// The directory.
+        path: String,
+    },
+    /// The system refused: permissions, space, a failing disk.
+    #[error("cannot {action} {path}: {reason}")]
+    Io {
+        /// `create`, `read`, `remove`, ...
+        action: &'static str,
+        /// Which file or directory.
+        path: String,
+        /// What the system said.
+        reason: String,
+    },
+    /// The log and catalog cannot be opened, read or written.
+    #[error("database {path}: {reason}")]
+    Storage {
+        /// Its directory.
+        path: String,
+        /// What it said.
+        reason: String,
+    },
+    /// The data directory is of another version.
+    #[error(
+        "data directory {path} has format {found}, this program knows {known}; use the Spoor that wrote it or newer"
+    )]
+    Format {
+        /// The directory.
+        path: String,
+        /// What it is.
+        found: String,
+        /// What we read.
+        known: &'static str,
+    },
+    /// A head could not be made a block; its spans stay in the log and in memory, and it is tried again.
+    #[error("cannot cut the head of tenant {tenant} into a block: {reason}")]
+    Cut {
+        /// Whose head.
+        tenant: String,
+        /// Why.
+        reason: String,
+    },
+    /// The ingester is closed.
+    #[error("the store is shutting down")]
+    Closed,
+}
+
+impl Error {
+    pub(crate) fn io(action: &'static str, path: &Path, err: &std::io::Error) -> Self {
+        Self::Io { action, path: path.display().to_string(), reason: err.to_string() }
+    }
+
+    pub(crate) fn storage(path: &Path, err: StoreError) -> Self {
+        Self::Storage { path: path.display().to_string(), reason: err.0 }
+    }
+}

@@ -1,0 +1,106 @@
+//! A set of rows, one bit each.
+
+/// Which of a fixed number of rows are in.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Bits {
+    words: Vec<u64>,
+    len: usize,
+}
+
+impl Bits {
+    /// No row of `len`.
+    pub(super) fn none(len: usize) -> Self {
+        Self { words: vec![0; len.div_ceil(64)], len }
+    }
+
+    /// Every row of `len`.
+    pub(super) fn all(len: usize) -> Self {
+        let mut bits = Self { words: vec![u64::MAX; len.div_ceil(64)], len };
+        bits.clear_tail();
+        bits
+    }
+
+    /// The rows for which `holds` says so.
+    pub(super) fn from_fn(len: usize, mut holds: impl FnMut(usize) -> bool) -> Self {
+        let mut bits = Self::none(len);
+        for (place, word) in bits.words.iter_mut().enumerate() {
+            let first = place * 64;
+            for row in first..len.min(first + 64) {
+                *word |= u64::from(holds(row)) << (row - first);
+            }
+        }
+        bits
+    }
+
+    /// How many rows there are, in or not.
+    pub(super) fn len(&self) -> usize {
+        self.len
+    }
+
+    fn clear_tail(&mut self) {
+        let used = self.len % 64;
+        if let (1.., Some(last)) = (used, self.words.last_mut()) {
+            *last &= (1 << used) - 1;
+        }
+    }
+
+    pub(super) fn contains(&self, row: usize) -> bool {
+        self.words[row / 64] >> (row % 64) & 1 == 1
+    }
+
+    pub(super) fn insert(&mut self, row: usize) {
+        assert!(row < self.len, "row {row} of {}", self.len);
+        self.words[row / 64] |= 1 << (row % 64);
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.words.iter().all(|word| *word == 0)
+    }
+
+    /// Keeps the rows that `other` has too.
+    pub(super) fn intersect(&mut self, other: &Self) {
+        assert_eq!(self.len, other.len, "sets over the same rows");
+        self.words.iter_mut().zip(&other.words).for_each(|(word, other)| *word &= other);
+    }
+
+    /// Adds the rows of `other`.
+    pub(super) fn union(&mut self, other: &Self) {
+        assert_eq!(self.len, other.len, "sets over the same rows");
+        self.words.iter_mut().zip(&other.words).for_each(|(word, other)| *word |= other);
+    }
+
+    /// The rows, ascending.
+    pub(super) fn iter(&self) -> impl Iterator<Item = usize> + '_ {
+        self.words.iter().enumerate().flat_map(|(place, word)| {
+            let lowest = Some(*word).filter(|word| *word != 0);
+            let without_lowest = |word: &u64| Some(word & (word - 1)).filter(|word| *word != 0);
+            std::iter::successors(lowest, without_lowest).map(move |word| place * 64 + word.trailing_zeros() as usize)
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn a_set_is_a_vector_of_bool(a in prop::collection::vec(any::<bool>(), 0..200), seed in any::<u64>()) {
+            let b: Vec<bool> = (0..a.len()).map(|n| (seed >> (n % 64)) & 1 == 1).collect();
+            let set = |bools: &[bool]| Bits::from_fn(bools.len(), |row| bools[row]);
+            let rows = |bools: Vec<bool>| -> Vec<usize> { (0..bools.len()).filter(|row| bools[*row]).collect() };
+            let mut both = set(&a);
+            both.intersect(&set(&b));
+            let mut either = set(&a);
+            either.union(&set(&b));
+            let zip = |join: fn(bool, bool) -> bool| a.iter().zip(&b).map(|(a, b)| join(*a, *b)).collect::<Vec<_>>();
+            prop_assert_eq!(both.iter().collect::<Vec<_>>(), rows(zip(|a, b| a && b)));
+            prop_assert_eq!(either.iter().collect::<Vec<_>>(), rows(zip(|a, b| a || b)));
+            prop_assert_eq!(Bits::all(a.len()).iter().count(), a.len());
+            prop_assert_eq!(both.is_empty(), both.iter().next().is_none());
+            prop_assert!(a.iter().enumerate().all(|(row, is_in)| set(&a).contains(row) == *is_in));
+        }
+    }
+}

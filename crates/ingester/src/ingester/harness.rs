@@ -1,0 +1,387 @@
+//! A model world around an ingester: a store and blocks in memory with faults, gates and crashes, a
+//! decoder of the smallest possible requests, and the one question that matters: is every
+//! acknowledged span there exactly once?
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::future::Future;
+use std::pin::pin;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::task::{Context, Poll, Wake, Waker};
+use std::time::Duration;
+
+use bytes::Bytes;
+use parking_lot::{Condvar, Mutex};
+use prometheus_client::registry::Registry;
+use spoor_block::Error as BlockError;
+use spoor_model::batch::{SpanBatch, SpanFields};
+use spoor_model::ingest::{BodyEncoding, Checked};
+use spoor_model::memory::MemoryBudget;
+use spoor_model::scan::{Predicate, QueryContext, ScanRequest, SpanSource};
+use spoor_model::wire::WireError;
+use spoor_model::{SpanId, TimeRange, TraceId, UnixNano};
+
+use super::*;
+use crate::config::WalSync;
+use crate::head::Segment;
+use crate::store::MemoryStore;
+
+/// How long a test waits for something that must happen.
+pub(super) const DEADLINE: Duration = Duration::from_secs(20);
+
+/// The span that makes decoding panic.
+pub(super) const POISON: u64 = u64::MAX;
+
+/// A request is a list of span numbers, eight bytes each. Span n belongs to trace n / 8 and starts
+/// and ends at n microseconds.
+pub(super) struct NumberDecode;
+
+impl Decode for NumberDecode {
+    fn check(&self, request: &[u8]) -> Result<Checked, WireError> {
+        Ok(Checked { accepted_count: (request.len() / 8) as u32, rejected: Vec::new() })
+    }
+
+    fn append(&self, request: &[u8], _: &Checked, batch: &mut SpanBatch) {
+        let origin = batch.intern_origin(&[], &[], "", "").unwrap();
+        for number in request.chunks_exact(8).map(|bytes| u64::from_be_bytes(bytes.try_into().unwrap())) {
+            batch.push_attribute(b"n", spoor_model::batch::AttrValue::Int(number as i64));
+            assert!(number != POISON, "the poison of the tests");
+            batch.push_span(SpanFields {
+                trace_id: trace_of(number),
+                span_id: SpanId((number + 1).to_be_bytes()),
+                start: UnixNano(number * 1000),
+                end: UnixNano(number * 1000),
+                origin,
+                name: b"op",
+                ..SpanFields::default()
+            });
+        }
+    }
+}
+
+pub(super) fn trace_of(number: u64) -> TraceId {
+    TraceId((u128::from(number / 8) + 1).to_be_bytes())
+}
+
+/// A clock that the test moves.
+pub(super) struct HandClock(AtomicU64);
+
+impl HandClock {
+    pub(super) fn advance(&self, by: Duration) {
+        self.0.fetch_add(by.as_nanos() as u64, Ordering::Relaxed);
+    }
+}
+
+impl Clock for HandClock {
+    fn now(&self) -> UnixNano {
+        UnixNano(self.0.load(Ordering::Relaxed))
+    }
+}
+
+type BlockMap = BTreeMap<(TenantId, BlockId), Option<Vec<SpanBatch>>>;
+
+#[derive(Default)]
+struct BlocksState {
+    /// `None` is a half-written block.
+    blocks: BlockMap,
+    is_full: bool,
+    panics: bool,
+    gate_is_shut: bool,
+    at_gate: usize,
+}
+
+/// Blocks in memory. The gate holds a write after the block is written and before it is reported.
+#[derive(Default)]
+pub(super) struct FakeBlocks {
+    state: Mutex<BlocksState>,
+    moved: Condvar,
+}
+
+impl FakeBlocks {
+    pub(super) fn after_crash(&self) -> Self {
+        let blocks = self.state.lock().blocks.clone();
+        Self { state: Mutex::new(BlocksState { blocks, ..BlocksState::default() }), ..Self::default() }
+    }
+
+    pub(super) fn set_full(&self, is_full: bool) {
+        self.state.lock().is_full = is_full;
+    }
+
+    pub(super) fn set_panics(&self, panics: bool) {
+        self.state.lock().panics = panics;
+    }
+
+    pub(super) fn shut_gate(&self) {
+        self.state.lock().gate_is_shut = true;
+    }
+
+    pub(super) fn open_gate(&self) {
+        self.state.lock().gate_is_shut = false;
+        self.moved.notify_all();
+    }
+
+    /// Waits until a writer stands at the gate.
+    pub(super) fn wait_for_writer(&self) {
+        let mut state = self.state.lock();
+        let wait = self.moved.wait_while_for(&mut state, |state| state.at_gate == 0, DEADLINE);
+        assert!(!wait.timed_out(), "no block is being written");
+    }
+
+    pub(super) fn names(&self) -> Vec<(TenantId, BlockId)> {
+        self.state.lock().blocks.keys().cloned().collect()
+    }
+
+    /// Adds a directory that no catalog knows.
+    pub(super) fn add_stray(&self, tenant: &TenantId, id: BlockId) {
+        self.state.lock().blocks.insert((tenant.clone(), id), Some(Vec::new()));
+    }
+
+    /// Loses a block, as a bad disk would.
+    pub(super) fn lose(&self, tenant: &TenantId, id: BlockId) {
+        self.state.lock().blocks.insert((tenant.clone(), id), None);
+    }
+}
+
+impl BlockStore for FakeBlocks {
+    fn write(
+        &self,
+        tenant: &TenantId,
+        id: BlockId,
+        batches: &[&SpanBatch],
+        created_at: UnixNano,
+    ) -> Result<BlockMeta, BlockError> {
+        let mut state = self.state.lock();
+        assert!(!state.panics, "a panic of the tests");
+        if state.is_full {
+            state.blocks.insert((tenant.clone(), id), None);
+            let (action, path, reason) = ("write", id.to_string(), "no space left on device".to_owned());
+            return Err(BlockError::Io { action, path, reason, is_full: true });
+        }
+        let copies: Vec<SpanBatch> = batches.iter().map(|batch| (*batch).clone()).collect();
+        let range = copies.iter().filter_map(SpanBatch::range).reduce(|a, b| a.union(&b)).unwrap();
+        let mut meta = BlockMeta::without_files(id, tenant.clone(), created_at, range);
+        meta.span_count = copies.iter().map(|batch| batch.len() as u64).sum();
+        state.blocks.insert((tenant.clone(), id), Some(copies));
+        state.at_gate += 1;
+        self.moved.notify_all();
+        let wait = self.moved.wait_while_for(&mut state, |state| state.gate_is_shut, DEADLINE);
+        assert!(!wait.timed_out(), "the gate was never opened");
+        state.at_gate -= 1;
+        Ok(meta)
+    }
+
+    fn open(&self, meta: &BlockMeta) -> Result<Arc<dyn SpanSource>, BlockError> {
+        let state = self.state.lock();
+        let Some(Some(batches)) = state.blocks.get(&(meta.tenant.clone(), meta.id)) else {
+            return Err(BlockError::Corrupt { object: meta.id.to_string(), reason: "missing".to_owned() });
+        };
+        // One segment stands for the block: the tests' heads fit.
+        let segment = Segment::default();
+        for row in batches.iter().flat_map(|batch| (0..batch.len() as u32).map(|row| batch.span(row))) {
+            let number = u64::from_be_bytes(row.span.span_id.0) - 1;
+            NumberDecode.append(&number.to_be_bytes(), &Checked::default(), &mut segment.write());
+        }
+        Ok(Arc::new(segment))
+    }
+
+    fn remove(&self, tenant: &TenantId, id: BlockId) -> Result<(), BlockError> {
+        self.state.lock().blocks.remove(&(tenant.clone(), id));
+        Ok(())
+    }
+
+    fn list(&self) -> Result<Vec<(TenantId, BlockId)>, BlockError> {
+        Ok(self.names())
+    }
+}
+
+/// Everything outside the ingester, and what it has promised.
+pub(super) struct World {
+    pub(super) config: Config,
+    pub(super) store: Arc<MemoryStore>,
+    pub(super) blocks: Arc<FakeBlocks>,
+    pub(super) clock: Arc<HandClock>,
+    pub(super) ingester: Option<Arc<Ingester>>,
+    pub(super) acknowledged: BTreeMap<TenantId, BTreeSet<u64>>,
+    /// Sent and not acknowledged: may be there, once.
+    pub(super) uncertain: BTreeMap<TenantId, BTreeSet<u64>>,
+    next_number: u64,
+    lives: u64,
+}
+
+pub(super) fn tenant(name: &str) -> TenantId {
+    TenantId::parse(name).unwrap()
+}
+
+pub(super) fn request(tenant: &TenantId, numbers: &[u64]) -> AppendRequest {
+    let payload: Vec<u8> = numbers.iter().flat_map(|number| number.to_be_bytes()).collect();
+    AppendRequest {
+        tenant: tenant.clone(),
+        stored: Bytes::from(zstd::bulk::compress(&payload, 1).unwrap()),
+        stored_encoding: BodyEncoding::Zstd,
+        checked: NumberDecode.check(&payload).unwrap(),
+        payload: Bytes::from(payload),
+    }
+}
+
+impl World {
+    pub(super) fn new() -> Self {
+        let mut config = Config::new("/nowhere");
+        config.head_bytes_max = usize::MAX;
+        config.head_memory_limit = usize::MAX;
+        Self::with(config)
+    }
+
+    pub(super) fn with(config: Config) -> Self {
+        let mut world = Self {
+            config,
+            store: Arc::new(MemoryStore::new()),
+            blocks: Arc::new(FakeBlocks::default()),
+            clock: Arc::new(HandClock(AtomicU64::new(1_000_000_000_000))),
+            ingester: None,
+            acknowledged: BTreeMap::new(),
+            uncertain: BTreeMap::new(),
+            next_number: 0,
+            lives: 0,
+        };
+        world.open().unwrap();
+        world
+    }
+
+    pub(super) fn open(&mut self) -> Result<(), Error> {
+        let foundation = Foundation {
+            store: Arc::clone(&self.store) as Arc<dyn Store>,
+            blocks: Arc::clone(&self.blocks) as Arc<dyn BlockStore>,
+            seed: u128::from(self.lives) << 64,
+        };
+        self.lives += 1;
+        let metrics = Metrics::register(&mut Registry::default());
+        let clock = Arc::clone(&self.clock) as Arc<dyn Clock>;
+        let opened = Ingester::open_on(self.config.clone(), foundation, clock, Arc::new(NumberDecode), metrics);
+        self.ingester = Some(opened?);
+        Ok(())
+    }
+
+    pub(super) fn ingester(&self) -> &Arc<Ingester> {
+        self.ingester.as_ref().unwrap()
+    }
+
+    /// Numbers that were never used.
+    pub(super) fn numbers(&mut self, count: u64) -> Vec<u64> {
+        let first = self.next_number;
+        self.next_number += count;
+        (first..self.next_number).collect()
+    }
+
+    /// Sends a request and waits for its answer.
+    pub(super) fn append(&mut self, tenant: &TenantId, count: u64) -> Result<(), AppendError> {
+        let numbers = self.numbers(count);
+        let outcome = wait_for(self.ingester().append(request(tenant, &numbers)));
+        let ledger = match outcome {
+            Ok(()) => &mut self.acknowledged,
+            Err(_) => &mut self.uncertain,
+        };
+        ledger.entry(tenant.clone()).or_default().extend(numbers);
+        outcome
+    }
+
+    /// The machine stops here and starts again; `buffered_kept` unsynced writes survive.
+    pub(super) fn crash(&mut self, buffered_kept: usize) {
+        // The store first: a block that is written after this instant is only one that nobody knows.
+        let store = Arc::new(self.store.after_crash(buffered_kept));
+        let blocks = Arc::new(self.blocks.after_crash());
+        self.blocks.open_gate();
+        self.ingester = None;
+        (self.store, self.blocks) = (store, blocks);
+        self.open().unwrap();
+    }
+
+    pub(super) fn check(&self) {
+        for tenant in self.acknowledged.keys().chain(self.uncertain.keys()) {
+            self.check_tenant(tenant);
+        }
+    }
+
+    /// Every acknowledged span exactly once, uncertain ones at most once, nothing else.
+    pub(super) fn check_tenant(&self, tenant: &TenantId) {
+        let found = numbers_in(self.ingester(), tenant);
+        let distinct: BTreeSet<u64> = found.iter().copied().collect();
+        assert_eq!(found.len(), distinct.len(), "a span of {tenant} is there twice: {found:?}");
+        let none = BTreeSet::new();
+        let acknowledged = self.acknowledged.get(tenant).unwrap_or(&none);
+        let uncertain = self.uncertain.get(tenant).unwrap_or(&none);
+        let lost: Vec<_> = acknowledged.difference(&distinct).collect();
+        assert!(lost.is_empty(), "spans of {tenant} are lost: {lost:?}");
+        let strange: Vec<_> = distinct.iter().filter(|n| !acknowledged.contains(n) && !uncertain.contains(n)).collect();
+        assert!(strange.is_empty(), "spans of {tenant} come from nowhere: {strange:?}");
+    }
+}
+
+/// The numbers of all spans of a tenant in one snapshot, ascending, copies included.
+pub(super) fn numbers_in(ingester: &Ingester, tenant: &TenantId) -> Vec<u64> {
+    let snapshot = ingester.snapshot(tenant);
+    let ctx = QueryContext::new(&MemoryBudget::new(usize::MAX), Arc::new(AtomicBool::new(false)));
+    let mut found = Vec::new();
+    for source in &snapshot.sources {
+        let mut ids = Vec::new();
+        let request = ScanRequest { predicate: Predicate::True, range: TimeRange::ALL };
+        let mut sink = |batch: &arrow_array::RecordBatch| {
+            use arrow_array::cast::AsArray;
+            let column = batch.column(0).as_fixed_size_binary();
+            ids.extend(column.iter().map(|id| TraceId(id.unwrap().try_into().unwrap())));
+            std::ops::ControlFlow::Continue(())
+        };
+        source.candidates(&request, &ctx, &mut sink).unwrap();
+        for id in ids {
+            let spans = source.find_trace(id, &ctx).unwrap();
+            found.extend(spans.iter().map(|entry| u64::from_be_bytes(entry.span.span_id.0) - 1));
+        }
+    }
+    found.sort_unstable();
+    found
+}
+
+/// Waits until something holds.
+pub(super) fn wait_until(what: &str, mut holds: impl FnMut() -> bool) {
+    let step = Duration::from_millis(1);
+    let mut waited = Duration::ZERO;
+    while !holds() {
+        assert!(waited < DEADLINE, "{what} does not happen");
+        std::thread::park_timeout(step);
+        waited += step;
+    }
+}
+
+struct Unpark(std::thread::Thread);
+
+impl Wake for Unpark {
+    fn wake(self: Arc<Self>) {
+        self.0.unpark();
+    }
+}
+
+/// Waits for an answer to a request. A dropped sender means closed.
+pub(super) fn wait_for(outcome: oneshot::Receiver<Result<(), AppendError>>) -> Result<(), AppendError> {
+    let waker = Waker::from(Arc::new(Unpark(std::thread::current())));
+    let mut outcome = pin!(outcome);
+    let mut waits = 0;
+    loop {
+        if let Poll::Ready(outcome) = outcome.as_mut().poll(&mut Context::from_waker(&waker)) {
+            return outcome.unwrap_or(Err(AppendError::Closed));
+        }
+        assert!(waits < 2000, "an answer never comes");
+        std::thread::park_timeout(DEADLINE / 1000);
+        waits += 1;
+    }
+}
+
+/// A configuration whose heads are cut and whose memory is full at these sizes.
+pub(super) fn small(head_bytes_max: usize, head_memory_limit: usize) -> Config {
+    let mut config = Config::new("/nowhere");
+    (config.head_bytes_max, config.head_memory_limit) = (head_bytes_max, head_memory_limit);
+    config
+}
+
+pub(super) fn unsynced() -> Config {
+    let mut config = Config::new("/nowhere");
+    config.wal_sync = WalSync::Never;
+    config
+}

@@ -1,0 +1,46 @@
+//! Hot spans: the write-ahead log and the catalog, the columnar head, cutting blocks, recovery.
+//!
+//! ```text
+//!   append ──► queue ──► log thread ──► head thread ──► caller: durable and visible
+//!             (bytes)    group, fsync    decode             │
+//!                           │              │ full, old, flush
+//!                           ▼              ▼
+//!                        RocksDB ◄──── cut thread ──► block directory
+//!                        log, catalog    one atomic write: block in, log range out
+//! ```
+//!
+//! Three threads, each the only one to do its kind of work, so the order of the log is the order of
+//! the head, and the boundary between head and blocks is one sequence number per tenant. `FORMAT.md`
+//! beside this crate specifies what is on disk.
+//!
+//! **Invariant:** an acknowledged span is durable (as far as [`WalSync`] promises) and visible.
+//! **Invariant:** at every instant, in memory and on disk, an acknowledged span is in the log and head
+//! or in a block, never in both, never in neither.
+//! **Invariant:** memory is bounded by configuration; past a bound requests are refused by name.
+//!
+//! Not here: decoding (given as [`spoor_model::ingest::Decode`]), the block format (`spoor_block`),
+//! retention (`spoor_compactor` decides, [`Ingester::remove_blocks`] does).
+
+mod apply;
+mod blocks;
+mod catalog;
+mod config;
+mod cut;
+mod error;
+mod head;
+mod head_memory;
+mod ingester;
+mod metrics;
+mod quarantine;
+mod queue;
+mod record;
+mod recovery;
+pub mod store;
+mod tenant;
+mod wal;
+
+pub use blocks::{BlockStore, DirectoryBlocks};
+pub use config::{Config, WalSync};
+pub use error::Error;
+pub use ingester::{Foundation, Health, Ingester};
+pub use metrics::Metrics;

@@ -1,0 +1,183 @@
+//! What a start does before it serves: the directory is made consistent with the catalog, then the
+//! log becomes heads again, by the same thread and under the same bound on memory as live requests.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::ControlFlow;
+use std::sync::Arc;
+use std::sync::mpsc::{SyncSender, sync_channel};
+
+use spoor_model::TenantId;
+use spoor_model::scan::Skipped;
+
+use crate::apply::HeadWork;
+use crate::blocks::{BlockStore, StoredBlock};
+use crate::catalog::{self, Catalog};
+use crate::cut::Cutter;
+use crate::head_memory::HeadMemory;
+use crate::metrics::Metrics;
+use crate::quarantine;
+use crate::record::{self, RecordError, Sequence};
+use crate::store::{Change, Durability, Store, StoreError, Table};
+use crate::tenant::{CatalogBlock, Tenants};
+use crate::wal::Logged;
+
+/// Uncompressed bytes handed to the head thread at once; less when memory is scarce.
+const GROUP_BYTES_MAX: usize = 1 << 20;
+
+/// Removes what interrupted cuts and removals left. A directory that the catalog knows nothing of is
+/// left alone: it may be all that is left of a lost catalog.
+pub(crate) fn clean_up(store: &dyn Store, blocks: &dyn BlockStore, catalog: &Catalog) -> Result<(), StoreError> {
+    let known: BTreeSet<_> = catalog.blocks.iter().map(|entry| (entry.tenant.clone(), entry.id)).collect();
+    let mut forgotten: Vec<Change> = Vec::new();
+    let mut kept = BTreeSet::new();
+    for (tenant, id) in &catalog.unpublished {
+        assert!(!known.contains(&(tenant.clone(), *id)), "block {id} of {tenant} is published and unpublished");
+        match blocks.remove(tenant, *id) {
+            Ok(()) => forgotten.push(catalog::forget(tenant, *id)),
+            Err(err) => {
+                kept.insert((tenant.clone(), *id));
+                tracing::warn!(%tenant, block = %id, %err, "remains of a block cannot be removed");
+            }
+        }
+    }
+    match blocks.list() {
+        Ok(found) => {
+            let strays = found.into_iter().filter(|name| !known.contains(name) && !kept.contains(name));
+            for (tenant, id) in strays {
+                tracing::warn!(%tenant, block = %id, "a block directory is not in the catalog; it is left alone");
+            }
+        }
+        Err(err) => tracing::warn!(%err, "blocks cannot be listed"),
+    }
+    match forgotten.is_empty() {
+        true => Ok(()),
+        false => store.write(&forgotten, Durability::Synced),
+    }
+}
+
+/// Opens the catalog's blocks. One that cannot be opened is named in every snapshot and in the log.
+pub(crate) fn open_blocks(tenants: &Tenants, blocks: &Arc<dyn BlockStore>, catalog: Catalog, metrics: &Metrics) {
+    for entry in catalog.blocks {
+        let tenant = tenants.get_or_add(&entry.tenant);
+        let skip = |reason: String| {
+            tracing::error!(tenant = %entry.tenant, block = %entry.id, reason, "a block cannot be opened");
+            metrics.blocks_unreadable.inc();
+            Skipped { object: format!("block {}", entry.id), reason }
+        };
+        match entry.meta {
+            Ok(meta) => {
+                let source = StoredBlock::open(blocks, &meta).map(Arc::new).map_err(|err| skip(err.to_string()));
+                tenant.add_block(CatalogBlock { meta, source });
+            }
+            Err(reason) => tenant.add_unreadable(skip(reason)),
+        }
+        metrics.set_blocks(&tenant.id, tenant.block_count());
+    }
+    for tenant in catalog.trimmed.keys() {
+        tenants.get_or_add(tenant);
+    }
+}
+
+/// Why the log cannot be recovered now.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum RecoveryError {
+    #[error("{0}")]
+    Store(#[from] StoreError),
+    #[error("the log does not fit in memory and cannot be cut into blocks: {0}")]
+    Cut(String),
+    #[error("the head thread has stopped")]
+    Stopped,
+}
+
+/// Reads the log into heads.
+pub(crate) struct Replay<'a> {
+    pub(crate) store: &'a dyn Store,
+    pub(crate) trimmed: &'a BTreeMap<TenantId, Sequence>,
+    pub(crate) to_head: &'a SyncSender<HeadWork>,
+    pub(crate) cutter: &'a Cutter,
+    pub(crate) memory: &'a HeadMemory,
+    pub(crate) memory_limit: usize,
+    pub(crate) metrics: &'a Metrics,
+}
+
+impl Replay<'_> {
+    /// Replays everything and waits until it is visible. Returns the last sequence number ever used.
+    pub(crate) fn run(&self) -> Result<Sequence, RecoveryError> {
+        let mut last = self.trimmed.values().copied().max().unwrap_or_default();
+        let mut group = Vec::new();
+        let mut group_bytes = 0;
+        let mut damaged = Vec::new();
+        let mut failure = None;
+        let group_bytes_max = GROUP_BYTES_MAX.min(self.memory_limit / 16);
+        let mut visit = |key: &[u8], value: &[u8]| {
+            let logged = match self.read(key, value) {
+                Ok(logged) => logged,
+                Err(err) => {
+                    damaged.push((key.to_vec(), err));
+                    return ControlFlow::Continue(());
+                }
+            };
+            last = last.max(logged.sequence);
+            if self.trimmed.get(&logged.tenant).is_some_and(|trimmed| logged.sequence <= *trimmed) {
+                return ControlFlow::Continue(());
+            }
+            group_bytes += logged.payload.len();
+            group.push(logged);
+            if group_bytes < group_bytes_max {
+                return ControlFlow::Continue(());
+            }
+            group_bytes = 0;
+            match self.hand_over(std::mem::take(&mut group)) {
+                Ok(()) => ControlFlow::Continue(()),
+                Err(err) => {
+                    failure = Some(err);
+                    ControlFlow::Break(())
+                }
+            }
+        };
+        self.store.scan(Table::Wal, b"", &mut visit)?;
+        if let Some(err) = failure {
+            return Err(err);
+        }
+        self.hand_over(group)?;
+        let (reply, done) = sync_channel(1);
+        self.to_head.send(HeadWork::Barrier { reply }).map_err(|_| RecoveryError::Stopped)?;
+        done.recv().map_err(|_| RecoveryError::Stopped)?;
+        for (key, err) in damaged {
+            last = last.max(self.set_aside(&key, &err)?);
+        }
+        Ok(last)
+    }
+
+    fn read(&self, key: &[u8], value: &[u8]) -> Result<Logged, RecordError> {
+        let (tenant, sequence) = record::parse_key(key).ok_or(RecordError::Key(key.len()))?;
+        let record = record::decode(key, value)?;
+        let payload = record.payload()?;
+        let (received_at, checked) = (record.received_at, record.checked);
+        Ok(Logged { tenant, sequence, received_at, payload, checked, waiting: None })
+    }
+
+    /// Hands requests to the head thread, once there is room for them.
+    fn hand_over(&self, group: Vec<Logged>) -> Result<(), RecoveryError> {
+        while !self.memory.wait_below(self.memory_limit) {
+            if let Some(reason) = self.cutter.failing() {
+                return Err(RecoveryError::Cut(reason));
+            }
+        }
+        self.metrics.recovery_records.inc_by(group.len() as u64);
+        self.to_head.send(HeadWork::Append(group)).map_err(|_| RecoveryError::Stopped)
+    }
+
+    /// Moves a record that cannot be read to quarantine; returns the sequence number it had.
+    fn set_aside(&self, key: &[u8], err: &RecordError) -> Result<Sequence, StoreError> {
+        let place = record::parse_key(key);
+        let (tenant, sequence) = match &place {
+            Some((tenant, sequence)) => (tenant.as_str(), sequence.0),
+            None => ("?", 0),
+        };
+        tracing::error!(tenant, sequence, %err, "a log record is damaged: its spans are lost; it is set aside");
+        self.metrics.records_set_aside.inc();
+        quarantine::set_aside(self.store, key)?;
+        Ok(place.map(|(_, sequence)| sequence).unwrap_or_default())
+    }
+}

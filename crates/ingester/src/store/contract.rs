@@ -1,0 +1,124 @@
+//! What every store must do, run on each of them.
+
+use std::ops::ControlFlow;
+
+use super::{Change, Durability, MemoryStore, RocksStore, Store, Table};
+
+fn put(table: Table, key: &[u8], value: &[u8]) -> Change {
+    Change::Put { table, key: key.to_vec(), value: value.to_vec() }
+}
+
+fn keys(store: &dyn Store, table: Table, from: &[u8]) -> Vec<Vec<u8>> {
+    let mut keys = Vec::new();
+    let mut visit = |key: &[u8], _: &[u8]| {
+        keys.push(key.to_vec());
+        ControlFlow::Continue(())
+    };
+    store.scan(table, from, &mut visit).unwrap();
+    keys
+}
+
+fn every_store(check: impl Fn(&dyn Store)) {
+    check(&MemoryStore::new());
+    let dir = tempfile::tempdir().unwrap();
+    check(&RocksStore::open(dir.path()).unwrap());
+}
+
+#[test]
+fn what_is_put_is_got_and_tables_are_apart() {
+    every_store(|store| {
+        let changes = [put(Table::Wal, b"k", b"1"), put(Table::Catalog, b"k", b"2"), put(Table::Wal, b"k", b"3")];
+        store.write(&changes, Durability::Synced).unwrap();
+        assert_eq!(store.get(Table::Wal, b"k").unwrap().as_deref(), Some(&b"3"[..]));
+        assert_eq!(store.get(Table::Catalog, b"k").unwrap().as_deref(), Some(&b"2"[..]));
+        assert_eq!(store.get(Table::Quarantine, b"k").unwrap(), None);
+        let gone = Change::Delete { table: Table::Wal, key: b"k".to_vec() };
+        store.write(&[gone.clone(), gone], Durability::Buffered).unwrap();
+        assert_eq!(store.get(Table::Wal, b"k").unwrap(), None);
+    });
+}
+
+#[test]
+fn scans_ascend_from_a_key_and_stop_when_told() {
+    every_store(|store| {
+        let changes = [b"c", b"a", b"d", b"b"].map(|key| put(Table::Wal, key, b""));
+        store.write(&changes, Durability::Buffered).unwrap();
+        assert_eq!(keys(store, Table::Wal, b""), [b"a", b"b", b"c", b"d"]);
+        assert_eq!(keys(store, Table::Wal, b"bb"), [b"c", b"d"]);
+        let mut seen = 0;
+        let mut visit = |_: &[u8], _: &[u8]| {
+            seen += 1;
+            ControlFlow::Break(())
+        };
+        store.scan(Table::Wal, b"", &mut visit).unwrap();
+        assert_eq!(seen, 1);
+    });
+}
+
+#[test]
+fn a_deleted_range_has_its_first_key_and_not_its_last_and_stays_deleted_after_reclaiming() {
+    every_store(|store| {
+        let changes = [b"a", b"b", b"c", b"d"].map(|key| put(Table::Wal, key, b"value"));
+        store.write(&changes, Durability::Synced).unwrap();
+        let range = Change::DeleteRange { table: Table::Wal, from: b"b".to_vec(), until: b"d".to_vec() };
+        store.write(&[range, put(Table::Wal, b"e", b"")], Durability::Synced).unwrap();
+        assert_eq!(keys(store, Table::Wal, b""), [b"a", b"d", b"e"]);
+        store.reclaim().unwrap();
+        assert_eq!(keys(store, Table::Wal, b""), [b"a", b"d", b"e"]);
+    });
+}
+
+#[test]
+fn scans_may_write_to_what_they_scan() {
+    every_store(|store| {
+        store.write(&[put(Table::Wal, b"a", b""), put(Table::Wal, b"b", b"")], Durability::Synced).unwrap();
+        let mut visit = |key: &[u8], _: &[u8]| {
+            let gone = Change::Delete { table: Table::Wal, key: key.to_vec() };
+            store.write(&[gone], Durability::Buffered).unwrap();
+            ControlFlow::Continue(())
+        };
+        store.scan(Table::Wal, b"", &mut visit).unwrap();
+        assert_eq!(keys(store, Table::Wal, b""), Vec::<Vec<u8>>::new());
+    });
+}
+
+#[test]
+fn synced_writes_are_there_after_reopening() {
+    let memory = MemoryStore::new();
+    memory.write(&[put(Table::Wal, b"a", b"1")], Durability::Synced).unwrap();
+    memory.write(&[put(Table::Wal, b"b", b"1")], Durability::Buffered).unwrap();
+    assert_eq!(keys(&memory.after_crash(0), Table::Wal, b""), [b"a"]);
+    assert_eq!(keys(&memory.after_crash(1), Table::Wal, b""), [b"a", b"b"]);
+
+    let dir = tempfile::tempdir().unwrap();
+    let rocks = RocksStore::open(dir.path()).unwrap();
+    rocks.write(&[put(Table::Wal, b"a", b"1")], Durability::Synced).unwrap();
+    drop(rocks);
+    assert_eq!(keys(&RocksStore::open(dir.path()).unwrap(), Table::Wal, b""), [b"a"]);
+}
+
+#[test]
+fn a_torn_log_tail_is_dropped_and_the_rest_is_there() {
+    let dir = tempfile::tempdir().unwrap();
+    let rocks = RocksStore::open(dir.path()).unwrap();
+    for n in 0..10u8 {
+        rocks.write(&[put(Table::Wal, &[n], &[n; 1000])], Durability::Synced).unwrap();
+    }
+    // A copy of the files as a crash would leave them, the newest log cut short.
+    let copy = tempfile::tempdir().unwrap();
+    let mut logs = Vec::new();
+    for entry in std::fs::read_dir(dir.path()).unwrap() {
+        let path = entry.unwrap().path();
+        let to = copy.path().join(path.file_name().unwrap());
+        std::fs::copy(&path, &to).unwrap();
+        if to.extension().is_some_and(|extension| extension == "log") {
+            logs.push(to);
+        }
+    }
+    logs.sort();
+    let log = std::fs::OpenOptions::new().write(true).open(logs.last().unwrap()).unwrap();
+    let size = log.metadata().unwrap().len();
+    log.set_len(size - 500).unwrap();
+    let reopened = RocksStore::open(copy.path()).unwrap();
+    assert_eq!(keys(&reopened, Table::Wal, b"").len(), 9);
+}

@@ -1,0 +1,148 @@
+//! The store as RocksDB, set up for a log that is written once and dropped whole.
+//!
+//! - The `wal` table's records live in one memtable (64 MiB, more than a head's worth of compressed
+//!   requests) until a cut deletes them by range. The flush that follows drops what is deleted before
+//!   it reaches a file, so in the usual case a record is written once: to RocksDB's own log.
+//! - No block cache and no compression: the log is read once, at start, and holds compressed bytes.
+//! - RocksDB's log is replayed to the first inconsistency (`PointInTime`): see `FORMAT.md`.
+//!
+//! **Invariant:** nothing outside this file knows RocksDB.
+
+use std::ops::ControlFlow;
+use std::path::Path;
+
+use rocksdb::{
+    BlockBasedOptions, ColumnFamily, ColumnFamilyDescriptor, DB, DBCompressionType, DBRecoveryMode, FlushOptions,
+    InfoLogger, IteratorMode, LogLevel, Options, ReadOptions, WriteBatch, WriteOptions,
+};
+
+use super::{Change, Durability, Store, StoreError, Table};
+
+/// The memtable of the log: a head of 128 MiB is about 40 MiB of compressed requests.
+const WAL_MEMTABLE_BYTES: usize = 64 << 20;
+/// The memtables of everything else: a few hundred bytes per block.
+const SMALL_MEMTABLE_BYTES: usize = 1 << 20;
+/// RocksDB's own log files together. Past this RocksDB flushes the table that holds the oldest; in
+/// the usual case cuts come long before.
+const LOG_FILES_BYTES_MAX: u64 = 512 << 20;
+/// Files kept open: the log has a handful, only a catalog of millions of blocks has more.
+const OPEN_FILES_MAX: i32 = 64;
+
+/// A [`Store`] on disk. Opening replays RocksDB's log.
+pub struct RocksStore {
+    db: DB,
+}
+
+impl RocksStore {
+    /// Opens or creates the database in `dir`, which nobody else may have open.
+    pub fn open(dir: &Path) -> Result<Self, StoreError> {
+        let tables = Table::ALL.map(|table| ColumnFamilyDescriptor::new(table.name(), table_options(table)));
+        match DB::open_cf_descriptors(&database_options(), dir, tables) {
+            Ok(db) => Ok(Self { db }),
+            Err(err) => Err(StoreError(err.into_string())),
+        }
+    }
+
+    fn table(&self, table: Table) -> &ColumnFamily {
+        self.db.cf_handle(table.name()).expect("every table is opened with the database")
+    }
+}
+
+fn database_options() -> Options {
+    let mut options = Options::default();
+    options.create_if_missing(true);
+    options.create_missing_column_families(true);
+    options.set_wal_recovery_mode(DBRecoveryMode::PointInTime);
+    options.set_max_background_jobs(2);
+    options.set_max_open_files(OPEN_FILES_MAX);
+    options.set_max_total_wal_size(LOG_FILES_BYTES_MAX);
+    options.set_max_manifest_file_size(1 << 20);
+    options.set_stats_dump_period_sec(0);
+    options.set_stats_persist_period_sec(0);
+    options.set_write_buffer_size(SMALL_MEMTABLE_BYTES);
+    // Replay says here what it dropped of a torn log.
+    options.set_info_logger(InfoLogger::new_callback_logger(LogLevel::Warn, |level, message| match level {
+        LogLevel::Error | LogLevel::Fatal => tracing::error!(target: "rocksdb", "{message}"),
+        // The header is every option, at every start, whatever the level.
+        LogLevel::Header | LogLevel::Info | LogLevel::Debug => {}
+        _ => tracing::warn!(target: "rocksdb", "{message}"),
+    }));
+    options
+}
+
+fn table_options(table: Table) -> Options {
+    let mut files = BlockBasedOptions::default();
+    files.disable_cache();
+    let mut options = Options::default();
+    options.set_block_based_table_factory(&files);
+    options.set_compression_type(DBCompressionType::None);
+    match table {
+        Table::Wal => {
+            options.set_write_buffer_size(WAL_MEMTABLE_BYTES);
+            // One that fills while one is flushed, should a cut come late.
+            options.set_max_write_buffer_number(2);
+            // What a flush leaves behind is what the next cut deletes: merging it early is waste.
+            options.set_level_zero_file_num_compaction_trigger(8);
+            options.set_level_zero_slowdown_writes_trigger(64);
+            options.set_level_zero_stop_writes_trigger(128);
+        }
+        Table::Catalog | Table::Quarantine => options.set_write_buffer_size(SMALL_MEMTABLE_BYTES),
+    }
+    options
+}
+
+fn failed(err: rocksdb::Error) -> StoreError {
+    StoreError(err.into_string())
+}
+
+impl Store for RocksStore {
+    fn write(&self, changes: &[Change], durability: Durability) -> Result<(), StoreError> {
+        let mut batch = WriteBatch::default();
+        for change in changes {
+            match change {
+                Change::Put { table, key, value } => batch.put_cf(self.table(*table), key, value),
+                Change::Delete { table, key } => batch.delete_cf(self.table(*table), key),
+                Change::DeleteRange { table, from, until } => {
+                    batch.delete_range_cf(self.table(*table), from, until);
+                }
+            }
+        }
+        let mut options = WriteOptions::default();
+        options.set_sync(durability == Durability::Synced);
+        self.db.write_opt(batch, &options).map_err(failed)
+    }
+
+    fn sync(&self) -> Result<(), StoreError> {
+        self.db.flush_wal(true).map_err(failed)
+    }
+
+    fn get(&self, table: Table, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
+        self.db.get_cf(self.table(table), key).map_err(failed)
+    }
+
+    fn scan(
+        &self,
+        table: Table,
+        from: &[u8],
+        visit: &mut dyn FnMut(&[u8], &[u8]) -> ControlFlow<()>,
+    ) -> Result<(), StoreError> {
+        let mut options = ReadOptions::default();
+        options.set_readahead_size(1 << 20);
+        let mode = IteratorMode::From(from, rocksdb::Direction::Forward);
+        for entry in self.db.iterator_cf_opt(self.table(table), options, mode) {
+            let (key, value) = entry.map_err(failed)?;
+            if visit(&key, &value).is_break() {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    fn reclaim(&self) -> Result<(), StoreError> {
+        let mut options = FlushOptions::default();
+        options.set_wait(true);
+        // The catalog first: no file of the log may be ahead of what the catalog says of it.
+        let tables = [self.table(Table::Catalog), self.table(Table::Wal)];
+        self.db.flush_cfs_opt(&tables, &options).map_err(failed)
+    }
+}

@@ -1,0 +1,255 @@
+//! What a tenant has: a head, heads that are being cut, blocks. One lock makes them one instant.
+//!
+//! ```text
+//!   head thread        cut thread                    remove_blocks
+//!      |  append          |  write the block            |
+//!      v                  v                             v
+//!    head --freeze--> cutting --publish--> blocks --retire--> (files go with the last reader)
+//! ```
+//!
+//! **Invariant:** each arrow is one step under [`Tenant`]'s lock, the lock that a snapshot takes, so
+//! every acknowledged span is in exactly one of the three in every snapshot.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::{Condvar, Mutex, RwLock};
+use spoor_block::BlockMeta;
+use spoor_model::scan::{Skipped, Snapshot, SpanSource};
+use spoor_model::{BlockId, TenantId};
+
+use crate::blocks::StoredBlock;
+use crate::head::Segment;
+use crate::record::Sequence;
+
+/// A block of the catalog, open or not.
+#[derive(Clone)]
+pub(crate) struct CatalogBlock {
+    pub(crate) meta: BlockMeta,
+    /// The block, or why queries must do without it.
+    pub(crate) source: Result<Arc<StoredBlock>, Skipped>,
+}
+
+/// A head that takes no more spans and is on its way into a block.
+pub(crate) struct Frozen {
+    pub(crate) tenant: Arc<Tenant>,
+    pub(crate) segments: Vec<Arc<Segment>>,
+    /// The last request in it. All of the tenant's requests up to it are here or in blocks.
+    pub(crate) last: Sequence,
+    pub(crate) span_count: u64,
+    pub(crate) memory_bytes: usize,
+    progress: Mutex<Progress>,
+    moved: Condvar,
+}
+
+#[derive(Default)]
+struct Progress {
+    is_done: bool,
+    failures: u32,
+    reason: String,
+    /// The block, once it is written, until the catalog has it: a retry must not write another, for the
+    /// catalog may have this one already.
+    written: Option<(BlockMeta, Arc<StoredBlock>)>,
+}
+
+impl Frozen {
+    /// The block that an earlier try has written.
+    pub(crate) fn written(&self) -> Option<(BlockMeta, Arc<StoredBlock>)> {
+        self.progress.lock().written.clone()
+    }
+
+    pub(crate) fn set_written(&self, meta: BlockMeta, block: Arc<StoredBlock>) {
+        self.progress.lock().written = Some((meta, block));
+    }
+
+    pub(crate) fn succeed(&self) {
+        let mut progress = self.progress.lock();
+        progress.is_done = true;
+        progress.written = None;
+        self.moved.notify_all();
+    }
+
+    pub(crate) fn fail(&self, reason: &str) {
+        let mut progress = self.progress.lock();
+        progress.failures += 1;
+        progress.reason = reason.to_owned();
+        self.moved.notify_all();
+    }
+
+    /// Whether it is a block.
+    pub(crate) fn is_done(&self) -> bool {
+        self.progress.lock().is_done
+    }
+
+    /// Why the last try failed.
+    pub(crate) fn reason(&self) -> String {
+        self.progress.lock().reason.clone()
+    }
+
+    /// How often the cut has failed so far.
+    pub(crate) fn failures(&self) -> u32 {
+        self.progress.lock().failures
+    }
+
+    /// Waits until the head is a block, or for a failure after the first `failures_before`.
+    pub(crate) fn wait(&self, failures_before: u32) -> Result<(), String> {
+        let mut progress = self.progress.lock();
+        loop {
+            if progress.is_done {
+                return Ok(());
+            }
+            if progress.failures > failures_before {
+                return Err(progress.reason.clone());
+            }
+            self.moved.wait_for(&mut progress, Duration::from_secs(1));
+        }
+    }
+}
+
+#[derive(Default)]
+struct Parts {
+    head: Vec<Arc<Segment>>,
+    cutting: Vec<Arc<Frozen>>,
+    /// Newest end first.
+    blocks: Vec<CatalogBlock>,
+    /// Catalog entries that do not even have a meta.
+    unreadable: Vec<Skipped>,
+}
+
+/// One tenant.
+pub(crate) struct Tenant {
+    pub(crate) id: TenantId,
+    parts: RwLock<Parts>,
+}
+
+impl Tenant {
+    fn new(id: TenantId) -> Self {
+        Self { id, parts: RwLock::default() }
+    }
+
+    /// Everything at one instant, newest first.
+    pub(crate) fn snapshot(&self) -> Snapshot {
+        let parts = self.parts.read();
+        let mut snapshot = Snapshot { sources: Vec::new(), skipped: parts.unreadable.clone() };
+        let cutting = parts.cutting.iter().flat_map(|frozen| &frozen.segments);
+        let oldest_first = cutting.chain(&parts.head).map(|segment| Arc::clone(segment) as Arc<dyn SpanSource>);
+        snapshot.sources.extend(oldest_first);
+        snapshot.sources.reverse();
+        for block in &parts.blocks {
+            match &block.source {
+                Ok(source) => snapshot.sources.push(Arc::clone(source) as Arc<dyn SpanSource>),
+                Err(skipped) => snapshot.skipped.push(skipped.clone()),
+            }
+        }
+        snapshot
+    }
+
+    /// Makes a segment visible; the head thread appends to it from now on.
+    pub(crate) fn add_segment(&self, segment: Arc<Segment>) {
+        self.parts.write().head.push(segment);
+    }
+
+    /// Turns the head into a frozen one.
+    pub(crate) fn freeze(self: &Arc<Self>, last: Sequence, span_count: u64, memory_bytes: usize) -> Arc<Frozen> {
+        let mut parts = self.parts.write();
+        let segments = std::mem::take(&mut parts.head);
+        assert!(!segments.is_empty(), "only heads with spans are frozen");
+        assert!(parts.cutting.last().is_none_or(|before| before.last < last), "heads are frozen in order");
+        let frozen = Arc::new(Frozen {
+            tenant: Arc::clone(self),
+            segments,
+            last,
+            span_count,
+            memory_bytes,
+            progress: Mutex::default(),
+            moved: Condvar::new(),
+        });
+        parts.cutting.push(Arc::clone(&frozen));
+        frozen
+    }
+
+    /// Puts the block in the place of the frozen head it was made from.
+    pub(crate) fn publish(&self, frozen: &Arc<Frozen>, meta: BlockMeta, block: Arc<StoredBlock>) {
+        let mut parts = self.parts.write();
+        let place = parts.cutting.iter().position(|other| Arc::ptr_eq(other, frozen));
+        assert_eq!(place, Some(0), "heads are cut in the order of their freezing");
+        parts.cutting.remove(0);
+        parts.insert(CatalogBlock { meta, source: Ok(block) });
+    }
+
+    /// The frozen heads that are not blocks yet.
+    pub(crate) fn cutting(&self) -> Vec<Arc<Frozen>> {
+        self.parts.read().cutting.clone()
+    }
+
+    /// Adds a block of the catalog at start.
+    pub(crate) fn add_block(&self, block: CatalogBlock) {
+        self.parts.write().insert(block);
+    }
+
+    /// Adds a catalog entry that cannot be read.
+    pub(crate) fn add_unreadable(&self, skipped: Skipped) {
+        self.parts.write().unreadable.push(skipped);
+    }
+
+    /// What the catalog knows of the tenant's blocks, newest end first.
+    pub(crate) fn blocks(&self) -> Vec<BlockMeta> {
+        self.parts.read().blocks.iter().map(|block| block.meta.clone()).collect()
+    }
+
+    pub(crate) fn has_block(&self, id: BlockId) -> bool {
+        self.parts.read().blocks.iter().any(|block| block.meta.id == id)
+    }
+
+    pub(crate) fn block_count(&self) -> usize {
+        self.parts.read().blocks.len()
+    }
+
+    /// How many blocks or entries queries must do without.
+    pub(crate) fn skipped_count(&self) -> usize {
+        let parts = self.parts.read();
+        parts.unreadable.len() + parts.blocks.iter().filter(|block| block.source.is_err()).count()
+    }
+
+    /// Takes blocks out; snapshots made from now on are without them.
+    pub(crate) fn take_blocks(&self, ids: &[BlockId]) -> Vec<CatalogBlock> {
+        let mut parts = self.parts.write();
+        let all = std::mem::take(&mut parts.blocks);
+        let (taken, kept) = all.into_iter().partition(|block| ids.contains(&block.meta.id));
+        parts.blocks = kept;
+        taken
+    }
+}
+
+impl Parts {
+    fn insert(&mut self, block: CatalogBlock) {
+        let place = self.blocks.partition_point(|other| other.meta.range.end > block.meta.range.end);
+        self.blocks.insert(place, block);
+    }
+}
+
+/// All tenants that were ever heard of.
+#[derive(Default)]
+pub(crate) struct Tenants {
+    map: RwLock<BTreeMap<TenantId, Arc<Tenant>>>,
+}
+
+impl Tenants {
+    pub(crate) fn get(&self, id: &TenantId) -> Option<Arc<Tenant>> {
+        self.map.read().get(id).cloned()
+    }
+
+    pub(crate) fn get_or_add(&self, id: &TenantId) -> Arc<Tenant> {
+        if let Some(tenant) = self.get(id) {
+            return tenant;
+        }
+        let mut map = self.map.write();
+        Arc::clone(map.entry(id.clone()).or_insert_with(|| Arc::new(Tenant::new(id.clone()))))
+    }
+
+    /// Ascending by name.
+    pub(crate) fn all(&self) -> Vec<Arc<Tenant>> {
+        self.map.read().values().cloned().collect()
+    }
+}
