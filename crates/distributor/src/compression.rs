@@ -53,7 +53,8 @@ impl Capped<'_> {
         self.bytes.len() == self.bytes.capacity()
     }
 
-    fn into_bytes(self) -> Bytes {
+    fn into_bytes(mut self) -> Bytes {
+        self.bytes.shrink_to_fit();
         Bytes::from(self.bytes)
     }
 }

@@ -60,7 +60,8 @@ async fn export(FromState(state): FromState<Arc<State>>, request: Request) -> Re
         Ok(response) => answer(format, &response),
         Err(refusal) => {
             // A sender that waits for "100 Continue" has not sent its body and need not.
-            if !head.headers.contains_key(header::EXPECT) {
+            let is_sending = !head.headers.contains_key(header::EXPECT) && refusal.kind != Kind::Timeout;
+            if is_sending {
                 pieces.discard(state.distributor.limits().max_message_bytes).await;
             }
             answer_refusal(format, &refusal)
