@@ -6,7 +6,7 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::Duration;
 
-use arrow_array::{FixedSizeBinaryArray, RecordBatch, UInt64Array};
+use arrow_array::{ArrayRef, FixedSizeBinaryArray, RecordBatch, UInt64Array};
 use axum::Router;
 use axum::body::Body;
 use http::{HeaderMap, Request, StatusCode};
@@ -108,8 +108,9 @@ impl SpanSource for Spans {
             let range = range_of(entries.iter().copied()).unwrap();
             if range.overlaps(&request.range) && entries.iter().any(|entry| request.predicate.matches(entry)) {
                 let ids = FixedSizeBinaryArray::try_from_iter(std::iter::once(id.0)).unwrap();
-                let starts = UInt64Array::from(vec![range.start.0]);
-                let batch = RecordBatch::try_new(candidate_schema(), vec![Arc::new(ids), Arc::new(starts)]).unwrap();
+                let (starts, ends) = (UInt64Array::from(vec![range.start.0]), UInt64Array::from(vec![range.end.0]));
+                let columns: Vec<ArrayRef> = vec![Arc::new(ids), Arc::new(starts), Arc::new(ends)];
+                let batch = RecordBatch::try_new(candidate_schema(), columns).unwrap();
                 if sink(&batch).is_break() {
                     break;
                 }
@@ -203,6 +204,7 @@ pub(crate) fn tempo(store: Store, tenancy: Tenancy) -> Router {
         tenancy,
         clock: Arc::new(FixedClock),
         requests: RequestMetrics::register(&mut registry, Arc::new(FixedClock)),
+        cors_allowed_origins: vec!["https://page.example".to_owned()],
         build: tempo::BuildInfo { version: "0.1.0".to_owned(), ..tempo::BuildInfo::default() },
         ready: Arc::new(|| Ok(())),
         metrics: Arc::new(move || {
@@ -217,7 +219,13 @@ pub(crate) fn tempo(store: Store, tenancy: Tenancy) -> Router {
 /// Jaeger's surface over the store.
 pub(crate) fn jaeger(store: Store, tenancy: Tenancy) -> Router {
     let requests = RequestMetrics::register(&mut Registry::default(), Arc::new(FixedClock));
-    jaeger::router(jaeger::State { gate: gate(store, LIMITS), tenancy, clock: Arc::new(FixedClock), requests })
+    jaeger::router(jaeger::State {
+        gate: gate(store, LIMITS),
+        tenancy,
+        clock: Arc::new(FixedClock),
+        requests,
+        cors_allowed_origins: Vec::new(),
+    })
 }
 
 /// What came back.

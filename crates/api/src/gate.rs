@@ -98,3 +98,74 @@ impl Drop for StopOnDrop {
         self.0.store(true, Ordering::Relaxed);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc;
+
+    use super::*;
+    use crate::fixtures::{Store, gate};
+
+    const LONG: Duration = Duration::from_secs(600);
+
+    fn limits(concurrency: usize, queue: usize, timeout: Duration) -> QueryLimits {
+        QueryLimits { concurrency, queue, timeout }
+    }
+
+    /// Work that ends when it is told to stop.
+    fn until_stopped(_: &Querier, ctx: &QueryContext) -> Result<(), ApiError> {
+        while ctx.check().is_ok() {
+            std::thread::yield_now();
+        }
+        Ok(())
+    }
+
+    #[tokio::test]
+    async fn a_query_that_takes_too_long_is_stopped_and_says_which_limit() {
+        let gate = gate(Store::default(), limits(1, 0, Duration::from_millis(1)));
+        let err = gate.run(until_stopped).await.unwrap_err();
+        let text = "query took longer than 1ms; narrow it, or raise query_timeout";
+        assert_eq!(err, ApiError::new(Kind::Timeout, text));
+    }
+
+    #[tokio::test]
+    async fn a_client_that_leaves_stops_its_query_and_gives_its_turn_back() {
+        let gate = gate(Store::default(), limits(1, 0, LONG));
+        let (started, has_started) = mpsc::sync_channel(1);
+        let (ended, has_ended) = mpsc::sync_channel(1);
+        let running = {
+            let gate = Arc::clone(&gate);
+            tokio::spawn(async move {
+                gate.run(move |querier, ctx| {
+                    started.send(()).unwrap();
+                    until_stopped(querier, ctx).unwrap();
+                    ended.send(()).unwrap();
+                    Ok(())
+                })
+                .await
+            })
+        };
+        tokio::task::yield_now().await;
+        has_started.recv_timeout(LONG).unwrap();
+        let err = gate.run(|_, _| Ok(())).await.unwrap_err();
+        assert_eq!(err.message, "job queue full: 0 queries wait; raise query_queue");
+        assert_eq!(err.kind.http().as_u16(), 429);
+        running.abort();
+        assert!(running.await.unwrap_err().is_cancelled());
+        has_ended.recv_timeout(LONG).unwrap();
+        // The turn comes back just after the work has ended.
+        while gate.run(|_, _| Ok(())).await.is_err() {
+            tokio::task::yield_now().await;
+        }
+    }
+
+    #[tokio::test]
+    async fn work_that_panics_fails_its_request_only() {
+        let gate = gate(Store::default(), limits(1, 0, LONG));
+        let failed: Result<(), ApiError> = gate.run(|_, _| panic!("a defect")).await;
+        assert_eq!(failed.unwrap_err().kind, Kind::Internal);
+        while gate.run(|_, _| Ok(())).await.is_err() {
+            tokio::task::yield_now().await;
+        }
+    }
+}

@@ -32,7 +32,7 @@ use crate::gate::QueryGate;
 use crate::params::{Params, Plus, percent_decode};
 use crate::request_metrics::{self, Observed, RequestMetrics};
 use crate::tenant::Tenancy;
-use crate::{fan_out, partial};
+use crate::{cors, fan_out, partial};
 
 /// What the routes need.
 pub struct State {
@@ -44,12 +44,15 @@ pub struct State {
     pub clock: Arc<dyn Clock>,
     /// Where durations are counted.
     pub requests: RequestMetrics,
+    /// Whose pages may query from a browser; `*` for all.
+    pub cors_allowed_origins: Vec<String>,
 }
 
 /// All routes of port 16686.
 pub fn router(state: State) -> Router {
+    let origins = state.cors_allowed_origins.clone();
     let observed = Observed { metrics: state.requests.clone(), route_prefix: "jaeger_" };
-    Router::new()
+    let routes = Router::new()
         .route("/", get(|| async { Html(LANDING_PAGE) }))
         .route("/api/services", only_get(get(services)))
         .route("/api/services/{service}/operations", only_get(get(operation_names)))
@@ -61,7 +64,8 @@ pub fn router(state: State) -> Router {
         .fallback(|| async { no_such_page() })
         .layer(CompressionLayer::new())
         .layer(middleware::from_fn_with_state(observed, request_metrics::observe))
-        .with_state(Arc::new(state))
+        .with_state(Arc::new(state));
+    cors::for_queries(routes, &origins)
 }
 
 /// Other methods find nothing, as in Jaeger, whose catch-all takes them.

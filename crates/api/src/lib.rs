@@ -20,6 +20,7 @@ pub mod request_metrics;
 pub mod tempo;
 pub mod tenant;
 
+mod cors;
 mod fan_out;
 mod go_duration;
 mod params;

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use axum::extract::{MatchedPath, Request, State};
 use axum::middleware::Next;
 use axum::response::Response;
+use http::Method;
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::histogram::Histogram;
@@ -17,7 +18,7 @@ const BUCKETS: [f64; 14] = [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct Labels {
-    method: String,
+    method: &'static str,
     route: String,
     status_code: u16,
     ws: &'static str,
@@ -59,7 +60,7 @@ pub(crate) struct Observed {
 /// Measures a request: the middleware of both routers.
 pub(crate) async fn observe(State(observed): State<Observed>, request: Request, next: Next) -> Response {
     let started_at = observed.metrics.clock.now();
-    let method = request.method().as_str().to_owned();
+    let method = method_label(request.method());
     let path = request.extensions().get::<MatchedPath>().map(|path| path.as_str().to_owned());
     let response = next.run(request).await;
     let route = match path {
@@ -70,6 +71,12 @@ pub(crate) async fn observe(State(observed): State<Observed>, request: Request, 
     let seconds = observed.metrics.clock.now().since(started_at).as_secs_f64();
     observed.metrics.observe(labels, seconds);
     response
+}
+
+/// Clients may invent methods; labels must not grow with them.
+fn method_label(method: &Method) -> &'static str {
+    const KNOWN: [&str; 7] = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"];
+    KNOWN.into_iter().find(|known| *known == method.as_str()).unwrap_or("other")
 }
 
 /// `/api/v2/search/tag/{*tagName}` becomes `api_v2_search_tag_tagname_values`, as Tempo's dashboards

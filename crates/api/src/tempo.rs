@@ -25,6 +25,7 @@ use http::{StatusCode, header};
 use spoor_model::Clock;
 use tower_http::compression::CompressionLayer;
 
+use crate::cors;
 use crate::error::{ApiError, Kind};
 use crate::gate::QueryGate;
 use crate::request_metrics::{self, Observed, RequestMetrics};
@@ -61,6 +62,8 @@ pub struct State {
     pub clock: Arc<dyn Clock>,
     /// Where durations are counted.
     pub requests: RequestMetrics,
+    /// Whose pages may query from a browser; `*` for all.
+    pub cors_allowed_origins: Vec<String>,
     /// For `/api/status/buildinfo` and `/status/version`.
     pub build: BuildInfo,
     /// For `/ready`.
@@ -73,8 +76,9 @@ pub struct State {
 
 /// All routes of port 3200.
 pub fn router(state: State) -> Router {
+    let origins = state.cors_allowed_origins.clone();
     let observed = Observed { metrics: state.requests.clone(), route_prefix: "" };
-    Router::new()
+    let routes = Router::new()
         .route("/api/traces/{traceID}", any(trace_by_id::v1))
         .route("/api/v2/traces/{traceID}", any(trace_by_id::v2))
         .route("/api/v2/traces/diff", any(|| not_yet("comparing traces")))
@@ -97,7 +101,8 @@ pub fn router(state: State) -> Router {
         .fallback(no_such_route)
         .layer(CompressionLayer::new())
         .layer(middleware::from_fn_with_state(observed, request_metrics::observe))
-        .with_state(Arc::new(state))
+        .with_state(Arc::new(state));
+    cors::for_queries(routes, &origins)
 }
 
 /// What Tempo does and Spoor does not do yet says so; an empty answer would be a lie.

@@ -4,6 +4,9 @@
 //! nanoseconds. What Jaeger has no place for (schema URLs, scope and link attributes, dropped
 //! counts) is left out here and stays searchable.
 
+use std::collections::HashMap;
+use std::sync::Arc;
+
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde::Serialize;
@@ -135,15 +138,12 @@ pub(crate) fn trace_json(trace: Trace, is_raw: bool) -> TraceJson {
     let views = if is_raw { adjust::raw(trace.entries) } else { adjust::adjusted(trace.entries) };
     let mut processes = Processes::default();
     // Spans of one process share their origin, so a process is built once per origin.
-    let mut last: Option<(std::sync::Arc<Origin>, String)> = None;
+    let mut known: HashMap<*const Origin, String> = HashMap::new();
     let mut spans = Vec::with_capacity(views.len());
     for view in views {
-        let process_id = match &last {
-            Some((origin, key)) if std::sync::Arc::ptr_eq(origin, &view.entry.origin) => key.clone(),
-            _ => processes.key_of(process_json(&view.entry.origin, is_raw)),
-        };
-        last = Some((std::sync::Arc::clone(&view.entry.origin), process_id.clone()));
-        spans.push(span_json(&trace_id, process_id, view));
+        let origin = &view.entry.origin;
+        let key = known.entry(Arc::as_ptr(origin)).or_insert_with(|| processes.key_of(process_json(origin, is_raw)));
+        spans.push(span_json(&trace_id, key.clone(), &view));
     }
     TraceJson { trace_id, spans, processes, warnings: None }
 }
@@ -157,10 +157,10 @@ fn process_json(origin: &Origin, is_raw: bool) -> ProcessJson {
     ProcessJson { service_name: service_name(origin.service_name()).to_owned(), tags }
 }
 
-fn span_json(trace_id: &str, process_id: String, view: View) -> SpanJson {
-    let View { entry, mut warnings } = view;
+fn span_json(trace_id: &str, process_id: String, view: &View) -> SpanJson {
+    let View { entry, warnings } = view;
     let span = &entry.span;
-    warnings.splice(0..0, carried_warnings(span));
+    let warnings = [carried_warnings(span), warnings.clone()].concat();
     SpanJson {
         trace_id: trace_id.to_owned(),
         span_id: span.span_id.to_string(),

@@ -1,7 +1,6 @@
 //! OTLP/HTTP: `POST /v1/traces` in protobuf or JSON.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use axum::Router;
 use axum::extract::{Request, State as FromState};
@@ -12,39 +11,20 @@ use http::{HeaderValue, Method, StatusCode};
 use spoor_distributor::{Format, PushRequest, Transport};
 use spoor_model::ingest::BodyEncoding;
 use spoor_otlp::response::ExportResponse;
-use tower_http::cors::{AllowHeaders, AllowOrigin, CorsLayer};
 
 use super::body::{Pieces, read_whole};
 use super::{Received, Refusal, State};
+use crate::cors;
 use crate::error::Kind;
 
 /// The paths of port 4318.
 pub fn http_router(state: State) -> Router {
-    let cors = cors_layer(&state.cors_allowed_origins);
+    let cors = cors::layer(&state.cors_allowed_origins, [Method::POST], [header::RETRY_AFTER]);
     let router = Router::new().route("/v1/traces", post(export)).fallback(not_found).with_state(Arc::new(state));
     match cors {
         Some(cors) => router.layer(cors),
         None => router,
     }
-}
-
-/// Lets pages of these origins send spans. Entries that no `Origin` header can equal never match.
-fn cors_layer(origins: &[String]) -> Option<CorsLayer> {
-    if origins.is_empty() {
-        return None;
-    }
-    let allow_origin = match origins.iter().any(|origin| origin == "*") {
-        true => AllowOrigin::any(),
-        false => AllowOrigin::list(origins.iter().filter_map(|origin| HeaderValue::from_str(origin).ok())),
-    };
-    let layer = CorsLayer::new()
-        .allow_origin(allow_origin)
-        .allow_methods([Method::POST])
-        .allow_headers(AllowHeaders::mirror_request())
-        .expose_headers([header::RETRY_AFTER])
-        // The longest that Chromium honours.
-        .max_age(Duration::from_secs(7_200));
-    Some(layer)
 }
 
 async fn not_found() -> Response {

@@ -312,3 +312,15 @@ async fn large_answers_are_compressed_for_those_who_can_read_them() {
     assert_eq!(reply.header("content-encoding"), Some("gzip"));
     assert_eq!(reply.body[..2], [0x1f, 0x8b]);
 }
+
+#[tokio::test]
+async fn pages_of_allowed_origins_may_query() {
+    let router = shop();
+    let allowed = |reply: &Reply| reply.header("access-control-allow-origin").map(str::to_owned);
+    let page = "https://page.example";
+    let reply = get(&router, "/api/echo", &[("origin", page)]).await;
+    assert_eq!(allowed(&reply), Some(page.to_owned()));
+    let preflight = [("origin", page), ("access-control-request-method", "GET")];
+    assert_eq!(allowed(&send(&router, "OPTIONS", "/api/search", &preflight).await), Some(page.to_owned()));
+    assert_eq!(allowed(&get(&router, "/api/echo", &[("origin", "https://other.example")]).await), None);
+}

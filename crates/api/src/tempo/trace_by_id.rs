@@ -4,6 +4,7 @@
 //! `trace.resourceSpans`). `start` and `end` are checked and not needed: finding a trace in all that
 //! is kept costs microseconds.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use axum::extract::{Path, RawQuery, State};
@@ -189,17 +190,22 @@ const NO_SERVICE_NAME: &str = "OTLPResourceNoServiceName";
 /// Grafana drops the spans of a resource without attributes. In the form that it alone reads they
 /// get a name; the other forms have what was sent.
 fn with_named_resources(mut trace: Trace) -> Trace {
+    let mut named: HashMap<*const Origin, Arc<Origin>> = HashMap::new();
     for entry in &mut trace.entries {
-        if !entry.origin.resource.attributes.is_empty() {
-            continue;
+        if entry.origin.resource.attributes.is_empty() {
+            let named = named.entry(Arc::as_ptr(&entry.origin)).or_insert_with(|| Arc::new(with_name(&entry.origin)));
+            entry.origin = Arc::clone(named);
         }
-        let name = KeyValue::new("service.name", Value::Str(NO_SERVICE_NAME.to_owned()));
-        let mut encoded = entry.origin.resource_encoded.to_vec();
-        put_message(&mut encoded, 1, |out| put_key_value(out, &name));
-        let mut origin: Origin = (*entry.origin).clone();
-        origin.resource_encoded = Bytes::from(encoded);
-        origin.resource.attributes.push(name);
-        entry.origin = Arc::new(origin);
     }
     trace
+}
+
+fn with_name(origin: &Origin) -> Origin {
+    let name = KeyValue::new("service.name", Value::Str(NO_SERVICE_NAME.to_owned()));
+    let mut encoded = origin.resource_encoded.to_vec();
+    put_message(&mut encoded, 1, |out| put_key_value(out, &name));
+    let mut origin = origin.clone();
+    origin.resource_encoded = Bytes::from(encoded);
+    origin.resource.attributes.push(name);
+    origin
 }
