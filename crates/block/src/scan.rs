@@ -166,7 +166,7 @@ fn id_node(opened: &Opened, name: &str, condition: &Condition) -> Node {
 }
 
 fn hex_bytes(text: &str) -> Option<Vec<u8>> {
-    if !text.is_ascii() || text.len() % 2 != 0 {
+    if !text.is_ascii() || !text.len().is_multiple_of(2) {
         return None;
     }
     (0..text.len() / 2).map(|index| u8::from_str_radix(&text[2 * index..2 * index + 2], 16).ok()).collect()
@@ -363,13 +363,14 @@ struct Found<'a> {
     last_noted: Option<usize>,
     ids: Vec<u8>,
     starts: Vec<u64>,
+    ends: Vec<u64>,
 }
 
 impl<'a> Found<'a> {
     fn new(opened: &'a Opened, first_row: usize) -> Self {
         let trace = opened.traces.trace_of_row(first_row);
-        let (ids, starts) = (Vec::new(), Vec::new());
-        Self { opened, next_row: first_row, first_trace: trace, trace, last_noted: None, ids, starts }
+        let (ids, starts, ends) = (Vec::new(), Vec::new(), Vec::new());
+        Self { opened, next_row: first_row, first_trace: trace, trace, last_noted: None, ids, starts, ends }
     }
 
     fn add(&mut self, batch: &RecordBatch, is_match: &[bool], request: &ScanRequest) {
@@ -391,6 +392,7 @@ impl<'a> Found<'a> {
             if range.overlaps(&request.range) {
                 self.ids.extend_from_slice(ids.value(row));
                 self.starts.push(range.start.0);
+                self.ends.push(range.end.0);
             }
         }
         self.next_row += batch.num_rows();
@@ -410,7 +412,8 @@ impl<'a> Found<'a> {
             reason: err.to_string(),
         };
         let ids = FixedSizeBinaryArray::try_new(16, self.ids.into(), None).map_err(internal)?;
-        let starts = UInt64Array::from(self.starts);
-        RecordBatch::try_new(candidate_schema(), vec![Arc::new(ids), Arc::new(starts)]).map(Some).map_err(internal)
+        let (starts, ends) = (UInt64Array::from(self.starts), UInt64Array::from(self.ends));
+        let columns: Vec<ArrayRef> = vec![Arc::new(ids), Arc::new(starts), Arc::new(ends)];
+        RecordBatch::try_new(candidate_schema(), columns).map(Some).map_err(internal)
     }
 }

@@ -235,12 +235,14 @@ pub struct ScanRequest {
 
 /// The Arrow schema of [`SpanSource::candidates`]: one row per trace of this source that may match.
 /// `trace_id` is fixed binary of 16 bytes; `start_time_unix_nano` (unsigned 64 bits) is the earliest
-/// start among the trace's spans *in this source*, so the whole trace starts then or earlier.
+/// start among the trace's spans *in this source*, so the whole trace starts then or earlier;
+/// `end_time_unix_nano` is the latest end among them, so it ends then or later.
 pub fn candidate_schema() -> arrow_schema::SchemaRef {
     use arrow_schema::{DataType, Field, Schema};
     Arc::new(Schema::new(vec![
         Field::new("trace_id", DataType::FixedSizeBinary(16), false),
         Field::new("start_time_unix_nano", DataType::UInt64, false),
+        Field::new("end_time_unix_nano", DataType::UInt64, false),
     ]))
 }
 

@@ -242,23 +242,18 @@ impl Trace {
         if entries.is_empty() {
             return None;
         }
-        entries.sort_by_key(|entry| (entry.span.start, entry.span.span_id));
+        let place = |entry: &SpanEntry| (entry.span.start, entry.span.span_id);
+        entries.sort_by_key(place);
         let mut kept: Vec<SpanEntry> = Vec::with_capacity(entries.len());
-        let mut from = 0;
-        while from < entries.len() {
-            let place = |entry: &SpanEntry| (entry.span.start, entry.span.span_id);
-            let twins = entries[from..].iter().take_while(|entry| place(entry) == place(&entries[from])).count();
-            let first_kept = kept.len();
-            for entry in &entries[from..from + twins] {
-                let is_copy = twins > 1
-                    && kept[first_kept..].iter().any(|other| {
-                        other.origin == entry.origin && other.span.fingerprint() == entry.span.fingerprint()
-                    });
-                if !is_copy {
-                    kept.push(entry.clone());
-                }
+        for entry in entries {
+            // Only spans at the same place can be copies, and these lie at the end.
+            let twins_from = kept.iter().rposition(|other| place(other) != place(&entry)).map_or(0, |last| last + 1);
+            let is_copy = kept[twins_from..]
+                .iter()
+                .any(|other| other.origin == entry.origin && other.span.fingerprint() == entry.span.fingerprint());
+            if !is_copy {
+                kept.push(entry);
             }
-            from += twins;
         }
         Some(Self { id, entries: kept })
     }

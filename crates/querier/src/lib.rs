@@ -22,6 +22,7 @@
 
 mod error;
 mod group;
+mod held_bytes;
 mod lookup;
 mod metrics;
 #[cfg(test)]

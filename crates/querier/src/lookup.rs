@@ -7,8 +7,9 @@ use spoor_model::compute::ComputePool;
 use spoor_model::scan::{
     Field, KeySet, Operation, QueryContext, ScanError, ScanStats, Skipped, Snapshot, SpanSource, ValueSet,
 };
-use spoor_model::{TenantId, TimeRange, Trace, TraceId, Value};
+use spoor_model::{SpanEntry, TenantId, TimeRange, Trace, TraceId, Value};
 
+use crate::held_bytes::held_bytes;
 use crate::metrics::Op;
 use crate::{Answer, Querier, QueryError};
 
@@ -76,14 +77,18 @@ impl Querier {
         ctx: &QueryContext,
     ) -> Result<Answer<Option<Trace>>, QueryError> {
         self.observed(Op::traces, tenant, ctx, |snapshot| {
-            let mut sources = Sources::new(snapshot, &self.pool, ctx);
-            let entries = sources.ask(|source| source.find_trace(id, ctx))?.concat();
+            let part = ctx.part();
+            let mut sources = Sources::new(snapshot, &self.pool, &part);
+            let parts = sources.ask(|source| source.find_trace(id, &part))?;
+            let entries: Vec<SpanEntry> = parts.into_iter().flatten().collect();
             let stats = ScanStats {
                 spans_inspected: entries.len() as u64,
                 traces_inspected: u64::from(!entries.is_empty()),
                 bytes_inspected: 0,
             };
-            Ok(sources.into_answer(Trace::assemble(id, entries), stats))
+            let trace = Trace::assemble(id, entries);
+            ctx.reserve(trace.as_ref().map_or(0, held_bytes))?;
+            Ok(sources.into_answer(trace, stats))
         })
     }
 

@@ -92,7 +92,11 @@ impl SpanSource for Oracle {
             }
             let mut ids = FixedSizeBinaryBuilder::new(16);
             ids.append_value(id.0).expect("16 bytes");
-            let columns: Vec<ArrayRef> = vec![Arc::new(ids.finish()), Arc::new(UInt64Array::from(vec![range.start.0]))];
+            let columns: Vec<ArrayRef> = vec![
+                Arc::new(ids.finish()),
+                Arc::new(UInt64Array::from(vec![range.start.0])),
+                Arc::new(UInt64Array::from(vec![range.end.0])),
+            ];
             let batch = RecordBatch::try_new(candidate_schema(), columns).expect("the schema fits");
             if sink(&batch).is_break() {
                 break;

@@ -27,7 +27,7 @@ impl Default for Limits {
             result_traces_max: 262_144,
             // About a minute of work at 50 us per assembled trace.
             examined_traces_max: 1_000_000,
-            trace_duration_max: Duration::from_secs(24 * 3600),
+            trace_duration_max: Duration::from_secs(3600),
         }
     }
 }

@@ -25,7 +25,9 @@
 //! may lie outside the requested range while another fragment lies inside. If the trace lasts at
 //! most `trace_duration_max`, then all its spans lie within the requested range widened by that at
 //! both ends, so do the sources that hold them overlap the widened range, and scanning just these,
-//! with the widened range, misses nothing. Longer traces: see [`crate::Limits`], and
+//! with the widened range, misses nothing. A candidate of which its source holds nothing within the
+//! requested range is dropped at once unless another source holds what makes it overlap the range:
+//! for the many whole traces around the range that costs a look at a few filters. Longer traces: see [`crate::Limits`], and
 //! `docs/adr/0007-search-range.md`.
 //!
 //! **Memory.** One scan keeps the newest [`CANDIDATES_PER_SCAN`] candidates. If there were more, the
@@ -34,14 +36,15 @@
 //! are accounted for by what they hold at most.
 
 use std::cmp::Reverse;
-use std::collections::BinaryHeap;
+use std::collections::{BTreeMap, BinaryHeap};
 use std::ops::{ControlFlow, RangeInclusive};
 use std::time::Duration;
 
 use hashbrown::HashSet;
 use spoor_model::scan::{Predicate, QueryContext, ScanError, ScanRequest, ScanStats};
-use spoor_model::{KeyValue, Span, TenantId, TimeRange, Trace, TraceId, UnixNano, Value};
+use spoor_model::{TenantId, TimeRange, Trace, TraceId, UnixNano};
 
+use crate::held_bytes::held_bytes;
 use crate::lookup::Sources;
 use crate::metrics::Op;
 use crate::request::{Filter, FoundTrace, Limits, SearchRequest};
@@ -49,9 +52,9 @@ use crate::{Answer, Querier, QueryError, group};
 
 mod newest;
 
-use newest::{Newest, Place};
+use newest::{Named, Newest, Place};
 
-/// Candidates that one scan of one source hands on: 1.5 MB, and one scan for a block of a million
+/// Candidates that one scan of one source hands on: 3 MB, and one scan for a block of a million
 /// spans at 17 spans per trace even if every trace is a candidate.
 const CANDIDATES_PER_SCAN: usize = 65_536;
 
@@ -125,17 +128,22 @@ struct Pending {
     source_index: usize,
 }
 
-/// A trace that a source named, at the earliest start that the source knows.
+/// A trace that a source named. Ordered by its place.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 struct Candidate {
-    place: Place,
+    named: Named,
     source_index: usize,
 }
+
+/// The first error of each source that failed.
+type Errors = BTreeMap<usize, ScanError>;
 
 struct Search<'a> {
     request: &'a SearchRequest,
     limits: &'a Limits,
     sources: Sources<'a>,
+    /// What each source holds, as of the beginning.
+    ranges: Vec<Option<TimeRange>>,
     scan: ScanRequest,
     candidates_per_scan: usize,
     pending: BinaryHeap<Pending>,
@@ -161,13 +169,15 @@ enum Step {
 impl<'a> Search<'a> {
     fn new(request: &'a SearchRequest, limits: &'a Limits, sources: Sources<'a>, candidates_per_scan: usize) -> Self {
         let widened = widened(request.range, limits.trace_duration_max);
-        let pending = sources.all.iter().enumerate().filter_map(|(source_index, source)| {
-            let held = source.range().filter(|held| held.overlaps(&widened))?;
+        let ranges: Vec<Option<TimeRange>> = sources.all.iter().map(|source| source.range()).collect();
+        let pending = ranges.iter().enumerate().filter_map(|(source_index, held)| {
+            let held = held.filter(|held| held.overlaps(&widened))?;
             let bound = Place::first_at(held.end.min(request.range.end));
             Some(Pending { bound, source_index })
         });
         Self {
             pending: pending.collect(),
+            ranges,
             scan: ScanRequest { predicate: request.filter.scan_predicate(), range: widened },
             request,
             limits,
@@ -204,7 +214,7 @@ impl<'a> Search<'a> {
     /// any place, so an empty heap stands in nobody's way.
     fn next_step(&mut self) -> Step {
         let resolved = self.resolved.peek().copied();
-        let unresolved = self.unresolved.peek().map(|candidate| candidate.place);
+        let unresolved = self.unresolved.peek().map(|candidate| candidate.named.place);
         let horizon = self.pending.peek().map(|pending| pending.bound);
         let missing = self.request.limit - self.found.len();
         if resolved > unresolved.max(horizon) {
@@ -215,7 +225,7 @@ impl<'a> Search<'a> {
         if unresolved > horizon {
             // A place that is resolved already is passed too: it is the same trace.
             let max = (2 * missing).clamp(*RESOLVED_AT_ONCE.start(), *RESOLVED_AT_ONCE.end());
-            let is_next = |candidate: &Candidate| Some(candidate.place) > horizon;
+            let is_next = |candidate: &Candidate| Some(candidate.named.place) > horizon;
             return Step::Resolve(pop_while(&mut self.unresolved, max, is_next));
         }
         let mut wave = Vec::new();
@@ -230,73 +240,93 @@ impl<'a> Search<'a> {
 
     /// Scans sources in parallel and takes their newest candidates.
     fn scan(&mut self, wave: &[Pending]) -> Result<(), QueryError> {
-        let (sources, scan, ctx, ends_at) = (&self.sources.all, &self.scan, self.sources.ctx, self.request.range.end);
-        let capacity = self.candidates_per_scan;
-        let scans = self.sources.pool.map(wave, |pending| {
+        let (this, ctx, ends_at) = (&*self, self.sources.ctx, self.request.range.end);
+        let scans = this.sources.pool.map(wave, |pending| {
             let ctx = &ctx.part();
-            let mut newest = Newest::new(capacity, pending.bound);
-            let mut cancelled = Ok(());
-            let result = sources[pending.source_index].candidates(scan, ctx, &mut |batch| {
-                newest.extend(batch, ends_at);
+            let mut newest = Newest::new(this.candidates_per_scan, pending.bound);
+            let (mut cancelled, mut errors) = (Ok(()), Errors::new());
+            let source = &this.sources.all[pending.source_index];
+            let result = source.candidates(&this.scan, ctx, &mut |batch| {
+                newest.extend(batch, ends_at, |id, held| {
+                    this.reaches_range(id, held, pending.source_index, ctx, &mut errors)
+                });
                 cancelled = ctx.check();
                 if cancelled.is_err() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
             });
-            (newest, cancelled.and(result))
+            (newest, cancelled.and(result), errors)
         });
-        for (pending, (newest, result)) in wave.iter().zip(scans) {
+        for (pending, (newest, result, errors)) in wave.iter().zip(scans) {
+            self.note(errors)?;
             let (Newest { kept, left_out, .. }, source_index) = (newest, pending.source_index);
             // What a source named before it failed is as good as any.
             self.stats += self.sources.good(result)?.unwrap_or_default();
-            self.unresolved.extend(kept.into_iter().map(|Reverse(place)| Candidate { place, source_index }));
+            self.unresolved.extend(kept.into_iter().map(|Reverse(named)| Candidate { named, source_index }));
             self.pending.extend(left_out.map(|bound| Pending { bound, source_index }));
         }
         self.account()
     }
 
-    /// Looks up where traces truly start, and keeps those that qualify by range and duration.
+    /// Whether a trace overlaps the requested range, by what the source holds that names it, or else
+    /// with what another source holds.
+    fn reaches_range(
+        &self,
+        id: TraceId,
+        held: TimeRange,
+        source_index: usize,
+        ctx: &QueryContext,
+        errors: &mut Errors,
+    ) -> bool {
+        let range = &self.request.range;
+        if held.overlaps(range) {
+            return true;
+        }
+        let is_later = held.start > range.end;
+        let may_reach = |other: &TimeRange| if is_later { other.start <= range.end } else { other.end >= range.start };
+        self.ranges.iter().enumerate().any(|(other_index, other)| {
+            other_index != source_index && other.as_ref().is_some_and(may_reach) && {
+                let part = self.part_of(id, other_index, ctx, errors);
+                part.is_some_and(|part| held.union(&part).overlaps(range))
+            }
+        })
+    }
+
+    /// What a source holds of a trace; nothing, and a note, when it fails.
+    fn part_of(&self, id: TraceId, source_index: usize, ctx: &QueryContext, errors: &mut Errors) -> Option<TimeRange> {
+        if errors.contains_key(&source_index) {
+            return None;
+        }
+        match self.sources.all[source_index].trace_range(id, ctx) {
+            Ok(part) => part,
+            Err(error) => {
+                errors.insert(source_index, error);
+                None
+            }
+        }
+    }
+
+    /// Looks up where traces truly start and end, and keeps those that qualify by that.
     fn resolve(&mut self, mut candidates: Vec<Candidate>) -> Result<(), QueryError> {
-        candidates.retain(|candidate| self.examined.insert(candidate.place.id()));
+        candidates.retain(|candidate| self.examined.insert(candidate.named.place.id()));
         if self.examined.len() > self.limits.examined_traces_max {
             let (what, value) = ("too many traces examined", self.limits.examined_traces_max as u64);
             return Err(QueryError::Limit { what, value, key: "query_max_examined_traces" });
         }
-        let (sources, ctx) = (&self.sources.all, self.sources.ctx);
-        let ranges = self.sources.pool.map(&candidates, |candidate| {
-            let ctx = &ctx.part();
-            let (mut whole, mut errors) = (self.known_range(candidate), Vec::new());
-            let is_named_known = whole.is_some();
-            for (source_index, source) in sources.iter().enumerate() {
-                if is_named_known && source_index == candidate.source_index {
-                    continue;
-                }
-                match source.trace_range(candidate.place.id(), ctx) {
-                    Ok(None) => {}
-                    Ok(Some(part)) => whole = Some(whole.map_or(part, |range| range.union(&part))),
-                    Err(error) => errors.push(error),
-                }
-            }
+        let (this, ctx) = (&*self, self.sources.ctx);
+        let ranges = this.sources.pool.map(&candidates, |candidate| {
+            let (ctx, mut errors) = (&ctx.part(), Errors::new());
+            // The source that named it has said what it holds; asking a block may cost a read.
+            let others = (0..this.ranges.len()).filter(|index| *index != candidate.source_index);
+            let parts = others.filter_map(|index| this.part_of(candidate.named.place.id(), index, ctx, &mut errors));
+            let whole = parts.fold(candidate.named.held(), |whole, part| whole.union(&part));
             (whole, errors)
         });
         for (candidate, (whole, errors)) in candidates.into_iter().zip(ranges) {
-            let id = candidate.place.id();
             self.note(errors)?;
-            if let Some(range) = whole.filter(|range| self.qualifies(range)) {
-                self.resolved.push(Place::new(range.start, id));
+            if self.qualifies(&whole) {
+                self.resolved.push(Place::new(whole.start, candidate.named.place.id()));
             }
         }
         self.account()
-    }
-
-    /// What needs no question to the source that named the candidate, mostly the only one that has
-    /// the trace and the only one for which the question may cost IO. A start within the requested
-    /// range says that the trace overlaps it, and then the end matters to limits of duration alone.
-    fn known_range(&self, candidate: &Candidate) -> Option<TimeRange> {
-        let (start, SearchRequest { range, min_duration_nano, max_duration_nano, .. }) =
-            (candidate.place.start(), self.request);
-        // A start at the end of the range may be a later one, cut off there.
-        let is_within = range.start <= start && start < range.end;
-        let is_enough = is_within && min_duration_nano.is_none() && max_duration_nano.is_none();
-        is_enough.then_some(TimeRange { start, end: start })
     }
 
     /// Assembles traces, which are the next ones in the order, and finds those that match.
@@ -305,11 +335,11 @@ impl<'a> Search<'a> {
         let verified = self.sources.pool.map(ids, |id| {
             // Most of a long search's traces may be dropped again, and so is what they reserve.
             let ctx = &ctx.part();
-            let (mut entries, mut errors) = (Vec::new(), Vec::new());
-            for source in sources {
+            let (mut entries, mut errors) = (Vec::new(), Errors::new());
+            for (source_index, source) in sources.iter().enumerate() {
                 match source.find_trace(*id, ctx) {
                     Ok(part) => entries.extend(part),
-                    Err(error) => errors.push(error),
+                    Err(error) => drop(errors.insert(source_index, error)),
                 }
             }
             let found = Trace::assemble(*id, entries).and_then(|trace| {
@@ -330,14 +360,14 @@ impl<'a> Search<'a> {
     }
 
     fn qualifies(&self, range: &TimeRange) -> bool {
-        let duration_nano = range.end.0 - range.start.0;
+        let duration_nano = range.end.0.saturating_sub(range.start.0);
         range.overlaps(&self.request.range)
             && self.request.min_duration_nano.is_none_or(|min| duration_nano >= min)
             && self.request.max_duration_nano.is_none_or(|max| duration_nano <= max)
     }
 
-    fn note(&mut self, errors: Vec<ScanError>) -> Result<(), QueryError> {
-        errors.into_iter().try_for_each(|error| self.sources.good::<()>(Err(error)).map(|_| ()))
+    fn note(&mut self, errors: Errors) -> Result<(), QueryError> {
+        errors.into_values().try_for_each(|error| self.sources.good::<()>(Err(error)).map(|_| ()))
     }
 
     /// Reserves what the heaps and the set have grown beyond what was reserved before.
@@ -370,24 +400,6 @@ fn pop_while<T: Ord>(heap: &mut BinaryHeap<T>, max: usize, is_next: impl Fn(&T) 
         popped.extend(heap.pop());
     }
     popped
-}
-
-/// About what a trace holds in memory, without what its origins share.
-fn held_bytes(trace: &Trace) -> usize {
-    let of_attributes = |attributes: &[KeyValue]| -> usize {
-        let of_value = |value: &Value| value.as_str().map_or(0, str::len);
-        attributes.iter().map(|a| size_of::<KeyValue>() + a.key.len() + of_value(&a.value)).sum()
-    };
-    let of_span = |span: &Span| -> usize {
-        let of_events: usize = span
-            .events
-            .iter()
-            .map(|event| size_of_val(event) + event.name.len() + of_attributes(&event.attributes))
-            .sum();
-        let of_links: usize = span.links.iter().map(|link| size_of_val(link) + of_attributes(&link.attributes)).sum();
-        span.name.len() + of_attributes(&span.attributes) + of_events + of_links
-    };
-    trace.entries.iter().map(|entry| size_of_val(entry) + of_span(&entry.span)).sum()
 }
 
 #[cfg(test)]

@@ -5,7 +5,7 @@
 
 use crate::ast::{
     Attribute, BinaryOp, Body, Expr, Intrinsic, MetricsExpr, MetricsFunction, Node, Pipeline, Pos, Query, ScalarExpr,
-    SpansetExpr, SpansetKind, StageKind, Static,
+    SecondStage, SpansetExpr, SpansetKind, StageKind, Static,
 };
 
 /// Why a query that parses cannot mean anything.
@@ -133,21 +133,83 @@ fn check_scalar(scalar: &ScalarExpr) -> Result<(), TypeError> {
     }
 }
 
+/// Attributes in `by()` of a metrics query; one less where the function adds a label of its own.
+const GROUP_KEYS_MAX: usize = 5;
+/// Values per attribute that `compare()` may be asked for.
+const COMPARE_TOP_MAX: i64 = 1000;
+
 fn check_metrics(metrics: &MetricsExpr) -> Result<(), TypeError> {
+    // Metrics expressions carry no places of their own: these are about the query as a whole.
+    let start = Pos { line: 1, column: 1 };
     match metrics {
         MetricsExpr::Constant(_) => Ok(()),
-        MetricsExpr::SecondStage { input, .. } => check_metrics(input),
+        MetricsExpr::SecondStage { input, stage } => {
+            check_metrics(input)?;
+            match stage {
+                SecondStage::TopK(k) | SecondStage::BottomK(k) if *k <= 0 => {
+                    error(start, format!("topk and bottomk need a number above 0, not {k}"))
+                }
+                _ => check_no_compare(input),
+            }
+        }
         MetricsExpr::Binary { left, right, .. } => {
             check_metrics(left)?;
-            check_metrics(right)
+            check_metrics(right)?;
+            check_no_compare(left)?;
+            check_no_compare(right)
         }
-        MetricsExpr::Aggregate { pipeline, function, .. } => {
+        MetricsExpr::Aggregate { pipeline, function, by } => {
             check_pipeline(pipeline)?;
-            match function {
-                MetricsFunction::Compare(selection, _) => check_filter(selection),
+            let keys_max = match function {
+                MetricsFunction::Quantile(..) | MetricsFunction::Histogram(_) | MetricsFunction::Avg(_) => {
+                    GROUP_KEYS_MAX - 1
+                }
+                _ => GROUP_KEYS_MAX,
+            };
+            if by.len() > keys_max {
+                return error(start, format!("by() of this function takes at most {keys_max} attributes"));
+            }
+            check_function(function, start)
+        }
+    }
+}
+
+fn check_function(function: &MetricsFunction, start: Pos) -> Result<(), TypeError> {
+    match function {
+        MetricsFunction::Quantile(_, quantiles) => {
+            let is_share = |value: &Static| match value {
+                Static::Int(int) => (0..=1).contains(int),
+                Static::Float(float) => (0.0..=1.0).contains(float),
+                _ => false,
+            };
+            match quantiles.iter().find(|quantile| !is_share(quantile)) {
+                Some(bad) => error(start, format!("quantile {bad} is not between 0 and 1")),
+                None => Ok(()),
+            }
+        }
+        MetricsFunction::Compare(selection, numbers) => {
+            check_filter(selection)?;
+            match numbers[..] {
+                [top, ..] if !(1..=COMPARE_TOP_MAX).contains(&top) => {
+                    error(start, format!("compare() gives 1 to {COMPARE_TOP_MAX} values per attribute, not {top}"))
+                }
+                [_, from, to] if from <= 0 || to <= from => {
+                    error(start, format!("compare() needs a start above 0 and an end after it, not {from} and {to}"))
+                }
                 _ => Ok(()),
             }
         }
+        _ => Ok(()),
+    }
+}
+
+/// The series of `compare()` are for people to look at, not to compute with.
+fn check_no_compare(metrics: &MetricsExpr) -> Result<(), TypeError> {
+    match metrics {
+        MetricsExpr::Aggregate { function: MetricsFunction::Compare(..), .. } => {
+            error(Pos { line: 1, column: 1 }, "nothing can follow compare()")
+        }
+        _ => Ok(()),
     }
 }
 

@@ -31,7 +31,7 @@ fn querier(sources: Vec<Arc<Oracle>>) -> (Querier, Registry) {
     (Querier::new(Arc::new(Fixed(sources)), pool, Limits::default(), Arc::new(Stopped), metrics), registry)
 }
 
-fn of_service(mut entry: spoor_model::SpanEntry, service: &str) -> spoor_model::SpanEntry {
+fn of_service(mut entry: SpanEntry, service: &str) -> SpanEntry {
     entry.origin = origin(service);
     entry
 }

@@ -6,7 +6,7 @@ use proptest::prelude::*;
 use spoor_model::compute::ComputePool;
 use spoor_model::memory::MemoryBudget;
 use spoor_model::scan::{AttrScope, Condition, Field, Literal, Snapshot, SpanSource, Test};
-use spoor_model::{SpanEntry, SpanId};
+use spoor_model::{KeyValue, Link, SpanEntry, SpanId, Value};
 use spoor_traceql::Spanset;
 
 use super::*;
@@ -235,6 +235,27 @@ fn a_trace_between_whose_spans_the_range_lies_is_found() {
 }
 
 #[test]
+fn whole_traces_around_the_range_are_not_examined() {
+    let around = |from: u64| (0..100).map(move |n| span(n, 1, "a", from + u64::from(n), from + u64::from(n)));
+    let sources = [
+        Oracle::of(
+            around(2000)
+                .map(|mut entry| {
+                    entry.span.trace_id.0[1] = 0xee;
+                    entry
+                })
+                .collect(),
+        ),
+        Oracle::of(around(0).chain([span(200, 1, "a", 1000, 1001)]).collect()),
+    ];
+    let mut request = at_any_time(Filter::Span(named("a")), 10);
+    request.range = TimeRange { start: UnixNano(900), end: UnixNano(1100) };
+    let limits = Limits { examined_traces_max: 1, ..unlimited() };
+    let found = search_in(&sources, &request, &limits, 1000, &at_hand()).expect("one trace is examined");
+    assert_eq!(ids(&found), [200]);
+}
+
+#[test]
 fn copies_count_once_and_twins_both() {
     let copy = || span(1, 1, "a", 10, 20);
     let sources = [Oracle::of(vec![copy(), copy()]), Oracle::of(vec![copy(), span(1, 1, "a", 10, 21)])];
@@ -323,10 +344,10 @@ fn the_root_is_the_last_span_without_a_parent() {
     let mut child = span(1, 1, "child", 0, 9);
     child.span.parent_span_id = SpanId([7; 8]);
     let mut linked = span(1, 4, "linked", 5, 9);
-    linked.span.links.push(spoor_model::Link {
+    linked.span.links.push(Link {
         trace_id: linked.span.trace_id,
         attributes: vec![KeyValue::new("opentracing.ref_type", Value::Str("child_of".into()))],
-        ..spoor_model::Link::default()
+        ..Link::default()
     });
     let entries = vec![child.clone(), span(1, 2, "first", 1, 9), span(1, 3, "last", 2, 3), linked];
     let trace = Trace::assemble(child.span.trace_id, entries).expect("has spans");
