@@ -12,7 +12,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("ingester", &["block"]),
     ("compactor", &["block"]),
     ("querier", &["traceql", "block"]),
-    ("api", &["distributor", "querier", "otlp"]),
+    ("api", &["distributor", "querier", "traceql", "otlp"]),
     ("server", &["otlp", "block", "distributor", "ingester", "compactor", "querier", "api"]),
     ("testkit", &["otlp"]),
     ("xtask", &[]),
