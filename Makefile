@@ -27,7 +27,7 @@ bench: setup ## Measures, on a corpus that it generates
 	$(CARGO) bench --profile release
 
 fuzz-smoke: setup ## A minute of fuzzing for each decoder
-	$(CARGO) run --release --manifest-path tests/fuzz/Cargo.toml
+	CARGO_TARGET_DIR=$(TARGET_DIR) $(CARGO) run --release --manifest-path tests/fuzz/Cargo.toml
 
 overload: setup ## Clients at twice the sustainable rate for a minute
 	SPOOR_OVERLOAD_SECONDS=60 $(CARGO) test --release --test overload -- --nocapture

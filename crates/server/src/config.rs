@@ -83,6 +83,7 @@ impl Config {
             ("head_max_age", config.head_max_age),
             ("query_timeout", config.query_timeout),
             ("receive_timeout", config.receive_timeout),
+            ("ingest_timeout", config.ingest_timeout),
         ];
         if let Some((key, _)) = too_short.iter().find(|(_, duration)| duration.is_zero()) {
             return Err(ConfigError::Contradiction(format!("{key} must be more than 0")));
@@ -91,6 +92,12 @@ impl Config {
             return Err(ConfigError::Contradiction("connections_max must be at least 1".to_owned()));
         }
         Ok(config)
+    }
+
+    /// The configuration in force, as YAML that the program reads back.
+    pub fn to_yaml(&self) -> String {
+        let quoted = |text: &str| serde_norway::to_string(text).expect("a text is YAML");
+        self.entries().iter().map(|(key, text)| format!("{key}: {}", quoted(text))).collect()
     }
 
     fn check_ports(&self) -> Result<(), ConfigError> {

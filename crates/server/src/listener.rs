@@ -14,8 +14,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
-use axum::body::Body;
-use http::Request;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use hyper_util::server::graceful::{GracefulShutdown, Watcher};
@@ -23,15 +21,13 @@ use hyper_util::service::TowerToHyperService;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
-use tower::ServiceBuilder;
-use tower_http::timeout::RequestBodyTimeoutLayer;
 
 /// What a connection may take.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct ConnectionLimits {
     /// Open at once, per port.
     pub(crate) connections_max: usize,
-    /// For request headers, and for each silence within a body.
+    /// For request headers. Whoever reads a body bounds its silences.
     pub(crate) receive_timeout: Duration,
     /// For requests that are under way when the port stops.
     pub(crate) shutdown_timeout: Duration,
@@ -130,10 +126,6 @@ impl Port {
 async fn serve_connection(stream: TcpStream, router: Router, limits: ConnectionLimits, watcher: Watcher) {
     // Answers are small and wanted at once. Fails only when the peer is gone, which the next read says.
     let _ = stream.set_nodelay(true);
-    let service = ServiceBuilder::new()
-        .layer(RequestBodyTimeoutLayer::new(limits.receive_timeout))
-        .map_request(|request: Request<_>| request.map(Body::new))
-        .service(router);
     let mut http = auto::Builder::new(TokioExecutor::new());
     http.http1().timer(TokioTimer::new()).header_read_timeout(limits.receive_timeout);
     http.http2()
@@ -146,7 +138,7 @@ async fn serve_connection(stream: TcpStream, router: Router, limits: ConnectionL
         // Finds clients that vanished without a word; their connections would be held for ever.
         .keep_alive_interval(Duration::from_secs(60))
         .keep_alive_timeout(Duration::from_secs(20));
-    let connection = http.serve_connection(TokioIo::new(stream), TowerToHyperService::new(service)).into_owned();
+    let connection = http.serve_connection(TokioIo::new(stream), TowerToHyperService::new(router)).into_owned();
     if let Err(err) = watcher.watch(connection).await {
         // The client's doing (it went away, or does not speak HTTP), so not worth more.
         tracing::debug!(error = %err, "connection ended");

@@ -16,7 +16,7 @@ use tokio::task::JoinSet;
 use crate::config::Config;
 use crate::late::Late;
 use crate::listener::{BindError, ConnectionLimits, Port};
-use crate::parts::Parts;
+use crate::parts::{Parts, Routers};
 use crate::retention;
 use crate::welcome::{self, Addresses};
 
@@ -44,19 +44,22 @@ async fn live(config: &Config) -> Result<ExitCode, String> {
         shutdown_timeout: config.shutdown_timeout,
     };
     let mut serving = JoinSet::new();
-    let routers = bound.serve(&mut serving, limits, &stopped);
+    let late = bound.serve(&mut serving, limits, &stopped);
 
     let parts = open_parts(config.clone()).await?;
-    routers.tempo.set(parts.tempo.clone());
-    routers.otlp_grpc.set(parts.otlp_grpc.clone());
-    routers.otlp_http.set(parts.otlp_http.clone());
-    routers.jaeger.set(parts.jaeger.clone());
-    serving.spawn(retention::run(Arc::clone(&parts.ingester), config.clone(), stopped.clone()));
+    late.set(&parts.routers);
+    serving.spawn(retention::run(
+        parts.retention.clone(),
+        Arc::clone(&parts.ingester),
+        Arc::clone(&parts.clock),
+        config.retention_interval,
+        stopped,
+    ));
     welcome::print(config, &addresses);
 
     signals.wait().await;
     tracing::info!("stopping: open requests finish, then the head is written; a second signal ends at once");
-    parts.ready.store(false, std::sync::atomic::Ordering::Relaxed);
+    parts.is_ready.store(false, std::sync::atomic::Ordering::Relaxed);
     stop.send_replace(true);
     let finish = async {
         while serving.join_next().await.is_some() {}
@@ -120,11 +123,20 @@ struct Bound {
 }
 
 /// What the ports serve, once it is there.
-struct Routers {
+struct LateRouters {
     tempo: Late,
     otlp_grpc: Late,
     otlp_http: Late,
     jaeger: Late,
+}
+
+impl LateRouters {
+    fn set(&self, routers: &Routers) {
+        self.tempo.set(routers.tempo.clone());
+        self.otlp_grpc.set(routers.otlp_grpc.clone());
+        self.otlp_http.set(routers.otlp_http.clone());
+        self.jaeger.set(routers.jaeger.clone());
+    }
 }
 
 impl Bound {
@@ -146,13 +158,13 @@ impl Bound {
         }
     }
 
-    fn serve(self, tasks: &mut JoinSet<()>, limits: ConnectionLimits, stopped: &watch::Receiver<bool>) -> Routers {
+    fn serve(self, tasks: &mut JoinSet<()>, limits: ConnectionLimits, stopped: &watch::Receiver<bool>) -> LateRouters {
         let mut serve = |port: Port| {
             let late = Late::default();
             tasks.spawn(port.serve(late.router(), limits, stopped.clone()));
             late
         };
-        Routers {
+        LateRouters {
             tempo: serve(self.tempo),
             otlp_grpc: serve(self.otlp_grpc),
             otlp_http: serve(self.otlp_http),

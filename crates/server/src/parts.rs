@@ -1,56 +1,221 @@
-//! The wiring: which parts there are and what each gets.
+//! The wiring: which parts there are, and what each gets.
 
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use axum::Router;
-use axum::routing::get;
 use prometheus_client::registry::Registry;
+use spoor_api::gate::{QueryGate, QueryLimits};
+use spoor_api::request_metrics::RequestMetrics;
+use spoor_api::tenant::Tenancy;
+use spoor_api::{jaeger, otlp, tempo};
+use spoor_compactor::Retention;
+use spoor_distributor::Distributor;
+use spoor_ingester::Ingester;
+use spoor_model::Clock;
+use spoor_model::compute::ComputePool;
+use spoor_model::ingest::Append;
+use spoor_model::memory::MemoryBudget;
+use spoor_model::scan::Snapshots;
+use spoor_otlp::OtlpDecoder;
+use spoor_querier::Querier;
 use tower_http::catch_panic::CatchPanicLayer;
 
-use crate::config::Config;
-use crate::metrics::{self, Metrics};
+use crate::build_info;
+use crate::clock::SystemClock;
+use crate::config::{Config, MemoryPlan, WalSync};
+use crate::metrics;
 
-pub(crate) struct Ingester;
+/// When a sender that found no room should come back: what Tempo says too.
+const RETRY_AFTER: Duration = Duration::from_secs(5);
 
 /// Everything that runs.
 pub(crate) struct Parts {
-    /// Hot spans.
+    /// Hot spans, and the list of blocks.
     pub(crate) ingester: Arc<Ingester>,
+    /// What removes old ones.
+    pub(crate) retention: Retention,
+    /// The real one.
+    pub(crate) clock: Arc<dyn Clock>,
     /// What each port serves.
+    pub(crate) routers: Routers,
+    /// Whether `/ready` says yes.
+    pub(crate) is_ready: Arc<AtomicBool>,
+}
+
+/// What each port serves.
+#[derive(Clone)]
+pub(crate) struct Routers {
     pub(crate) tempo: Router,
     pub(crate) otlp_grpc: Router,
     pub(crate) otlp_http: Router,
     pub(crate) jaeger: Router,
-    /// What `/ready` says.
-    pub(crate) ready: Arc<AtomicBool>,
 }
 
 impl Parts {
     /// Opens the data directory, recovers and connects everything. Blocks.
     pub(crate) fn open(config: &Config) -> Result<Self, String> {
-        std::fs::create_dir_all(&config.data_dir)
-            .map_err(|err| format!("data_dir {}: {err}", config.data_dir.display()))?;
-        let mut registry = Registry::default();
-        let metrics = Metrics::register(&mut registry);
-        let ready = Arc::new(AtomicBool::new(true));
-        let registry = Arc::new(registry);
-        let tempo = Router::new()
-            .route("/ready", get(|| async { "ready" }))
-            .route("/metrics", get(move || async move { metrics::text(&registry) }));
-        let finish = |router: Router, prefix| metrics.observe(router.layer(CatchPanicLayer::new()), prefix);
-        Ok(Self {
-            ingester: Arc::new(Ingester),
-            tempo: finish(tempo, ""),
-            otlp_grpc: finish(Router::new(), ""),
-            otlp_http: finish(Router::new(), "otlp_"),
-            jaeger: finish(Router::new(), "jaeger_"),
-            ready,
-        })
+        let memory = config.memory().map_err(|err| err.to_string())?;
+        let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+        let mut registry = metrics::registry();
+        let ingester = Ingester::open(
+            ingester_config(config, &memory),
+            Arc::clone(&clock),
+            Arc::new(OtlpDecoder),
+            spoor_ingester::Metrics::register(&mut registry),
+        )
+        .map_err(|err| err.to_string())?;
+        let is_ready = Arc::new(AtomicBool::new(true));
+        let retention = Retention::new(config.retention, spoor_compactor::Metrics::register(&mut registry));
+        let receivers = receivers(config, &memory, &ingester, &clock, &mut registry)?;
+        let queries = Queries {
+            gate: query_gate(config, &memory, &ingester, &clock, &mut registry)?,
+            tenancy: tenancy(config),
+            clock: Arc::clone(&clock),
+            requests: RequestMetrics::register(&mut registry, Arc::clone(&clock)),
+            cors_allowed_origins: config.cors_allowed_origins.clone(),
+        };
+        let routers = Routers {
+            otlp_grpc: survive_panics(otlp::grpc_router(receivers.clone())),
+            otlp_http: survive_panics(otlp::http_router(receivers)),
+            jaeger: survive_panics(jaeger::router(queries.jaeger())),
+            tempo: survive_panics(tempo::router(queries.tempo(config, registry, &is_ready))),
+        };
+        Ok(Self { ingester, retention, clock, routers, is_ready })
     }
 
     /// Writes the head and stops all threads. Blocks.
     pub(crate) fn close(self) -> Result<(), String> {
-        Ok(())
+        self.ingester.close().map_err(|err| err.to_string())
+    }
+}
+
+/// A panic in a request is that request's 500 and nothing more.
+fn survive_panics(router: Router) -> Router {
+    router.layer(CatchPanicLayer::new())
+}
+
+fn tenancy(config: &Config) -> Tenancy {
+    if config.multitenancy { Tenancy::ByHeader } else { Tenancy::Single }
+}
+
+fn pool(name: &'static str) -> Result<Arc<ComputePool>, String> {
+    let pool = ComputePool::new(name, cores());
+    pool.map(Arc::new).map_err(|err| format!("cannot start threads: {err}"))
+}
+
+fn cores() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from)
+}
+
+fn ingester_config(config: &Config, memory: &MemoryPlan) -> spoor_ingester::Config {
+    spoor_ingester::Config {
+        wal_sync: match config.wal_sync {
+            WalSync::Always => spoor_ingester::WalSync::Always,
+            WalSync::Interval(interval) => spoor_ingester::WalSync::Interval(interval),
+            WalSync::Never => spoor_ingester::WalSync::Never,
+        },
+        head_bytes_max: memory.head_cut.bytes(),
+        head_memory_limit: memory.head.bytes(),
+        head_age_max: config.head_max_age,
+        // What waits here was admitted by the distributor, and is counted there.
+        append_queue_bytes: memory.ingest_inflight.bytes(),
+        block_cache_bytes: memory.block_cache.bytes(),
+        ..spoor_ingester::Config::new(&config.data_dir)
+    }
+}
+
+fn receivers(
+    config: &Config,
+    memory: &MemoryPlan,
+    ingester: &Arc<Ingester>,
+    clock: &Arc<dyn Clock>,
+    registry: &mut Registry,
+) -> Result<otlp::State, String> {
+    let limits = spoor_distributor::Limits {
+        max_message_bytes: config.max_message_bytes.bytes(),
+        ingest_inflight_bytes: memory.ingest_inflight.bytes(),
+        ingest_rate_limit_bytes: config.ingest_rate_limit_bytes.0,
+        ingest_rate_burst_bytes: config.ingest_rate_burst().0,
+        retry_after: RETRY_AFTER,
+    };
+    let sink = Arc::clone(ingester) as Arc<dyn Append>;
+    let metrics = spoor_distributor::Metrics::register(registry);
+    Ok(otlp::State {
+        distributor: Distributor::new(limits, pool("spoor-ingest")?, sink, Arc::clone(clock), metrics),
+        tenancy: tenancy(config),
+        receive_timeout: config.receive_timeout,
+        answer_timeout: config.ingest_timeout,
+        cors_allowed_origins: config.cors_allowed_origins.clone(),
+    })
+}
+
+fn query_gate(
+    config: &Config,
+    memory: &MemoryPlan,
+    ingester: &Arc<Ingester>,
+    clock: &Arc<dyn Clock>,
+    registry: &mut Registry,
+) -> Result<Arc<QueryGate>, String> {
+    let pool = pool("spoor-query")?;
+    let limits = spoor_querier::Limits {
+        result_traces_max: config.query_max_results,
+        examined_traces_max: config.query_max_examined_traces,
+        trace_duration_max: config.query_max_trace_duration,
+    };
+    let snapshots = Arc::clone(ingester) as Arc<dyn Snapshots>;
+    let metrics = spoor_querier::Metrics::register(registry);
+    let querier = Querier::new(snapshots, Arc::clone(&pool), limits, Arc::clone(clock), metrics);
+    let limits = QueryLimits {
+        concurrency: config.query_concurrency.unwrap_or_else(cores),
+        queue: config.query_queue,
+        timeout: config.query_timeout,
+    };
+    let budget = MemoryBudget::new(memory.queries.bytes());
+    Ok(Arc::new(QueryGate::new(Arc::new(querier), pool, budget, limits)))
+}
+
+/// What both query surfaces get.
+struct Queries {
+    gate: Arc<QueryGate>,
+    tenancy: Tenancy,
+    clock: Arc<dyn Clock>,
+    requests: RequestMetrics,
+    cors_allowed_origins: Vec<String>,
+}
+
+impl Queries {
+    fn jaeger(&self) -> jaeger::State {
+        jaeger::State {
+            gate: Arc::clone(&self.gate),
+            tenancy: self.tenancy,
+            clock: Arc::clone(&self.clock),
+            requests: self.requests.clone(),
+            cors_allowed_origins: self.cors_allowed_origins.clone(),
+        }
+    }
+
+    fn tempo(&self, config: &Config, registry: Registry, is_ready: &Arc<AtomicBool>) -> tempo::State {
+        let is_ready = Arc::clone(is_ready);
+        let config = config.to_yaml();
+        tempo::State {
+            gate: Arc::clone(&self.gate),
+            tenancy: self.tenancy,
+            clock: Arc::clone(&self.clock),
+            requests: self.requests.clone(),
+            cors_allowed_origins: self.cors_allowed_origins.clone(),
+            build: tempo::BuildInfo {
+                version: build_info::VERSION.to_owned(),
+                revision: build_info::REVISION.to_owned(),
+                ..tempo::BuildInfo::default()
+            },
+            ready: Arc::new(move || match is_ready.load(Ordering::Relaxed) {
+                true => Ok(()),
+                false => Err("stopping".to_owned()),
+            }),
+            metrics: Arc::new(move || metrics::text(&registry)),
+            config: Arc::new(move || config.clone()),
+        }
     }
 }

@@ -5,8 +5,8 @@ use super::{ByteSize, Config, ConfigError};
 /// The parts of `memory_limit`.
 ///
 /// ```text
-///   |------- head 3/8 -------|- in flight 1/8 -|--- queries 1/4 ---|--- rest 1/4 ---|
-///   |- open -|- being cut ---|                                     | block writer, RocksDB, caches
+///   |-------- head 3/8 --------|- in flight 1/8 -|---- queries 1/4 ----|- blocks 1/16 -|- rest 3/16 -|
+///   |-- open --|-- being cut --|                                         indexes read    block writer, RocksDB
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct MemoryPlan {
@@ -18,6 +18,8 @@ pub struct MemoryPlan {
     pub ingest_inflight: ByteSize,
     /// All running queries.
     pub queries: ByteSize,
+    /// Indexes and dictionaries of blocks that were read before.
+    pub block_cache: ByteSize,
 }
 
 /// Less leaves no room for one export of the default size and the block writer.
@@ -34,20 +36,25 @@ impl Config {
             head_cut: self.head_cut_bytes.unwrap_or(ByteSize(head.0 / 2)),
             ingest_inflight: self.ingest_inflight_bytes.unwrap_or(ByteSize(total / 8)),
             queries: self.query_memory_limit.unwrap_or(ByteSize(total / 4)),
+            block_cache: self.block_cache_bytes.unwrap_or(ByteSize(total / 16)),
         };
         if self.memory_limit < MEMORY_LIMIT_MIN {
             return fail(format!("memory_limit is {}, at least {MEMORY_LIMIT_MIN} are needed", self.memory_limit));
         }
-        let parts = plan.head.0.saturating_add(plan.ingest_inflight.0).saturating_add(plan.queries.0);
-        if parts > total {
-            return fail(format!(
-                "head_memory_limit ({}), ingest_inflight_bytes ({}) and query_memory_limit ({}) exceed memory_limit ({})",
-                plan.head, plan.ingest_inflight, plan.queries, self.memory_limit
-            ));
+        let parts = [
+            ("head_memory_limit", plan.head),
+            ("ingest_inflight_bytes", plan.ingest_inflight),
+            ("query_memory_limit", plan.queries),
+            ("block_cache_bytes", plan.block_cache),
+        ];
+        let sum = parts.iter().fold(0u64, |sum, (_, part)| sum.saturating_add(part.0));
+        if sum > total {
+            let parts = parts.map(|(key, part)| format!("{key} ({part})")).join(", ");
+            return fail(format!("{parts} together exceed memory_limit ({})", self.memory_limit));
         }
-        if plan.head_cut.0 == 0 || plan.head_cut > plan.head {
+        if plan.head_cut.0 == 0 || plan.head_cut.0 > plan.head.0 / 2 {
             return fail(format!(
-                "head_cut_bytes ({}) must be more than 0 and at most head_memory_limit ({})",
+                "head_cut_bytes ({}) must be more than 0 and at most half of head_memory_limit ({}), or nothing could be received during a cut",
                 plan.head_cut, plan.head
             ));
         }

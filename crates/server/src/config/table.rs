@@ -81,7 +81,7 @@ settings! {
         /// Directory of everything that Spoor keeps. It is made when it is not there; one process
         /// at a time may use it.
         data_dir: PathBuf = "./spoor-data",
-        /// How long spans are kept. Blocks whose newest span is older are deleted whole.
+        /// How long spans are kept. Blocks whose newest span is older are removed whole. 0: for ever.
         retention: Duration = "168h",
         /// How often blocks past their retention are looked for.
         retention_interval: Duration = "5m",
@@ -117,7 +117,7 @@ settings! {
         multitenancy: bool = "false",
     }
     "Memory" {
-        /// Memory for the head, queues and queries together. The four keys below divide it.
+        /// Memory for the head, queues and queries together. The keys below divide it.
         memory_limit: ByteSize = "512MiB",
         /// Memory of spans that are not in a block yet. `auto`: 3/8 of `memory_limit`.
         head_memory_limit: Option<ByteSize> = "auto",
@@ -129,8 +129,13 @@ settings! {
         ingest_inflight_bytes: Option<ByteSize> = "auto",
         /// Memory of all running queries. `auto`: 1/4 of `memory_limit`.
         query_memory_limit: Option<ByteSize> = "auto",
+        /// Memory for indexes and dictionaries of blocks that were read before. `auto`: 1/16 of
+        /// `memory_limit`.
+        block_cache_bytes: Option<ByteSize> = "auto",
     }
     "Limits" {
+        /// How long an export may take from its last byte to its acknowledgement.
+        ingest_timeout: Duration = "30s",
         /// Bytes per second that each tenant may send, counted after decompression. 0: no limit.
         ingest_rate_limit_bytes: ByteSize = "0",
         /// Bytes that a tenant may send at once above the rate. `auto`: one second of the rate, at
@@ -148,7 +153,7 @@ settings! {
         query_max_examined_traces: usize = "1000000",
         /// No trace is taken to last longer than this: searches look as far outside their time range
         /// for the other spans of a trace.
-        query_max_trace_duration: Duration = "24h",
+        query_max_trace_duration: Duration = "1h",
     }
     "Process" {
         /// How log lines look.

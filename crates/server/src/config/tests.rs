@@ -61,7 +61,9 @@ fn errors_are_one_line_that_names_the_place() {
 #[test]
 fn the_parts_of_memory_must_fit_into_the_whole() {
     let err = from_yaml("head_memory_limit: 512MiB").unwrap_err();
-    assert!(err.contains("exceed memory_limit (512MiB)"), "{err}");
+    assert!(err.starts_with("head_memory_limit (512MiB), ") && err.ends_with("exceed memory_limit (512MiB)"), "{err}");
+    let err = from_yaml("head_cut_bytes: 97MiB").unwrap_err();
+    assert!(err.contains("at most half of head_memory_limit (192MiB)"), "{err}");
     let err = from_yaml("max_message_bytes: 65MiB").unwrap_err();
     assert!(err.contains("at most ingest_inflight_bytes (64MiB)"), "{err}");
     let plan = from_yaml("memory_limit: 1GiB\nhead_cut_bytes: 100MiB").unwrap().memory().unwrap();
@@ -76,4 +78,10 @@ fn variables_that_others_set_are_no_settings() {
     let warnings = raw.set_from_variables(variables.iter().map(|(a, b)| ((*a).to_owned(), (*b).to_owned())));
     assert_eq!(raw, RawConfig::default());
     assert_eq!(warnings, ["SPOOR_RETENTON is no setting; did you mean SPOOR_RETENTION?"]);
+}
+
+#[test]
+fn the_configuration_in_force_is_read_back_as_it_was() {
+    let config = from_yaml("retention: 3d\ncors_allowed_origins: ['*']\nmultitenancy: true\n").unwrap();
+    assert_eq!(from_yaml(&config.to_yaml()), Ok(config));
 }
