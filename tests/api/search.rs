@@ -1,7 +1,7 @@
 //! Tempo's search: legacy tags, spanset filters, tag names and values; in the head and in blocks.
 
 use serde_json::Value;
-use spoor_model::UnixNano;
+use spoor_model::{TraceId, UnixNano};
 use spoor_testkit::build::{self, CLIENT, SERVER, SpanSpec, span, span_id, trace};
 
 use super::{Spoor, a_minute_ago, escape, start};
@@ -35,7 +35,9 @@ fn shop(at: UnixNano) -> Vec<SpanSpec> {
 /// Ids of the traces found, in the order of the answer.
 fn found(answer: &Value) -> Vec<u8> {
     let traces = answer["traces"].as_array().unwrap_or_else(|| panic!("no traces: {answer}"));
-    traces.iter().map(|one| u8::from_str_radix(&one["traceID"].as_str().unwrap()[..2], 16).unwrap()).collect()
+    // Search drops leading zeros of ids, as Tempo does.
+    let id = |one: &Value| TraceId::from_hex(one["traceID"].as_str().unwrap()).unwrap().0[0];
+    traces.iter().map(id).collect()
 }
 
 fn search(spoor: &Spoor, parameters: &str) -> Value {
@@ -46,34 +48,34 @@ fn search(spoor: &Spoor, parameters: &str) -> Value {
 
 fn check_searches(spoor: &Spoor) {
     for (parameters, expected) in [
-        ("tags=", &[3, 2, 1][..]),
+        ("tags=", &[3, 2, 1, 4][..]),
         ("tags=service.name%3Dpayment", &[2, 1]),
         ("tags=card%3Dvisa", &[1]),
-        ("tags=http.route%3D%2Fcheckout", &[2, 1]),
+        ("tags=http.route%3D%2Fcheckout", &[2, 1, 4]),
         ("tags=service.name%3Dpayment%20card%3Damex", &[2]),
-        ("tags=name%3Dcheckout", &[2, 1]),
+        ("tags=name%3Dcheckout", &[2, 1, 4]),
         ("tags=status.code%3Derror", &[2]),
         ("tags=card%3Dnone", &[]),
         ("tags=&minDuration=500ms", &[2]),
         ("tags=&maxDuration=60ms", &[3]),
-        ("tags=&minDuration=60ms&maxDuration=500ms", &[1]),
+        ("tags=&minDuration=60ms&maxDuration=500ms", &[1, 4]),
         ("tags=&limit=1", &[3]),
         ("tags=&limit=2", &[3, 2]),
     ] {
         assert_eq!(found(&search(spoor, parameters)), expected, "{parameters}");
     }
     for (query, expected) in [
-        ("{}", &[3, 2, 1][..]),
+        ("{}", &[3, 2, 1, 4][..]),
         ("{ resource.service.name = \"payment\" }", &[2, 1]),
         ("{ .service.name = \"payment\" }", &[2, 1]),
         ("{ span.card = \"visa\" }", &[1]),
         ("{ .card = \"amex\" && status = error }", &[2]),
         ("{ span.http.status_code = 500 }", &[2]),
-        ("{ span.http.status_code >= 200 && span.http.status_code < 300 }", &[1]),
-        ("{ kind = server && duration > 80ms }", &[2, 1]),
+        ("{ span.http.status_code >= 200 && span.http.status_code < 300 }", &[1, 4]),
+        ("{ kind = server && duration > 80ms }", &[2, 1, 4]),
         ("{ kind = client }", &[2, 1]),
         ("{ name = \"GET /search\" }", &[3]),
-        ("{ name =~ \".*checkout\" }", &[2, 1]),
+        ("{ name =~ \".*checkout\" }", &[2, 1, 4]),
         ("{ name != \"charge\" && resource.service.name = \"payment\" }", &[]),
         ("{ span.nothing = 1 }", &[]),
     ] {
@@ -136,7 +138,6 @@ fn parameters_that_make_no_sense_are_refused_with_the_place() {
         "tags=&minDuration=2s&maxDuration=1s",
         "tags=&start=10",
         "tags=&start=20&end=10",
-        "tags=&start=1&end=4000000000",
     ] {
         let answer = spoor.tempo(&format!("/api/search?{parameters}"));
         assert_eq!(answer.status, 400, "{parameters}: {}", answer.text());

@@ -26,7 +26,7 @@ use tempfile::TempDir;
 
 const SEED_COUNT: u64 = 20;
 /// Lives that each directory sees before it is checked.
-const LIVES: u64 = 4;
+const LIVES: u64 = 3;
 
 /// What the clients know after the kill.
 #[derive(Default)]
@@ -88,7 +88,7 @@ fn survive(seed: u64) {
         }
         let mut server = launch(&directory).start();
         let writers = start_writers(&server, seed * 100 + life * 10);
-        wait::pause(Duration::from_micros(50_000 + rng.below(600_000)));
+        wait::pause(Duration::from_micros(30_000 + rng.below(300_000)));
         server.kill();
         writers.into_iter().for_each(|writer| known.merge(writer.finish()));
     }

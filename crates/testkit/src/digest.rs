@@ -5,7 +5,7 @@
 
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
 use opentelemetry_proto::tonic::common::v1::KeyValue;
-use opentelemetry_proto::tonic::trace::v1::{ResourceSpans, Span, TracesData};
+use opentelemetry_proto::tonic::trace::v1::{Span, TracesData};
 use prost::Message;
 use spoor_model::{SpanId, TraceId};
 
@@ -48,12 +48,20 @@ pub fn all(data: &TracesData) -> impl Iterator<Item = (TraceId, Digest)> {
 pub fn some(data: &TracesData, is_wanted: impl Fn(TraceId) -> bool) -> impl Iterator<Item = (TraceId, Digest)> {
     let mut out = Vec::new();
     for resource_spans in &data.resource_spans {
+        let mut resource = resource_spans.resource.clone().unwrap_or_default();
+        resource.attributes.iter_mut().for_each(settle);
         for scope_spans in &resource_spans.scope_spans {
-            let scope = scope_spans.scope.clone().unwrap_or_default();
+            let mut scope = scope_spans.scope.clone().unwrap_or_default();
+            scope.attributes.iter_mut().for_each(settle);
+            let mut origin = Vec::new();
+            put_part(&mut origin, &resource.encode_to_vec());
+            put_part(&mut origin, resource_spans.schema_url.as_bytes());
+            put_part(&mut origin, &scope.encode_to_vec());
+            put_part(&mut origin, scope_spans.schema_url.as_bytes());
             for span in &scope_spans.spans {
                 let (trace, _) = ids_of(span);
                 if is_wanted(trace) {
-                    out.push((trace, digest(resource_spans, &scope_spans.schema_url, scope.clone(), span)));
+                    out.push((trace, digest(span, &origin)));
                 }
             }
         }
@@ -61,36 +69,24 @@ pub fn some(data: &TracesData, is_wanted: impl Fn(TraceId) -> bool) -> impl Iter
     out.into_iter()
 }
 
-fn digest(
-    resource_spans: &ResourceSpans,
-    scope_schema_url: &str,
-    scope: opentelemetry_proto::tonic::common::v1::InstrumentationScope,
-    span: &Span,
-) -> Digest {
+fn digest(span: &Span, origin: &[u8]) -> Digest {
     let mut span = span.clone();
-    span.attributes.sort_by_cached_key(Message::encode_to_vec);
     // A missing status and an empty one mean the same (OTLP: "default values").
     span.status.get_or_insert_default();
     // A value with no arm set may be absent or an empty message.
     span.attributes.iter_mut().for_each(settle);
     span.events.iter_mut().flat_map(|event| &mut event.attributes).for_each(settle);
     span.links.iter_mut().flat_map(|link| &mut link.attributes).for_each(settle);
+    span.attributes.sort_by_cached_key(Message::encode_to_vec);
     let mut out = Vec::new();
-    let mut resource = resource_spans.resource.clone().unwrap_or_default();
-    resource.attributes.iter_mut().for_each(settle);
-    let mut scope = scope;
-    scope.attributes.iter_mut().for_each(settle);
-    for part in [
-        span.encode_to_vec(),
-        resource.encode_to_vec(),
-        resource_spans.schema_url.clone().into_bytes(),
-        scope.encode_to_vec(),
-        scope_schema_url.as_bytes().to_vec(),
-    ] {
-        out.extend_from_slice(&(part.len() as u64).to_be_bytes());
-        out.extend_from_slice(&part);
-    }
+    put_part(&mut out, &span.encode_to_vec());
+    out.extend_from_slice(origin);
     out
+}
+
+fn put_part(out: &mut Vec<u8>, part: &[u8]) {
+    out.extend_from_slice(&(part.len() as u64).to_be_bytes());
+    out.extend_from_slice(part);
 }
 
 fn settle(attribute: &mut KeyValue) {
