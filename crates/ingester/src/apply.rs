@@ -35,8 +35,9 @@ const TICK: Duration = Duration::from_secs(1);
 pub(crate) enum HeadWork {
     /// Append these, in order.
     Append(Vec<Logged>),
-    /// Freeze the head of one tenant or of all, and say which frozen heads are not blocks yet.
-    Freeze { tenant: Option<TenantId>, reply: SyncSender<Vec<Arc<Frozen>>> },
+    /// Freeze the head of one tenant or of all, and say which frozen heads are not blocks yet and how
+    /// often each had failed before.
+    Freeze { tenant: Option<TenantId>, reply: SyncSender<Vec<(Arc<Frozen>, u32)>> },
     /// Say when everything before this is done.
     Barrier { reply: SyncSender<()> },
 }
@@ -46,7 +47,7 @@ pub(crate) enum HeadWork {
 pub(crate) struct CutLimits {
     /// One head.
     pub(crate) head_bytes: usize,
-    /// All heads: near it the largest is cut although it is not full.
+    /// All heads: past half of it the largest are cut although they are not full.
     pub(crate) all_bytes: usize,
     /// One head, since its first request.
     pub(crate) age: Duration,
@@ -94,9 +95,13 @@ impl HeadThread {
                     self.relieve();
                 }
                 Ok(HeadWork::Freeze { tenant, reply }) => {
-                    self.freeze_where(|id, _| tenant.as_ref().is_none_or(|wanted| wanted == id));
+                    let with_failures = |frozen: Arc<Frozen>| (Arc::clone(&frozen), frozen.failures());
+                    let earlier = self.not_yet_blocks(tenant.as_ref()).into_iter().map(with_failures);
+                    let mut all: Vec<_> = earlier.collect();
+                    let new = self.freeze_where(|id, _| tenant.as_ref().is_none_or(|wanted| wanted == id));
+                    all.extend(new.into_iter().map(|frozen| (frozen, 0)));
                     // Fails when the caller has gone, which is its choice; so below.
-                    let _ = reply.send(self.not_yet_blocks(tenant.as_ref()));
+                    let _ = reply.send(all);
                 }
                 Ok(HeadWork::Barrier { reply }) => drop(reply.send(())),
                 Err(RecvTimeoutError::Timeout) => {}
@@ -110,7 +115,7 @@ impl HeadThread {
 
     /// Makes a request visible, then tells whoever waits.
     fn append(&mut self, logged: Logged) {
-        let Logged { tenant, sequence, received_at, payload, checked, waiting } = logged;
+        let Logged { tenant, sequence, received_at, payload, checked, coming, waiting } = logged;
         let head = match self.heads.get_mut(&tenant) {
             Some(head) => head,
             None => {
@@ -137,6 +142,7 @@ impl HeadThread {
         let (bytes_after, spans) = (head.bytes(), head.span_count - spans_before);
         let is_full = bytes_after >= self.limits.head_bytes;
         let held = self.memory.change(bytes_before, bytes_after, spans);
+        drop(coming);
         self.metrics.head_bytes.set(held.bytes as i64);
         self.metrics.head_spans.set(held.spans as i64);
         if let Err(err) = &outcome {
@@ -170,31 +176,32 @@ impl HeadThread {
         Err(StoreError(RecordError::Poison.to_string()))
     }
 
-    /// Cuts the largest head when all together come near the bound and nothing else will help: many
-    /// tenants can fill the memory without any of them filling its head.
+    /// Cuts the largest heads when all together pass half the bound: many tenants can fill the memory
+    /// without any of them filling its head. The other half is for heads that are being cut.
     fn relieve(&mut self) {
-        let is_near = self.memory.held().bytes >= self.limits.all_bytes / 4 * 3;
-        if !is_near || self.cutter.is_busy() {
-            return;
-        }
-        let largest = self.heads.iter().max_by_key(|(_, head)| head.bytes());
-        if let Some(tenant) = largest.map(|(tenant, _)| tenant.clone()) {
-            self.freeze(&tenant);
+        loop {
+            let open_bytes: usize = self.heads.values().map(OpenHead::bytes).sum();
+            let largest = self.heads.iter().max_by_key(|(_, head)| head.bytes()).map(|(tenant, _)| tenant.clone());
+            let (true, Some(tenant)) = (open_bytes > self.limits.all_bytes / 2, largest) else { return };
+            if self.freeze(&tenant).is_none() {
+                return;
+            }
         }
     }
 
-    fn freeze_where(&mut self, is_due: impl Fn(&TenantId, &OpenHead) -> bool) {
+    fn freeze_where(&mut self, is_due: impl Fn(&TenantId, &OpenHead) -> bool) -> Vec<Arc<Frozen>> {
         let due = self.heads.iter().filter(|(tenant, head)| is_due(tenant, head));
         let due: Vec<TenantId> = due.map(|(tenant, _)| tenant.clone()).collect();
-        due.iter().for_each(|tenant| self.freeze(tenant));
+        due.iter().filter_map(|tenant| self.freeze(tenant)).collect()
     }
 
-    fn freeze(&mut self, tenant: &TenantId) {
+    fn freeze(&mut self, tenant: &TenantId) -> Option<Arc<Frozen>> {
         // A head is empty when its only request was poison; then there is nothing to cut.
-        let has_spans = self.heads.get(tenant).is_some_and(|head| head.span_count > 0);
-        let Some(head) = has_spans.then(|| self.heads.remove(tenant)).flatten() else { return };
+        self.heads.get(tenant).filter(|head| head.span_count > 0)?;
+        let head = self.heads.remove(tenant)?;
         let frozen = head.tenant.freeze(head.last, head.span_count, head.bytes());
-        self.cutter.enqueue(frozen);
+        self.cutter.enqueue(Arc::clone(&frozen));
+        Some(frozen)
     }
 
     fn not_yet_blocks(&self, tenant: Option<&TenantId>) -> Vec<Arc<Frozen>> {

@@ -40,7 +40,7 @@ struct Jobs {
     waiting: VecDeque<Arc<Frozen>>,
     /// Try again now, whatever the wait.
     is_kicked: bool,
-    /// End when nothing waits, or at the first failure.
+    /// End when everything is cut or has failed once more.
     is_closing: bool,
     /// End now.
     is_abandoned: bool,
@@ -98,11 +98,6 @@ impl Cutter {
         self.changed.notify_all();
     }
 
-    /// Whether a head is being cut or waits for it.
-    pub(crate) fn is_busy(&self) -> bool {
-        !self.jobs.lock().waiting.is_empty()
-    }
-
     /// Why the oldest head cannot be cut, while it cannot.
     pub(crate) fn failing(&self) -> Option<String> {
         self.jobs.lock().failing.clone()
@@ -114,7 +109,7 @@ impl Cutter {
         self.changed.notify_all();
     }
 
-    /// Has the thread end when everything is cut, or when a cut fails.
+    /// Has the thread end when everything is cut or has failed once more.
     pub(crate) fn close(&self) {
         self.jobs.lock().is_closing = true;
         self.changed.notify_all();
@@ -169,20 +164,32 @@ impl Cutter {
         true
     }
 
-    /// Waits before the next try; `false` when there is to be none.
+    /// Lets other tenants' heads go first, then waits before the next try; `false` when there is to be
+    /// none. A tenant's own heads keep their order.
     fn failed(&self, frozen: &Arc<Frozen>, reason: &str) -> bool {
         self.metrics.cut_failures.inc();
         tracing::error!(tenant = %frozen.tenant.id, reason, "a head cannot be cut; it stays in memory and in the log");
-        let doublings = frozen.failures().min(5);
         let mut jobs = self.jobs.lock();
         jobs.failing = Some(reason.to_owned());
+        let all = std::mem::take(&mut jobs.waiting);
+        let (own, others): (VecDeque<_>, VecDeque<_>) =
+            all.into_iter().partition(|other| other.tenant.id == frozen.tenant.id);
+        jobs.waiting = others;
+        if jobs.is_closing {
+            // They are in the log, and their turn comes after the next start.
+            own.iter().for_each(|left| left.fail(reason));
+            return true;
+        }
         frozen.fail(reason);
-        let wait = RETRY_WAIT_MAX.min(RETRY_WAIT * (1 << doublings));
-        if !jobs.is_kicked && !jobs.is_closing && !jobs.is_abandoned {
+        let doublings = frozen.failures().min(6) - 1;
+        jobs.waiting.extend(own);
+        let next_has_failed = jobs.waiting.front().is_some_and(|next| next.failures() > 0);
+        if next_has_failed && !jobs.is_kicked && !jobs.is_abandoned {
+            let wait = RETRY_WAIT_MAX.min(RETRY_WAIT * (1 << doublings));
             self.changed.wait_for(&mut jobs, wait);
         }
         jobs.is_kicked = false;
-        !jobs.is_closing && !jobs.is_abandoned
+        !jobs.is_abandoned
     }
 
     fn cut(&self, frozen: &Arc<Frozen>) -> Result<(), String> {

@@ -23,7 +23,7 @@ use crate::catalog;
 use crate::config::Config;
 use crate::cut::{BlockIds, Cutter};
 use crate::error::Error;
-use crate::head_memory::HeadMemory;
+use crate::head_memory::{HeadMemory, expected_bytes};
 use crate::metrics::{LimitLabel, Metrics};
 use crate::quarantine;
 use crate::queue::Queue;
@@ -212,14 +212,14 @@ impl Ingester {
     /// Makes blocks of what is in the heads now, of one tenant or of all, and waits for it.
     pub fn flush(&self, tenant: Option<&TenantId>) -> Result<(), Error> {
         let to_head = self.threads.lock().as_ref().map(|threads| threads.to_head.clone()).ok_or(Error::Closed)?;
+        let was_failing = self.core.cutter.failing().is_some();
         let waiting = freeze(&to_head, tenant)?;
         drop(to_head);
-        let failures: Vec<u32> = waiting.iter().map(|frozen| frozen.failures()).collect();
-        if failures.iter().any(|failures| *failures > 0) {
+        if was_failing || waiting.iter().any(|(_, failures_before)| *failures_before > 0) {
             self.core.cutter.kick();
         }
-        for (frozen, failures_before) in waiting.iter().zip(failures) {
-            frozen.wait(failures_before).map_err(|reason| cut_error(frozen, reason))?;
+        for (frozen, failures_before) in waiting {
+            frozen.wait(failures_before).map_err(|reason| cut_error(&frozen, reason))?;
         }
         Ok(())
     }
@@ -237,9 +237,9 @@ impl Ingester {
         self.core.cutter.close();
         self.core.cutter.kick();
         threads.join();
-        let left = waiting?.into_iter().find(|frozen| !frozen.is_done());
+        let left = waiting?.into_iter().find(|(frozen, _)| !frozen.is_done());
         match left {
-            Some(frozen) => Err(cut_error(&frozen, frozen.reason())),
+            Some((frozen, _)) => Err(cut_error(&frozen, frozen.reason())),
             None => self.core.store.sync().map_err(|err| self.core.failed(err)),
         }
     }
@@ -266,19 +266,21 @@ impl Ingester {
             return Err((done, AppendError::Closed));
         }
         if let Some(reason) = self.refusal.get() {
+            // The log thread tries the disk now, so that the next request may pass.
+            self.queue.nudge();
             return Err((done, AppendError::Storage(reason)));
         }
-        let in_heads = self.core.memory.held().bytes;
-        if in_heads + self.queue_budget.used_bytes() >= self.core.config.head_memory_limit {
+        if self.core.memory.total_bytes() >= self.core.config.head_memory_limit {
             return Err((done, self.overloaded("memory for heads", "head_memory_limit")));
         }
         let stored_bytes = request.stored.len();
         let bytes = request.payload.len() + stored_bytes + REQUEST_OVERHEAD_BYTES;
         // A request above the whole bound passes alone: it must not be refused for ever.
         let Some(held) = self.queue_budget.try_reserve(bytes.min(self.queue_budget.limit_bytes())) else {
-            return Err((done, self.overloaded("append queue", "append_queue_bytes")));
+            return Err((done, self.overloaded("append queue", "ingest_inflight_bytes")));
         };
-        let put = self.queue.put(Pending { request, done, held }, stored_bytes);
+        let coming = self.core.memory.expect(expected_bytes(request.payload.len(), request.checked.accepted_count));
+        let put = self.queue.put(Pending { request, done, held, coming }, stored_bytes);
         put.map_err(|pending| (pending.done, AppendError::Closed))
     }
 }
@@ -314,7 +316,7 @@ impl Drop for Ingester {
 impl Core {
     fn new(config: Config, foundation: Foundation, clock: Arc<dyn Clock>, metrics: Metrics) -> Self {
         let Foundation { store, blocks, seed } = foundation;
-        let memory = Arc::new(HeadMemory::default());
+        let memory = Arc::new(HeadMemory::new());
         let cutter = Cutter::new(
             Arc::clone(&store),
             Arc::clone(&blocks),
@@ -432,8 +434,9 @@ fn join(thread: JoinHandle<()>) {
     }
 }
 
-/// Has heads frozen; returns all frozen heads that are not blocks yet.
-fn freeze(to_head: &SyncSender<HeadWork>, tenant: Option<&TenantId>) -> Result<Vec<Arc<Frozen>>, Error> {
+/// Has heads frozen; returns all frozen heads that are not blocks yet, and how often each had failed to
+/// become one before.
+fn freeze(to_head: &SyncSender<HeadWork>, tenant: Option<&TenantId>) -> Result<Vec<(Arc<Frozen>, u32)>, Error> {
     let (reply, frozen) = sync_channel(1);
     to_head.send(HeadWork::Freeze { tenant: tenant.cloned(), reply }).map_err(|_| Error::Closed)?;
     frozen.recv().map_err(|_| Error::Closed)

@@ -1,11 +1,11 @@
 //! Hot spans: the write-ahead log and the catalog, the columnar head, cutting blocks, recovery.
 //!
 //! ```text
-//!   append ──► queue ──► log thread ──► head thread ──► caller: durable and visible
-//!             (bytes)    group, fsync    decode             │
-//!                           │              │ full, old, flush
-//!                           ▼              ▼
-//!                        RocksDB ◄──── cut thread ──► block directory
+//!   append --> queue --> log thread --> head thread --> caller: durable and visible
+//!             (bytes)    group, fsync    decode
+//!                            |              | full, old, flush
+//!                            v              v
+//!                        RocksDB <---- cut thread --> block directory
 //!                        log, catalog    one atomic write: block in, log range out
 //! ```
 //!

@@ -10,7 +10,7 @@ use parking_lot::{Condvar, Mutex};
 pub(crate) enum Taken<T> {
     /// At least one item, in order of arrival.
     Group(Vec<T>),
-    /// Nothing came in time.
+    /// Nothing came in time, or a nudge.
     Nothing,
     /// Nothing is left and nothing will come.
     Closed,
@@ -41,6 +41,11 @@ impl<T> Queue<T> {
         state.items.push_back((item, bytes));
         self.arrived.notify_one();
         Ok(())
+    }
+
+    /// Has [`Self::take`] come back although nothing waits.
+    pub(crate) fn nudge(&self) {
+        self.arrived.notify_one();
     }
 
     /// Takes all that waits, up to `bytes_max` (the first item always); waits for one up to `wait`.

@@ -13,7 +13,7 @@ use crate::apply::HeadWork;
 use crate::blocks::{BlockStore, StoredBlock};
 use crate::catalog::{self, Catalog};
 use crate::cut::Cutter;
-use crate::head_memory::HeadMemory;
+use crate::head_memory::{HeadMemory, expected_bytes};
 use crate::metrics::Metrics;
 use crate::quarantine;
 use crate::record::{self, RecordError, Sequence};
@@ -21,7 +21,7 @@ use crate::store::{Change, Durability, Store, StoreError, Table};
 use crate::tenant::{CatalogBlock, Tenants};
 use crate::wal::Logged;
 
-/// Uncompressed bytes handed to the head thread at once; less when memory is scarce.
+/// Expected memory of the requests handed to the head thread at once; less when memory is scarce.
 const GROUP_BYTES_MAX: usize = 1 << 20;
 
 /// Removes what interrupted cuts and removals left. A directory that the catalog knows nothing of is
@@ -121,7 +121,7 @@ impl Replay<'_> {
             if self.trimmed.get(&logged.tenant).is_some_and(|trimmed| logged.sequence <= *trimmed) {
                 return ControlFlow::Continue(());
             }
-            group_bytes += logged.payload.len();
+            group_bytes += logged.coming.bytes();
             group.push(logged);
             if group_bytes < group_bytes_max {
                 return ControlFlow::Continue(());
@@ -154,12 +154,14 @@ impl Replay<'_> {
         let record = record::decode(key, value)?;
         let payload = record.payload()?;
         let (received_at, checked) = (record.received_at, record.checked);
-        Ok(Logged { tenant, sequence, received_at, payload, checked, waiting: None })
+        let coming = self.memory.expect(expected_bytes(payload.len(), checked.accepted_count));
+        Ok(Logged { tenant, sequence, received_at, payload, checked, coming, waiting: None })
     }
 
     /// Hands requests to the head thread, once there is room for them.
     fn hand_over(&self, group: Vec<Logged>) -> Result<(), RecoveryError> {
-        while !self.memory.wait_below(self.memory_limit) {
+        let own_bytes: usize = group.iter().map(|logged| logged.coming.bytes()).sum();
+        while !self.memory.wait_below(self.memory_limit.saturating_add(own_bytes)) {
             if let Some(reason) = self.cutter.failing() {
                 return Err(RecoveryError::Cut(reason));
             }

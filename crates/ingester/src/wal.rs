@@ -48,6 +48,8 @@ pub(crate) struct Pending {
     pub(crate) done: Done,
     /// Its share of the queue's bound, held until it is visible.
     pub(crate) held: Reservation,
+    /// What it will take in a head, counted until it does.
+    pub(crate) coming: Reservation,
 }
 
 /// A request after the log, live or recovered.
@@ -57,6 +59,8 @@ pub(crate) struct Logged {
     pub(crate) received_at: UnixNano,
     pub(crate) payload: Bytes,
     pub(crate) checked: Checked,
+    /// As in [`Pending`].
+    pub(crate) coming: Reservation,
     /// `None` at recovery, when nobody waits.
     pub(crate) waiting: Option<(Done, Reservation)>,
 }
@@ -180,10 +184,10 @@ impl WalThread {
 
     fn hand_over(&self, group: Vec<Pending>, sequences: Vec<Sequence>, received_at: UnixNano) {
         let logged = group.into_iter().zip(sequences).map(|(pending, sequence)| {
-            let Pending { request, done, held } = pending;
+            let Pending { request, done, held, coming } = pending;
             // The compressed bytes are on disk: the head needs the others only.
             let AppendRequest { tenant, payload, checked, stored: _, stored_encoding: _ } = request;
-            Logged { tenant, sequence, received_at, payload, checked, waiting: Some((done, held)) }
+            Logged { tenant, sequence, received_at, payload, checked, coming, waiting: Some((done, held)) }
         });
         if self.to_head.send(HeadWork::Append(logged.collect())).is_err() {
             // Whoever waits learns it from the dropped sender.

@@ -303,7 +303,7 @@ fn a_full_queue_refuses_by_the_name_of_its_bound_and_a_huge_request_still_passes
     world.check();
     let held = world.ingester().queue_budget.try_reserve(1000).unwrap();
     let refused = world.append(&a, 1).unwrap_err();
-    assert!(matches!(refused, AppendError::Overloaded { key: "append_queue_bytes", .. }));
+    assert!(matches!(refused, AppendError::Overloaded { key: "ingest_inflight_bytes", .. }));
     drop(held);
     world.append(&a, 1).unwrap();
 }
