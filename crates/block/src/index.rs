@@ -217,7 +217,7 @@ fn section(index: &[u8], wanted: u32) -> Option<&[u8]> {
 
 /// The trace id filter; stays in memory as long as the block is known.
 pub(crate) fn read_bloom(index: &[u8], object: &str) -> Result<Sbbf, Error> {
-    let bitset = section(index, BLOOM).filter(|bitset| !bitset.is_empty() && bitset.len() % 32 == 0);
+    let bitset = section(index, BLOOM).filter(|bitset| !bitset.is_empty() && bitset.len().is_multiple_of(32));
     bitset.map(Sbbf::new).ok_or_else(|| Error::corrupt(object, "no bloom section"))
 }
 

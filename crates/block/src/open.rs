@@ -3,6 +3,8 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use arrow_array::Array;
+use arrow_array::cast::AsArray;
 use arrow_schema::{DataType, Field, Schema};
 use bytes::Bytes;
 use hashbrown::HashMap;
@@ -13,7 +15,7 @@ use parquet::arrow::arrow_reader::{
 };
 use parquet::file::metadata::PageIndexPolicy;
 use parquet::file::reader::{ChunkReader, Length};
-use spoor_model::{Origin, Value};
+use spoor_model::{Origin, TraceId, Value};
 
 use crate::error::Error;
 use crate::index::{self, Catalogue, TraceTable};
@@ -177,16 +179,40 @@ impl Opened {
 
     /// Batches of all columns that have a value, for a range of rows within one row group.
     pub(crate) fn read_rows(&self, rows: std::ops::Range<usize>) -> Result<ParquetRecordBatchReader, Error> {
-        let group = self.group_rows.partition_point(|first| *first <= rows.start) - 1;
+        let group = self.group_of_row(rows.start);
+        let columns = (0..self.columns.len()).filter(|column| !self.is_all_null(group, *column));
+        self.select(group, rows, columns)
+    }
+
+    /// Whose a row is. One page of one column.
+    pub(crate) fn trace_id_of_row(&self, row: usize) -> Result<TraceId, Error> {
+        let malformed = || Error::corrupt(&self.object, format!("row {row} has no trace id"));
+        let column = self.column("trace_id").ok_or_else(malformed)?;
+        let mut batches = self.select(self.group_of_row(row), row..row + 1, [column])?;
+        let batch =
+            batches.next().ok_or_else(malformed)?.map_err(|err| Error::corrupt(&self.object, err.to_string()))?;
+        let ids = batch.column(0).as_fixed_size_binary_opt().filter(|ids| ids.len() == 1).ok_or_else(malformed)?;
+        ids.value(0).try_into().map(TraceId).map_err(|_| malformed())
+    }
+
+    fn group_of_row(&self, row: usize) -> usize {
+        self.group_rows.partition_point(|first| *first <= row) - 1
+    }
+
+    fn select(
+        &self,
+        group: usize,
+        rows: std::ops::Range<usize>,
+        columns: impl IntoIterator<Item = usize>,
+    ) -> Result<ParquetRecordBatchReader, Error> {
         let of_group = self.rows_of_group(group);
         if rows.end > of_group.end {
             return Err(Error::corrupt(&self.object, format!("rows {rows:?} cross the end of a row group")));
         }
-        let columns = (0..self.columns.len()).filter(|column| !self.is_all_null(group, *column));
         let builder = ParquetRecordBatchReaderBuilder::new_with_metadata(self.file.clone(), self.plain.clone());
         let mask = ProjectionMask::roots(builder.parquet_schema(), columns);
-        let selection =
-            RowSelection::from(vec![RowSelector::skip(rows.start - of_group.start), RowSelector::select(rows.len())]);
+        let skip = RowSelector::skip(rows.start - of_group.start);
+        let selection = RowSelection::from(vec![skip, RowSelector::select(rows.len())]);
         let builder = builder.with_row_groups(vec![group]).with_projection(mask).with_row_selection(selection);
         let reader = builder.with_batch_size(rows.len().min(8192)).build();
         reader.map_err(|err| Error::corrupt(&self.object, err.to_string()))

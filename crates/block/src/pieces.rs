@@ -156,7 +156,7 @@ impl VerifiedFile {
 }
 
 fn parse_checksums(text: &str) -> Option<Vec<u64>> {
-    if text.len() % 16 != 0 || !text.is_ascii() {
+    if !text.len().is_multiple_of(16) || !text.is_ascii() {
         return None;
     }
     (0..text.len() / 16).map(|index| u64::from_str_radix(&text[16 * index..16 * index + 16], 16).ok()).collect()

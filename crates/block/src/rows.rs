@@ -69,11 +69,11 @@ fn int_at(array: Option<&Int64Array>, row: usize) -> Option<i64> {
     array.filter(|array| array.is_valid(row)).map(|array| array.value(row))
 }
 
-fn text_at<'a>(array: Option<&'a StringArray>, row: usize) -> &'a str {
+fn text_at(array: Option<&StringArray>, row: usize) -> &str {
     array.filter(|array| array.is_valid(row)).map_or("", |array| array.value(row))
 }
 
-fn bytes_at<'a>(array: Option<&'a BinaryArray>, row: usize) -> &'a [u8] {
+fn bytes_at(array: Option<&BinaryArray>, row: usize) -> &[u8] {
     array.filter(|array| array.is_valid(row)).map_or(&[], |array| array.value(row))
 }
 

@@ -303,29 +303,24 @@ impl Folder {
     /// `false` when the dimension has too many values or makes far too many shapes.
     fn fold_batch(&mut self, batch_index: usize, level: u32, reader: &mut Reader<'_>) -> bool {
         let nodes_max = self.trie.parent.len() + 4 * SHAPES_MAX as usize;
-        let rows: &[u32] = match reader.dimension {
-            Dimension::Attribute(index) => match &reader.columns[index].parts[batch_index] {
-                Some((column, _)) => column.rows(),
-                None => return true,
-            },
-            _ => &[],
-        };
-        let is_attribute = matches!(reader.dimension, Dimension::Attribute(_));
-        let count = if is_attribute { rows.len() } else { self.of_row[batch_index].len() };
-        for place in 0..count {
-            let row = if is_attribute { rows[place] } else { place as u32 };
-            let at = RowRef { batch: batch_index as u32, row };
-            let number = match reader.dimension {
-                Dimension::Attribute(index) => reader.number_at(index, batch_index, place),
-                _ => reader.number(at).expect("every row has it"),
-            };
-            if number >= VALUES_DRIFT_MAX || self.trie.parent.len() > nodes_max {
+        let (trie, nodes) = (&mut self.trie, &mut self.of_row[batch_index]);
+        let mut fold_row = |row: u32, number: u32| {
+            if number >= VALUES_DRIFT_MAX || trie.parent.len() > nodes_max {
                 return false;
             }
-            let node = &mut self.of_row[batch_index][row as usize];
-            *node = self.trie.child(*node, level, number);
-        }
-        true
+            let node = &mut nodes[row as usize];
+            *node = trie.child(*node, level, number);
+            true
+        };
+        let Dimension::Attribute(index) = reader.dimension else {
+            return (0..reader.batches[batch_index].len() as u32).all(|row| {
+                let number = reader.number(RowRef { batch: batch_index as u32, row }).expect("every row has it");
+                fold_row(row, number)
+            });
+        };
+        let Some((column, _)) = &reader.columns[index].parts[batch_index] else { return true };
+        let mut rows = column.rows().iter().enumerate();
+        rows.all(|(place, row)| fold_row(*row, reader.number_at(index, batch_index, place)))
     }
 
     fn shape_count(&self) -> u32 {

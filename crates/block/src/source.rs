@@ -122,8 +122,7 @@ impl SpanSource for Block {
         let traces: Vec<usize> = opened.traces.lookup(id).collect();
         for trace in traces {
             ctx.check()?;
-            let first_row = opened.traces.rows(trace).start;
-            if rows::read(&opened, first_row..first_row + 1)?.iter().any(|entry| entry.span.trace_id == id) {
+            if opened.trace_id_of_row(opened.traces.rows(trace).start)? == id {
                 return Ok(Some(opened.traces.range(trace)));
             }
         }

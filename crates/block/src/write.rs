@@ -187,8 +187,10 @@ fn has_explicit_parents(batches: &[&SpanBatch], order: &Order) -> bool {
 
 /// The distinct origins of all batches, and each batch's numbers in terms of them.
 fn merge_origins(batches: &[&SpanBatch]) -> (Vec<Arc<Origin>>, Vec<Vec<u32>>) {
+    /// Resource and scope as sent, and their schema URLs.
+    type Parts<'a> = (&'a [u8], &'a [u8], &'a str, &'a str);
     let mut origins: Vec<Arc<Origin>> = Vec::new();
-    let mut number_of: HashMap<(&[u8], &[u8], &str, &str), u32> = HashMap::new();
+    let mut number_of: HashMap<Parts<'_>, u32> = HashMap::new();
     let mut of_batch = Vec::new();
     for batch in batches {
         let mut numbers = Vec::with_capacity(batch.origins().len());
