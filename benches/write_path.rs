@@ -34,7 +34,10 @@ fn main() {
     let requests: Vec<Request> = Corpus::new(settings).collect();
     let span_count: u64 = requests.iter().map(|request| u64::from(request.span_count)).sum();
     let wire_bytes: usize = requests.iter().map(|request| request.body.len()).sum();
-    println!("{span_count} spans, {trace_count} traces, {:.0} B/span on the wire", wire_bytes as f64 / span_count as f64);
+    println!(
+        "{span_count} spans, {trace_count} traces, {:.0} B/span on the wire",
+        wire_bytes as f64 / span_count as f64
+    );
 
     let batches = decode(&requests, span_count);
     let dir = tempfile::tempdir().expect("a temporary directory");
@@ -99,7 +102,10 @@ fn report_files(dir: &std::path::Path, span_count: u64) {
         for (index, column) in group.columns().iter().enumerate() {
             match columns.get_mut(index) {
                 Some((_, bytes)) => *bytes += column.compressed_size(),
-                None => columns.push((format!("{} {:?}", column.column_path().string(), column.encodings().collect::<Vec<_>>()), column.compressed_size())),
+                None => columns.push((
+                    format!("{} {:?}", column.column_path().string(), column.encodings().collect::<Vec<_>>()),
+                    column.compressed_size(),
+                )),
             }
         }
     }
@@ -138,10 +144,13 @@ fn scan(block: &Block) {
     let is = |field: Field, test: Test| Predicate::Is(Condition { field, test });
     let attribute = |scope, key: &str| Field::Attribute(scope, key.into());
     let queries = [
-        ("service and error", Predicate::And(vec![
-            is(attribute(AttrScope::Resource, "service.name"), Test::Eq(text("checkout"))),
-            is(Field::Status, Test::Eq(Literal::Int(2))),
-        ])),
+        (
+            "service and error",
+            Predicate::And(vec![
+                is(attribute(AttrScope::Resource, "service.name"), Test::Eq(text("checkout"))),
+                is(Field::Status, Test::Eq(Literal::Int(2))),
+            ]),
+        ),
         ("duration > 100 ms", is(Field::Duration, Test::Gt(Literal::Int(100_000_000)))),
         ("a value of nobody", is(attribute(AttrScope::Any, "user.id"), Test::Eq(text("nobody")))),
         ("a key of nobody", is(attribute(AttrScope::Any, "no.such.key"), Test::Exists)),

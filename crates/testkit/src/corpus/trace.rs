@@ -6,7 +6,7 @@ use spoor_model::wire::{put_bytes, put_fixed32, put_fixed64, put_text, put_uint}
 use spoor_model::{SpanId, TraceId};
 
 use super::pods::{Pod, uuid};
-use super::shop::{Flavor, Operation, PODS_PER_SERVICE, SERVICES, VISITS};
+use super::shop::{Flavor, Operation, PODS_PER_SERVICE, VISITS};
 use crate::rng::Rng;
 use crate::write::{bool_attribute, int_attribute, text_attribute};
 
@@ -252,16 +252,12 @@ impl<'a> Recorder<'a> {
         if is_server {
             let port = *self.rng.pick(&self.pods[open.peer].ports);
             int_attribute(out, 9, "network.peer.port", i64::from(port));
-            text_attribute(out, 9, "network.transport", "tcp");
             int_attribute(out, 9, "thread.id", 20 + self.rng.below(24) as i64);
             if service == "shop.Cart" || service == "shop.Checkout" {
                 self.visitor(out);
             }
         } else {
             int_attribute(out, 9, "network.peer.port", 50_051);
-            self.text.clear();
-            let _ = write!(self.text, "{}.shop.svc", SERVICES[open.peer / PODS_PER_SERVICE]);
-            text_attribute(out, 9, "server.address", &self.text);
         }
     }
 
