@@ -22,6 +22,7 @@ mod lexer;
 mod number;
 mod parser;
 mod plan;
+mod re2;
 
 pub use ast::{Attribute, Intrinsic, Query};
 pub use check::TypeError;

@@ -6,7 +6,7 @@
 
 use std::sync::Arc;
 
-use regex::{Regex, RegexBuilder};
+use regex::Regex;
 use spoor_model::scan::{AttrScope, Condition, Field, Literal, Predicate, Test};
 use spoor_model::{SpanId, Trace};
 
@@ -15,7 +15,7 @@ use crate::ast::{
     StageKind, Static,
 };
 use crate::check::{self, TypeError};
-use crate::fold;
+use crate::{fold, re2};
 
 /// A query that finds spans, planned.
 #[derive(Debug, Clone)]
@@ -308,17 +308,10 @@ fn root_or_not(pos: Pos, op: BinaryOp, value: &Static) -> Result<Predicate, Plan
     Ok(Predicate::Is(Condition { field: Field::ParentSpanId, test }))
 }
 
-/// Compiled regular expressions may take this much memory each, enough for any that a person wrote.
-const REGEX_BYTES_MAX: usize = 1 << 20;
-
-/// Matches the whole text, dots matching line ends too.
 fn regex(pattern: &str, pos: Pos) -> Result<Regex, PlanError> {
-    let compile = |pattern: &str| RegexBuilder::new(pattern).size_limit(REGEX_BYTES_MAX).build();
-    // By itself first: `a)(b` is no expression, though it would be one between our parentheses.
-    compile(pattern).and_then(|_| compile(&format!("^(?s:{pattern})$"))).map_err(|error| {
-        let text = error.to_string();
-        let reason = text.lines().last().unwrap_or_default().trim_start_matches("error: ");
-        PlanError::Invalid { pos, message: format!("{pattern:?} is not a regular expression: {reason}") }
+    re2::anchored(pattern).map_err(|reason| PlanError::Invalid {
+        pos,
+        message: format!("{pattern:?} is not a regular expression: {reason}"),
     })
 }
 
