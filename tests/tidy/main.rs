@@ -84,3 +84,15 @@ fn the_configuration_page_is_what_the_program_prints() {
     let printed = spoor_server::config::reference();
     assert_eq!(tree().text("docs/configuration.md"), printed, "run: make docs");
 }
+
+#[test]
+fn errors_name_keys_that_there_are() {
+    let is_product = |path: &str| path.starts_with("crates/") && !path.contains("tests") && !path.contains("fixtures");
+    for file in tree().rust().filter(|file| is_product(&file.path)) {
+        for key in file.text.split("key: \"").skip(1).filter_map(|rest| rest.split('"').next()) {
+            // Keys of settings have several words; attributes and labels of tests have one.
+            let is_known = spoor_server::config::Setting::find(key).is_some();
+            assert!(is_known || !key.contains('_'), "{}: there is no setting `{key}`", file.path);
+        }
+    }
+}

@@ -7,6 +7,7 @@ use std::time::Duration;
 use axum::Router;
 use prometheus_client::registry::Registry;
 use spoor_api::gate::{QueryGate, QueryLimits};
+use spoor_api::query_metrics::QueryMetrics;
 use spoor_api::request_metrics::RequestMetrics;
 use spoor_api::tenant::Tenancy;
 use spoor_api::{jaeger, otlp, tempo};
@@ -173,7 +174,8 @@ fn query_gate(
         timeout: config.query_timeout,
     };
     let budget = MemoryBudget::new(memory.queries.bytes());
-    Ok(Arc::new(QueryGate::new(Arc::new(querier), pool, budget, limits)))
+    let metrics = QueryMetrics::register(registry);
+    Ok(Arc::new(QueryGate::new(Arc::new(querier), pool, budget, limits, metrics)))
 }
 
 /// What both query surfaces get.

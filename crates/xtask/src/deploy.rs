@@ -88,18 +88,27 @@ fn dockerfile(file: &File) -> Findings {
     findings
 }
 
-/// Rules, alerts and dashboards use only metrics of ours that some crate registers.
+/// Rules, alerts and dashboards use only metrics of ours that their crate registers.
 pub fn metrics(tree: &Tree) -> Findings {
-    let registered =
-        |name: &str| tree.rust().any(|file| file.path.contains("/src/") && file.text.contains(&format!("\"{name}\"")));
     let mut findings = Findings::new();
     for file in deploy_files(tree, &[".yaml", ".yml", ".json"]) {
         let words = file.text.split(|c: char| !c.is_ascii_alphanumeric() && c != '_');
         let names: BTreeSet<&str> = words.filter(|word| word.starts_with("spoor_")).collect();
-        let unknown = names.into_iter().filter(|name| !stems(name).iter().any(|stem| registered(stem)));
+        let unknown = names.into_iter().filter(|name| !is_registered(tree, name));
         findings.extend(unknown.map(|name| format!("{}: no crate registers {name}", file.path)));
     }
     findings
+}
+
+/// Whether the crate that `spoor_<crate>_<rest>` names has the rest, or the whole, as a text.
+fn is_registered(tree: &Tree, name: &str) -> bool {
+    let Some((crate_name, rest)) = name.strip_prefix("spoor_").and_then(|name| name.split_once('_')) else {
+        return false;
+    };
+    let folder = format!("crates/{crate_name}/src/");
+    let names = stems(name).into_iter().chain(stems(rest));
+    let texts: Vec<String> = names.map(|name| format!("\"{name}\"")).collect();
+    tree.rust().any(|file| file.path.starts_with(&folder) && texts.iter().any(|text| file.text.contains(text)))
 }
 
 /// A metric's name, and what is left when the endings that the registry adds are taken off.
