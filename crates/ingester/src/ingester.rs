@@ -240,7 +240,7 @@ impl Ingester {
         let left = waiting?.into_iter().find(|(frozen, _)| !frozen.is_done());
         match left {
             Some((frozen, _)) => Err(cut_error(&frozen, frozen.reason())),
-            None => self.core.store.sync().map_err(|err| self.core.failed(err)),
+            None => self.core.store.compact().map_err(|err| self.core.failed(err)),
         }
     }
 
