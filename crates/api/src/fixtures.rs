@@ -25,6 +25,7 @@ use spoor_querier::{Limits, Metrics, Querier};
 use tower::ServiceExt;
 
 use crate::gate::{QueryGate, QueryLimits};
+use crate::query_metrics::QueryMetrics;
 use crate::request_metrics::RequestMetrics;
 use crate::tenant::Tenancy;
 use crate::{jaeger, tempo};
@@ -191,7 +192,7 @@ pub(crate) fn gate(store: Store, limits: QueryLimits) -> Arc<QueryGate> {
         Arc::new(FixedClock),
         Metrics::register(&mut Registry::default()),
     );
-    Arc::new(QueryGate::new(Arc::new(querier), pool, MemoryBudget::new(1 << 28), limits))
+    Arc::new(QueryGate::new(Arc::new(querier), pool, MemoryBudget::new(1 << 28), limits, QueryMetrics::default()))
 }
 
 const LIMITS: QueryLimits = QueryLimits { concurrency: 2, queue: 4, timeout: Duration::from_secs(30) };

@@ -22,6 +22,7 @@ use tokio::sync::Semaphore;
 
 use crate::error::{ApiError, Kind};
 use crate::go_duration;
+use crate::query_metrics::{QueryMetrics, Reason};
 
 /// How much may be asked at once.
 #[derive(Debug, Clone, Copy)]
@@ -43,15 +44,22 @@ pub struct QueryGate {
     limits: QueryLimits,
     places: Arc<Semaphore>,
     turns: Arc<Semaphore>,
+    metrics: QueryMetrics,
 }
 
 impl QueryGate {
     /// A gate that nobody has gone through. `memory` is shared by all queries.
-    pub fn new(querier: Arc<Querier>, pool: Arc<ComputePool>, memory: Arc<MemoryBudget>, limits: QueryLimits) -> Self {
+    pub fn new(
+        querier: Arc<Querier>,
+        pool: Arc<ComputePool>,
+        memory: Arc<MemoryBudget>,
+        limits: QueryLimits,
+        metrics: QueryMetrics,
+    ) -> Self {
         let concurrency = limits.concurrency.max(1);
         let places = Arc::new(Semaphore::new(concurrency.saturating_add(limits.queue).min(Semaphore::MAX_PERMITS)));
         let turns = Arc::new(Semaphore::new(concurrency.min(Semaphore::MAX_PERMITS)));
-        Self { querier, pool, memory, limits, places, turns }
+        Self { querier, pool, memory, limits, places, turns, metrics }
     }
 
     /// Runs `work` on the compute pool once it is its turn. `work` should build the answer's bytes
@@ -62,6 +70,7 @@ impl QueryGate {
         F: FnOnce(&Querier, &QueryContext) -> Result<T, ApiError> + Send + 'static,
     {
         let Ok(place) = Arc::clone(&self.places).try_acquire_owned() else {
+            self.metrics.refuse(Reason::queue_full);
             let text = format!("job queue full: {} queries wait; raise query_queue", self.limits.queue);
             return Err(ApiError::new(Kind::Overloaded, text));
         };
@@ -69,8 +78,10 @@ impl QueryGate {
         let ctx = QueryContext::new(&self.memory, Arc::clone(&stop.0));
         let querier = Arc::clone(&self.querier);
         let answer = async {
+            let waiting = self.metrics.wait();
             let turn = Arc::clone(&self.turns).acquire_owned().await.expect("the semaphore is never closed");
-            let held = (place, turn);
+            drop(waiting);
+            let held = (place, turn, self.metrics.run());
             let run = move || {
                 let result = work(&querier, &ctx);
                 drop(held);
@@ -82,6 +93,7 @@ impl QueryGate {
             Ok(Ok(result)) => result,
             Ok(Err(panicked)) => Err(ApiError::new(Kind::Internal, panicked.to_string())),
             Err(_) => {
+                self.metrics.refuse(Reason::timeout);
                 let timeout = go_duration::format(u64::try_from(self.limits.timeout.as_nanos()).unwrap_or(u64::MAX));
                 let text = format!("query took longer than {timeout}; narrow it, or raise query_timeout");
                 Err(ApiError::new(Kind::Timeout, text))
@@ -123,9 +135,15 @@ mod tests {
     #[tokio::test]
     async fn a_query_that_takes_too_long_is_stopped_and_says_which_limit() {
         let gate = gate(Store::default(), limits(1, 0, Duration::from_millis(1)));
+        let mut registry = prometheus_client::registry::Registry::default();
+        let mut gate = Arc::into_inner(gate).unwrap();
+        gate.metrics = QueryMetrics::register(&mut registry);
         let err = gate.run(until_stopped).await.unwrap_err();
         let text = "query took longer than 1ms; narrow it, or raise query_timeout";
         assert_eq!(err, ApiError::new(Kind::Timeout, text));
+        let mut metrics = String::new();
+        prometheus_client::encoding::text::encode(&mut metrics, &registry).unwrap();
+        assert!(metrics.contains("spoor_api_queries_refused_total{reason=\"timeout\"} 1"), "{metrics}");
     }
 
     #[tokio::test]

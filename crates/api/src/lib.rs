@@ -16,6 +16,7 @@ pub mod gate;
 pub mod jaeger;
 pub mod otlp;
 pub mod partial;
+pub mod query_metrics;
 pub mod request_metrics;
 pub mod tempo;
 pub mod tenant;

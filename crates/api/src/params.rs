@@ -100,6 +100,16 @@ fn hex_digit(byte: u8) -> Option<u8> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn every_text_survives_its_encoding(text in ".*") {
+            let encoded: String = text.bytes().map(|byte| format!("%{byte:02X}")).collect();
+            prop_assert_eq!(percent_decode(&encoded, Plus::IsPlus), text.as_str());
+            let _ = Params::parse(Some(&text));
+        }
+    }
 
     #[test]
     fn the_first_value_wins_and_an_empty_one_is_absent() {

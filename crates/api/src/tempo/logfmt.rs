@@ -78,6 +78,16 @@ fn value(chars: &mut std::iter::Peekable<impl Iterator<Item = (usize, char)>>) -
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn no_text_makes_it_panic_and_quoted_values_survive(text in ".*", value in ".*") {
+            let _ = parse(&text);
+            let quoted = value.replace('\\', "\\\\").replace('"', "\\\"");
+            prop_assert_eq!(parse(&format!("k=\"{quoted}\"")), Ok(vec![("k".to_owned(), value)]));
+        }
+    }
 
     fn pairs(text: &str) -> Result<Vec<(String, String)>, String> {
         parse(text).map_err(|err| err.to_string())

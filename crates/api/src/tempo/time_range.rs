@@ -31,7 +31,8 @@ pub(crate) fn from_params(params: &Params, times: Times, now: UnixNano) -> Resul
     let start = params.get("start").map(|text| instant("start", text, times)).transpose()?;
     let end = params.get("end").map(|text| instant("end", text, times)).transpose()?;
     match (start, end) {
-        (None, None) => Ok(TimeRange::ALL),
+        // Clients that write numbers without looking send zeros for "not given".
+        (None, None) | (Some((0, _)), Some((0, _))) => Ok(TimeRange::ALL),
         (Some((start, _)), Some((end, end_covers))) if start < end => {
             Ok(TimeRange { start: UnixNano(start), end: UnixNano(end.saturating_add(end_covers)) })
         }
@@ -85,6 +86,7 @@ mod tests {
     #[test]
     fn without_times_everything_is_asked() {
         assert_eq!(range("start=&end=", Times::Seconds), Ok((0, u64::MAX)));
+        assert_eq!(range("start=0&end=0", Times::Seconds), Ok((0, u64::MAX)));
     }
 
     #[test]

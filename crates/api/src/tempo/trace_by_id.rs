@@ -43,6 +43,7 @@ impl Request {
         let (start, end) = (params.parsed::<i64>("start")?, params.parsed::<i64>("end")?);
         if let (Some(start), Some(end)) = (start, end)
             && end <= start
+            && (start, end) != (0, 0)
         {
             return Err(ApiError::invalid("invalid end: it must be after start"));
         }

@@ -1,0 +1,72 @@
+//! How many queries run and wait, and which never got an answer.
+
+use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue};
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::registry::Registry;
+
+/// Why a query was refused or given up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, EncodeLabelValue)]
+#[allow(non_camel_case_types, reason = "the label's values")]
+pub(crate) enum Reason {
+    /// `query_queue` queries waited already.
+    queue_full,
+    /// It took longer than `query_timeout`.
+    timeout,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Labels {
+    reason: Reason,
+}
+
+/// The gate's metrics.
+#[derive(Debug, Clone, Default)]
+pub struct QueryMetrics {
+    running: Gauge,
+    waiting: Gauge,
+    refused: Family<Labels, Counter>,
+}
+
+impl QueryMetrics {
+    /// Makes the metrics known.
+    pub fn register(registry: &mut Registry) -> Self {
+        let metrics = Self::default();
+        registry.register("spoor_api_queries_running", "Queries that run now", metrics.running.clone());
+        registry.register("spoor_api_queries_waiting", "Queries that wait for their turn", metrics.waiting.clone());
+        let help = "Queries without an answer, for want of room or of time";
+        registry.register("spoor_api_queries_refused", help, metrics.refused.clone());
+        metrics
+    }
+
+    pub(crate) fn refuse(&self, reason: Reason) {
+        self.refused.get_or_create(&Labels { reason }).inc();
+    }
+
+    /// Counts a waiting query until dropped.
+    pub(crate) fn wait(&self) -> Counted {
+        Counted::new(&self.waiting)
+    }
+
+    /// Counts a running query until dropped.
+    pub(crate) fn run(&self) -> Counted {
+        Counted::new(&self.running)
+    }
+}
+
+/// One, in a gauge.
+pub(crate) struct Counted(Gauge);
+
+impl Counted {
+    fn new(gauge: &Gauge) -> Self {
+        gauge.inc();
+        Self(gauge.clone())
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.dec();
+    }
+}
