@@ -27,7 +27,11 @@ pub(crate) fn note(skipped: &[Skipped]) -> Option<String> {
         0 => String::new(),
         more => format!("; and {more} more"),
     };
-    Some(format!("partial answer, without {} objects: {}{more}", skipped.len(), named.join("; ")))
+    let sources = match skipped.len() {
+        1 => "1 source".to_owned(),
+        count => format!("{count} sources"),
+    };
+    Some(format!("partial answer, {sources} could not be read: {}{more}", named.join("; ")))
 }
 
 /// Adds the header when there is something to say.
@@ -46,7 +50,7 @@ mod tests {
         let skipped: Vec<Skipped> =
             (1..=4).map(|n| Skipped { object: format!("block {n}"), reason: "torn\n".into() }).collect();
         let text = note(&skipped).unwrap();
-        assert!(text.starts_with("partial answer, without 4 objects: block 1: torn"), "{text}");
+        assert!(text.starts_with("partial answer, 4 sources could not be read: block 1: torn"), "{text}");
         assert!(text.ends_with("; and 1 more"), "{text}");
         let mut headers = HeaderMap::new();
         mark(&mut headers, Some(&text));

@@ -140,14 +140,16 @@ fn host(entry: &SpanEntry) -> Option<&str> {
 /// By how many nanoseconds the child would have to move to lie within its parent.
 fn skew(parent: &SpanEntry, child: &SpanEntry) -> i64 {
     let (parent, child) = (&parent.span, &child.span);
-    let start_delta = parent.start.0 as i64 - child.start.0 as i64;
-    if child.duration_nano() > parent.duration_nano() {
-        return start_delta.max(0);
-    }
-    if child.start >= parent.start && child.end <= parent.end {
-        return 0;
-    }
-    start_delta + ((parent.duration_nano() - child.duration_nano()) / 2) as i64
+    // Senders may claim any instant, so differences are taken where they fit.
+    let start_delta = i128::from(parent.start.0) - i128::from(child.start.0);
+    let delta = if child.duration_nano() > parent.duration_nano() {
+        start_delta.max(0)
+    } else if child.start >= parent.start && child.end <= parent.end {
+        0
+    } else {
+        start_delta + i128::from(parent.duration_nano() - child.duration_nano()) / 2
+    };
+    delta.clamp(i64::MIN.into(), i64::MAX.into()) as i64
 }
 
 /// IPv4 addresses that old clients sent as numbers become dotted quads.

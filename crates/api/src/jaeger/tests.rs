@@ -145,7 +145,7 @@ async fn hints_in_the_wrong_unit_do_not_hide_a_trace() {
 #[tokio::test]
 async fn answers_without_some_block_say_so() {
     let router = jaeger(Store::with(SHOP.as_bytes()).without("block 01J", "checksum mismatch"), Tenancy::Single);
-    let note = "partial answer, without 1 objects: block 01J: checksum mismatch";
+    let note = "partial answer, 1 source could not be read: block 01J: checksum mismatch";
     for uri in ["/api/traces/a1", "/api/traces?service=shop%2Feu%2B1", "/api/services"] {
         assert_eq!(get(&router, uri, &[]).await.json()["errors"], json!([{"msg": note}]), "{uri}");
     }

@@ -39,7 +39,7 @@ struct TraceJson {
     root_trace_name: String,
     #[serde(skip_serializing_if = "is_zero", serialize_with = "as_text")]
     start_time_unix_nano: u64,
-    #[serde(skip_serializing_if = "is_none")]
+    #[serde(skip_serializing_if = "is_zero")]
     duration_ms: u32,
     /// The first of `span_sets`, for older clients and for Kiali.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -53,7 +53,7 @@ struct TraceJson {
 #[derive(Debug, Clone, Serialize)]
 struct SpanSet {
     spans: Vec<SpanJson>,
-    #[serde(skip_serializing_if = "is_none")]
+    #[serde(skip_serializing_if = "is_zero")]
     matched: u32,
 }
 
@@ -75,9 +75,9 @@ struct SpanJson {
 #[derive(Debug, Default, Serialize)]
 #[serde(rename_all = "camelCase")]
 struct ServiceStats {
-    #[serde(skip_serializing_if = "is_none")]
+    #[serde(skip_serializing_if = "is_zero")]
     span_count: u32,
-    #[serde(skip_serializing_if = "is_none")]
+    #[serde(skip_serializing_if = "is_zero")]
     error_count: u32,
 }
 
@@ -85,7 +85,7 @@ struct ServiceStats {
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 struct SearchMetrics {
-    #[serde(skip_serializing_if = "is_none")]
+    #[serde(skip_serializing_if = "is_zero")]
     inspected_traces: u32,
     #[serde(skip_serializing_if = "is_zero", serialize_with = "as_text")]
     inspected_bytes: u64,
@@ -95,12 +95,8 @@ struct SearchMetrics {
     inspected_spans: u64,
 }
 
-fn is_zero(number: &u64) -> bool {
-    *number == 0
-}
-
-fn is_none(number: &u32) -> bool {
-    *number == 0
+fn is_zero<T: Default + PartialEq>(number: &T) -> bool {
+    *number == T::default()
 }
 
 fn as_text<S: Serializer>(number: &u64, serializer: S) -> Result<S::Ok, S::Error> {

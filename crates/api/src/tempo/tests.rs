@@ -241,7 +241,7 @@ async fn names_and_values_come_as_protobuf_too() {
 #[tokio::test]
 async fn answers_without_some_block_say_so() {
     let router = tempo(Store::with(SHOP).without("block 01J", "checksum mismatch"), Tenancy::Single);
-    let note = "partial answer, without 1 objects: block 01J: checksum mismatch";
+    let note = "partial answer, 1 source could not be read: block 01J: checksum mismatch";
     for uri in ["/api/traces/a1", "/api/traces/beef", "/api/search?q=%7B%7D", "/api/search/tags", "/status/services"] {
         assert_eq!(get(&router, uri, &[]).await.header("x-spoor-partial"), Some(note), "{uri}");
     }

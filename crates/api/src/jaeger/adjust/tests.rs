@@ -85,3 +85,9 @@ fn attributes_are_sorted_addresses_written_and_empty_links_dropped() {
     assert_eq!(view.entry.span.links.len(), 1);
     assert_eq!(view.warnings, ["Invalid span link removed"]);
 }
+
+#[test]
+fn clocks_may_be_off_by_centuries() {
+    let reports = warnings(vec![entry(1, 0, 1, (u64::MAX - 9, u64::MAX), "a"), entry(2, 1, 1, (1, 2), "b")]);
+    assert!(reports[1][0].ends_with("delta of 2562047h47m16.854775807s"), "{reports:?}");
+}
