@@ -6,7 +6,7 @@
 //!                 RawConfig --read, check--> Config --derive--> MemoryPlan
 //! ```
 //!
-//! The table of settings ([`table`]) is the only list of keys: the YAML reader, the flags, the
+//! The table of settings (`config/table.rs`) is the only list of keys: the YAML reader, the flags, the
 //! variables, `spoor --help` and `docs/configuration.md` all follow from it.
 //!
 //! **Invariant:** only this crate reads configuration; every part gets its own piece by value.

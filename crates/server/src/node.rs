@@ -46,7 +46,13 @@ async fn live(config: &Config) -> Result<ExitCode, String> {
     let mut serving = JoinSet::new();
     let late = bound.serve(&mut serving, limits, &stopped);
 
-    let parts = open_parts(config.clone()).await?;
+    let parts = tokio::select! {
+        parts = open_parts(config.clone()) => parts?,
+        () = signals.wait() => {
+            tracing::info!("stopped while starting; the next start recovers the same log");
+            std::process::exit(0)
+        }
+    };
     late.set(&parts.routers);
     serving.spawn(retention::run(
         parts.retention.clone(),

@@ -64,7 +64,7 @@ async fn a_request_under_way_at_the_stop_is_finished() {
 
 #[tokio::test]
 async fn a_request_that_never_ends_is_cut_off_at_the_deadline() {
-    let router = Router::new().route("/", get(|| std::future::pending::<&'static str>()));
+    let router = Router::new().route("/", get(std::future::pending::<&'static str>));
     let limits = ConnectionLimits { shutdown_timeout: Duration::from_millis(1), ..LIMITS };
     let (address, stop, mut serving) = started(router, limits).await;
     let answer = tokio::spawn(exchange(address, CLOSING_GET));
