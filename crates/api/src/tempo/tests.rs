@@ -142,9 +142,15 @@ async fn traces_are_found_by_traceql_newest_first() {
 
 #[tokio::test]
 async fn kialis_query_gets_a_span_set_with_what_it_selects() {
-    let q = "q=%7B+.service.name+%3D+%22shop%22++%26%26+.http.status_code+!%3D+%22200%22+%7D+%26%26+%7B++%7D%7C+select(status,+.node_id,+resource.hostname,+name)";
-    let reply = get(&shop(), &format!("/api/search?{q}&spss=10&limit=5&minDuration=0ms"), &[]).await;
-    assert_eq!(reply.status, StatusCode::OK, "{}", reply.text());
+    let q =
+        "q=%7B+.service.name+%3D+%22shop%22++%7D+%26%26+%7B++%7D%7C+select(status,+.node_id,+resource.hostname,+name)";
+    let json = get(&shop(), &format!("/api/search?{q}&spss=10&limit=5&minDuration=1ms"), &[]).await.json();
+    let traces = json["traces"].as_array().unwrap();
+    assert_eq!((traces.len(), &traces[0]["spanSet"]["matched"]), (1, &json!(2)), "durations count beside q");
+    let span = &traces[0]["spanSet"]["spans"][0];
+    let attributes = json!([
+        {"key": "service.name", "value": {"stringValue": "shop"}}, {"key": "status", "value": {"stringValue": "error"}}]);
+    assert_eq!((&span["name"], &span["attributes"]), (&json!("GET /"), &attributes));
 }
 
 #[tokio::test]
