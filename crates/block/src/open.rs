@@ -195,7 +195,8 @@ impl Opened {
         ids.value(0).try_into().map(TraceId).map_err(|_| malformed())
     }
 
-    fn group_of_row(&self, row: usize) -> usize {
+    /// The row group of a row.
+    pub(crate) fn group_of_row(&self, row: usize) -> usize {
         self.group_rows.partition_point(|first| *first <= row) - 1
     }
 

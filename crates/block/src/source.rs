@@ -1,6 +1,6 @@
 //! A published block as a [`SpanSource`].
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -100,18 +100,31 @@ impl SpanSource for Block {
     }
 
     fn find_trace(&self, id: TraceId, ctx: &QueryContext) -> Result<Vec<SpanEntry>, ScanError> {
-        let mut entries = Vec::new();
-        if !self.may_contain(id) {
-            return Ok(entries);
+        Ok(self.find_traces(&[id], ctx)?.pop().unwrap_or_default())
+    }
+
+    fn find_traces(&self, ids: &[TraceId], ctx: &QueryContext) -> Result<Vec<Vec<SpanEntry>>, ScanError> {
+        let mut found = vec![Vec::new(); ids.len()];
+        let held: BTreeMap<TraceId, usize> =
+            ids.iter().enumerate().filter(|(_, id)| self.may_contain(**id)).map(|(index, id)| (*id, index)).collect();
+        if held.is_empty() {
+            return Ok(found);
         }
         let opened = self.opened()?;
-        for trace in opened.traces.lookup(id) {
+        let mut traces: Vec<usize> = held.keys().flat_map(|id| opened.traces.lookup(*id)).collect();
+        traces.sort_unstable();
+        traces.dedup();
+        for rows in runs(&opened, &traces) {
             ctx.check()?;
-            let found = rows::read(&opened, opened.traces.rows(trace))?;
-            // A fingerprint is 32 bits: the spans say whose they are.
-            entries.extend(found.into_iter().filter(|entry| entry.span.trace_id == id));
+            for entry in rows::read(&opened, rows)? {
+                // A run has other traces between, and a fingerprint is 32 bits: the spans say whose
+                // they are.
+                if let Some(index) = held.get(&entry.span.trace_id) {
+                    found[*index].push(entry);
+                }
+            }
         }
-        Ok(entries)
+        Ok(found)
     }
 
     fn trace_range(&self, id: TraceId, ctx: &QueryContext) -> Result<Option<TimeRange>, ScanError> {
@@ -177,6 +190,28 @@ impl SpanSource for Block {
         }
         Ok(ScanStats { spans_inspected: opened.row_count() as u64, ..ScanStats::default() })
     }
+}
+
+/// Rows that are read in vain rather than begin another read: opening the columns for a read costs
+/// about as much as taking this many spans apart.
+const GAP_ROWS_MAX: usize = 256;
+/// Rows of one read; bounds what is held at once.
+const RUN_ROWS_MAX: usize = 4096;
+
+/// The rows of some traces, ascending, with near ones in one run. Runs do not cross row groups.
+fn runs(opened: &Opened, traces: &[usize]) -> Vec<std::ops::Range<usize>> {
+    let mut runs: Vec<std::ops::Range<usize>> = Vec::new();
+    for rows in traces.iter().map(|trace| opened.traces.rows(*trace)) {
+        let joins = |run: &std::ops::Range<usize>| {
+            let is_near = rows.start - run.end <= GAP_ROWS_MAX && rows.end - run.start <= RUN_ROWS_MAX;
+            is_near && opened.group_of_row(run.start) == opened.group_of_row(rows.start)
+        };
+        match runs.last_mut().filter(|run| joins(run)) {
+            Some(run) => run.end = rows.end,
+            None => runs.push(rows),
+        }
+    }
+    runs
 }
 
 /// Gathers the distinct values of a field from the tables and, where it varies, from its columns.

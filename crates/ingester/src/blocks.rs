@@ -191,6 +191,10 @@ impl SpanSource for StoredBlock {
         self.source.find_trace(id, ctx)
     }
 
+    fn find_traces(&self, ids: &[TraceId], ctx: &QueryContext) -> Result<Vec<Vec<SpanEntry>>, ScanError> {
+        self.source.find_traces(ids, ctx)
+    }
+
     fn trace_range(&self, id: TraceId, ctx: &QueryContext) -> Result<Option<TimeRange>, ScanError> {
         self.source.trace_range(id, ctx)
     }

@@ -441,6 +441,12 @@ pub trait SpanSource: Send + Sync {
     /// are none. Costs microseconds when the trace is not here.
     fn find_trace(&self, id: TraceId, ctx: &QueryContext) -> Result<Vec<SpanEntry>, ScanError>;
 
+    /// [`Self::find_trace`] of several traces, all different, in the order of `ids`. Cheaper than one
+    /// by one where neighbours share a read.
+    fn find_traces(&self, ids: &[TraceId], ctx: &QueryContext) -> Result<Vec<Vec<SpanEntry>>, ScanError> {
+        ids.iter().map(|id| self.find_trace(*id, ctx)).collect()
+    }
+
     /// Earliest start and latest end of the trace's spans here; `None` when there are none.
     fn trace_range(&self, id: TraceId, ctx: &QueryContext) -> Result<Option<TimeRange>, ScanError>;
 

@@ -332,28 +332,38 @@ impl<'a> Search<'a> {
     /// Assembles traces, which are the next ones in the order, and finds those that match.
     fn verify(&mut self, ids: &[TraceId]) -> Result<(), QueryError> {
         let (sources, ctx, filter) = (&self.sources.all, self.sources.ctx, &self.request.filter);
-        let verified = self.sources.pool.map(ids, |id| {
+        // Neighbours in the order are neighbours in a block, so each thread takes a piece.
+        let pieces: Vec<&[TraceId]> = ids.chunks(ids.len().div_ceil(self.sources.pool.thread_count())).collect();
+        let verified = self.sources.pool.map(&pieces, |ids| {
             // Most of a long search's traces may be dropped again, and so is what they reserve.
             let ctx = &ctx.part();
-            let (mut entries, mut errors) = (Vec::new(), Errors::new());
+            let (mut parts, mut errors) = (vec![Vec::new(); ids.len()], Errors::new());
             for (source_index, source) in sources.iter().enumerate() {
-                match source.find_trace(*id, ctx) {
-                    Ok(part) => entries.extend(part),
-                    Err(error) => drop(errors.insert(source_index, error)),
+                match source.find_traces(ids, ctx) {
+                    Ok(found) => parts.iter_mut().zip(found).for_each(|(part, found)| part.extend(found)),
+                    Err(error) => {
+                        // One bad page must not hide the traces beside it.
+                        let one_by_one = ids.iter().map(|id| source.find_trace(*id, ctx).unwrap_or_default());
+                        parts.iter_mut().zip(one_by_one).for_each(|(part, found)| part.extend(found));
+                        errors.insert(source_index, error);
+                    }
                 }
             }
-            let found = Trace::assemble(*id, entries).and_then(|trace| {
+            let traces = ids.iter().zip(parts).filter_map(|(id, entries)| Trace::assemble(*id, entries));
+            let found = traces.filter_map(|trace| {
                 let matched = filter.matched(&trace);
                 (!matched.is_empty()).then_some(FoundTrace { trace, matched })
             });
-            (found, errors)
+            (found.collect::<Vec<_>>(), errors)
         });
         for (found, errors) in verified {
             self.note(errors)?;
-            // Again: a source may have failed since the trace was resolved.
-            if let Some(found) = found.filter(|found| self.qualifies(&found.trace.range())) {
-                self.sources.ctx.reserve(held_bytes(&found.trace))?;
-                self.found.push(found);
+            for found in found {
+                // Again: a source may have failed since the trace was resolved.
+                if self.qualifies(&found.trace.range()) {
+                    self.sources.ctx.reserve(held_bytes(&found.trace))?;
+                    self.found.push(found);
+                }
             }
         }
         Ok(())

@@ -231,6 +231,14 @@ proptest! {
             prop_assert_eq!(written.block.trace_range(id, &context()).unwrap(), range);
             found.extend(entries);
         }
+        let mut ids: Vec<TraceId> = written.entries.iter().map(|entry| entry.span.trace_id).collect();
+        ids.push(TraceId([99; 16]));
+        ids.sort_by_key(|id| std::cmp::Reverse(id.hash64()));
+        ids.dedup();
+        for (id, entries) in ids.iter().zip(written.block.find_traces(&ids, &context()).unwrap()) {
+            let alone = written.block.find_trace(*id, &context()).unwrap();
+            prop_assert_eq!(canonical(entries), canonical(alone));
+        }
         prop_assert_eq!(canonical(found), canonical(written.entries));
         prop_assert!(written.block.find_trace(TraceId([99; 16]), &context()).unwrap().is_empty());
     }
