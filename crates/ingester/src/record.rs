@@ -267,7 +267,7 @@ mod tests {
 
     #[test]
     fn keys_sort_by_tenant_and_then_by_sequence_and_are_prefixes_of_no_other_tenant() {
-        let mut keys = vec![
+        let mut keys = [
             key(&tenant("b"), Sequence(1)),
             key(&tenant("ab"), Sequence(1)),
             key(&tenant("a"), Sequence(256)),

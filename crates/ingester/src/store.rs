@@ -84,6 +84,9 @@ pub enum Durability {
 #[error("{0}")]
 pub struct StoreError(pub String);
 
+/// What [`Store::scan`] hands keys and values to.
+pub type Visit<'a> = dyn FnMut(&[u8], &[u8]) -> ControlFlow<()> + 'a;
+
 /// An ordered map with atomic writes.
 pub trait Store: Send + Sync {
     /// Makes all changes, in order, or none.
@@ -97,14 +100,13 @@ pub trait Store: Send + Sync {
 
     /// Visits the entries with keys not below `from`, ascending, until the visitor breaks. Writes
     /// made meanwhile may or may not be seen.
-    fn scan(
-        &self,
-        table: Table,
-        from: &[u8],
-        visit: &mut dyn FnMut(&[u8], &[u8]) -> ControlFlow<()>,
-    ) -> Result<(), StoreError>;
+    fn scan(&self, table: Table, from: &[u8], visit: &mut Visit<'_>) -> Result<(), StoreError>;
 
     /// Gives back the memory and disk of deleted log records. Call it after a trim; it costs a write
     /// of what is left in the log and does not stop writers.
     fn reclaim(&self) -> Result<(), StoreError>;
+
+    /// Gives back everything that can be given back. Call it when the process is about to end; it costs
+    /// a read and a write of what is left in the log.
+    fn compact(&self) -> Result<(), StoreError>;
 }

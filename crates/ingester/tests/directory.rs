@@ -1,4 +1,5 @@
 //! The ingester on a real directory: RocksDB, OTLP, Parquet blocks.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::path::Path;
 use std::sync::Arc;

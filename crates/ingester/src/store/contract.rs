@@ -65,6 +65,8 @@ fn a_deleted_range_has_its_first_key_and_not_its_last_and_stays_deleted_after_re
         assert_eq!(keys(store, Table::Wal, b""), [b"a", b"d", b"e"]);
         store.reclaim().unwrap();
         assert_eq!(keys(store, Table::Wal, b""), [b"a", b"d", b"e"]);
+        store.compact().unwrap();
+        assert_eq!(keys(store, Table::Wal, b""), [b"a", b"d", b"e"]);
     });
 }
 

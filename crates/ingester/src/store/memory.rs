@@ -1,11 +1,10 @@
 //! The store as a model: two maps in memory, one as the process sees it and one as the disk has it.
 
 use std::collections::BTreeMap;
-use std::ops::ControlFlow;
 
 use parking_lot::Mutex;
 
-use super::{Change, Durability, Store, StoreError, Table};
+use super::{Change, Durability, Store, StoreError, Table, Visit};
 
 /// How a write fails.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -140,12 +139,7 @@ impl Store for MemoryStore {
         Ok(self.state.lock().live.get(&(table, key.to_vec())).cloned())
     }
 
-    fn scan(
-        &self,
-        table: Table,
-        from: &[u8],
-        visit: &mut dyn FnMut(&[u8], &[u8]) -> ControlFlow<()>,
-    ) -> Result<(), StoreError> {
+    fn scan(&self, table: Table, from: &[u8], visit: &mut Visit<'_>) -> Result<(), StoreError> {
         // A copy, so that the visitor may write.
         let entries: Vec<(Vec<u8>, Vec<u8>)> = {
             let state = self.state.lock();
@@ -162,6 +156,10 @@ impl Store for MemoryStore {
     }
 
     fn reclaim(&self) -> Result<(), StoreError> {
+        Ok(())
+    }
+
+    fn compact(&self) -> Result<(), StoreError> {
         Ok(())
     }
 }
