@@ -63,7 +63,7 @@ pub enum Filter {
 pub enum GroupCondition {
     /// One span of the group satisfies this, by its own fields or those of its resource.
     Span(Predicate),
-    /// The trace's root span ([`crate::root`]), in whatever group it is, satisfies this.
+    /// The trace's root span ([`crate::root()`]), in whatever group it is, satisfies this.
     Root(Condition),
 }
 
