@@ -76,7 +76,7 @@ pub(crate) fn format(nanos: u64) -> String {
     }
 }
 
-/// As [`format`], with a sign.
+/// As [`format()`], with a sign.
 pub(crate) fn format_signed(nanos: i64) -> String {
     let sign = if nanos < 0 { "-" } else { "" };
     format!("{sign}{}", format(nanos.unsigned_abs()))
