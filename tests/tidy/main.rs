@@ -5,11 +5,11 @@ use spoor_xtask::tree::Tree;
 use spoor_xtask::{Findings, deploy, documents, layers, licences, sources};
 
 fn tree() -> Tree {
-    Tree::read().unwrap()
+    Tree::read().expect("git lists the files")
 }
 
 fn metadata() -> Metadata {
-    Metadata::read(&tree()).unwrap()
+    Metadata::read(&tree()).expect("cargo knows the workspace")
 }
 
 fn assert_none(findings: Findings) {
