@@ -16,7 +16,7 @@
 use spoor_model::batch::{AttrValue, Dropped, SpanBatch, SpanFields};
 use spoor_model::ingest::{Checked, Decode, RejectReason, Rejected};
 use spoor_model::nested::DEPTH_MAX;
-use spoor_model::wire::{Field, Reader, WireError};
+use spoor_model::wire::{Reader, WireError};
 use spoor_model::{SpanId, TraceId, UnixNano};
 
 /// Reads OTLP protobuf export requests. Stateless.
@@ -291,16 +291,15 @@ fn intern_origin(group: &Group<'_>, batch: &mut SpanBatch) -> Result<u32, WireEr
 fn append_span(span: &[u8], origin: u32, batch: &mut SpanBatch) -> Result<(), WireError> {
     let mut fields = SpanFields { origin, ..SpanFields::default() };
     let mut dropped = Dropped::default();
+    // A field may occur again, and its last occurrence counts (as in the check): only that one must be an id.
+    let (mut trace_id, mut span_id, mut parent_id): (&[u8], &[u8], &[u8]) = (&[], &[], &[]);
     let mut reader = Reader::new(span);
     while let Some((number, field)) = reader.next_field()? {
         match number {
-            1 => fields.trace_id = TraceId(id(field, 1)?),
-            2 => fields.span_id = SpanId(id(field, 2)?),
+            1 => trace_id = field.bytes(1)?,
+            2 => span_id = field.bytes(2)?,
             3 => fields.trace_state = field.bytes(3)?,
-            4 => {
-                let parent = field.bytes(4)?;
-                fields.parent_span_id = if parent.is_empty() { SpanId::default() } else { SpanId(id(field, 4)?) };
-            }
+            4 => parent_id = field.bytes(4)?,
             5 => fields.name = field.bytes(5)?,
             6 => fields.kind = field.varint(6)? as i32,
             7 => fields.start = UnixNano(field.fixed64(7)?),
@@ -319,12 +318,15 @@ fn append_span(span: &[u8], origin: u32, batch: &mut SpanBatch) -> Result<(), Wi
             _ => {}
         }
     }
-    batch.push_span(SpanFields { dropped, ..fields });
+    let trace_id = TraceId(id(trace_id, 1)?);
+    let span_id = SpanId(id(span_id, 2)?);
+    let parent_span_id = if parent_id.is_empty() { SpanId::default() } else { SpanId(id(parent_id, 4)?) };
+    batch.push_span(SpanFields { trace_id, span_id, parent_span_id, dropped, ..fields });
     Ok(())
 }
 
-fn id<const N: usize>(field: Field<'_>, number: u32) -> Result<[u8; N], WireError> {
-    field.bytes(number)?.try_into().map_err(|_| WireError::Mismatch(number))
+fn id<const N: usize>(bytes: &[u8], number: u32) -> Result<[u8; N], WireError> {
+    bytes.try_into().map_err(|_| WireError::Mismatch(number))
 }
 
 fn read_status(status: &[u8]) -> Result<(&[u8], i32), WireError> {

@@ -10,7 +10,7 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 use prost::Message;
 use spoor_model::ingest::Decode;
-use spoor_model::{Value, value};
+use spoor_model::{Value, nested, value};
 
 use super::*;
 
@@ -264,6 +264,27 @@ fn a_bad_span_is_refused_alone() {
     );
     let link = span::Link { trace_id: vec![1; 3], ..span::Link::default() };
     check_rejected(Span { links: vec![link], ..good_span() }, RejectReason::Malformed);
+}
+
+#[test]
+fn the_last_occurrence_of_an_id_counts_in_both_passes() {
+    let good = good_span().encode_to_vec();
+    let mut again = Vec::new();
+    for (number, wrong) in [(1, &[9; 3][..]), (2, &[9; 5]), (4, &[9; 7])] {
+        spoor_model::wire::put_bytes(&mut again, number, wrong);
+    }
+    // Wrong ids first, then the good ones; and the other way round.
+    let parent = [0x22, 8, 1, 1, 1, 1, 1, 1, 1, 1];
+    for (span, accepted_count) in
+        [([&again[..], &good, &parent].concat(), 1), ([&good[..], &parent, &again].concat(), 0)]
+    {
+        let mut request = Vec::new();
+        nested::put_message(&mut request, 1, |out| {
+            nested::put_message(out, 2, |out| spoor_model::wire::put_bytes(out, 2, &span));
+        });
+        let (checked, batch) = decode(&request);
+        assert_eq!((checked.accepted_count, batch.len()), (accepted_count, accepted_count as usize));
+    }
 }
 
 #[test]
