@@ -155,7 +155,7 @@ impl Distributor {
     }
 
     /// Makes room for a request of `body_bytes` on the wire; 0 when the size is not known, then
-    /// [`Admission::grow`] follows as the body arrives. Call it before reading the body.
+    /// [`Admission::grow_body`] follows as the body arrives. Call it before reading the body.
     pub fn admit(&self, tenant: &TenantId, body_bytes: usize) -> Result<Admission, PushError> {
         let Shared { limits, budget, rates, clock, metrics } = &*self.shared;
         let room = || {

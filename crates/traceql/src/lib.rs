@@ -5,7 +5,7 @@
 //!                                       (ast)                                 (model::scan)
 //! ```
 //!
-//! [`parse`] knows the whole language as Tempo 3.1 documents it; [`plan`] turns the part of it that
+//! [`parse()`] knows the whole language as Tempo 3.1 documents it; [`plan()`] turns the part of it that
 //! can be evaluated into predicates of [`spoor_model::scan`] and says of the rest, with its place
 //! in the text, that it is not supported yet.
 //!
