@@ -1,3 +1,5 @@
+use std::time::Duration;
+
 use proptest::prelude::*;
 
 use super::harness::*;
@@ -409,6 +411,55 @@ fn a_head_larger_than_a_segment_is_whole_and_cut_whole() {
     world.check();
     world.ingester().flush(None).unwrap();
     world.check();
+}
+
+#[test]
+fn many_senders_and_cuts_at_once_show_every_span_once() {
+    let world = World::with(small(48 << 10, usize::MAX));
+    let (ingester, a) = (world.ingester(), tenant("a"));
+    let is_over = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let senders: Vec<_> = (0..3u64)
+            .map(|sender| {
+                let a = &a;
+                scope.spawn(move || {
+                    for round in 0..60u64 {
+                        let first = (sender * 60 + round) * 20;
+                        let numbers: Vec<u64> = (first..first + 20).collect();
+                        wait_for(ingester.append(request(a, &numbers))).unwrap();
+                        let found = numbers_in(ingester, a);
+                        assert!(numbers.iter().all(|number| found.binary_search(number).is_ok()), "read your writes");
+                    }
+                })
+            })
+            .collect();
+        scope.spawn(|| {
+            while !is_over.load(Ordering::Relaxed) {
+                ingester.flush(None).unwrap();
+                let found = numbers_in(ingester, &a);
+                assert!(found.is_sorted_by(|one, next| one < next), "a span is there twice");
+            }
+        });
+        for sender in senders {
+            sender.join().unwrap();
+        }
+        is_over.store(true, Ordering::Relaxed);
+    });
+    assert_eq!(numbers_in(ingester, &a), (0..3 * 60 * 20).collect::<Vec<u64>>());
+    assert!(ingester.blocks(&a).len() > 3);
+}
+
+#[test]
+fn with_an_interval_the_log_is_synced_when_the_interval_is_over() {
+    let mut config = Config::new("/nowhere");
+    config.wal_sync = crate::config::WalSync::Interval(Duration::from_millis(5));
+    let mut world = World::with(config);
+    let a = tenant("a");
+    world.append(&a, 3).unwrap();
+    let on_disk = |world: &World| world.store.after_crash(0).get(Table::Wal, &record::key(&a, Sequence(1))).unwrap();
+    assert_eq!(on_disk(&world), None);
+    world.clock.advance(Duration::from_millis(5));
+    wait_until("the log is synced", || on_disk(&world).is_some());
 }
 
 /// One step of a life. Tenants are 0 and 1.
