@@ -109,8 +109,10 @@ impl Ingester {
         let blocks = config.data_dir.join("blocks");
         std::fs::create_dir_all(&blocks).map_err(|err| Error::io("create", &blocks, &err))?;
         let cache = BlockCache::new(config.block_cache_bytes);
+        let store = RocksStore::open(&database, config.head_memory_limit);
+        let store = store.map_err(|err| Error::storage(&database, err))?;
         let foundation = Foundation {
-            store: Arc::new(RocksStore::open(&database).map_err(|err| Error::storage(&database, err))?),
+            store: Arc::new(store),
             blocks: Arc::new(DirectoryBlocks::new(blocks, config.block.clone(), cache)),
             // The standard library seeds its hasher from the system: entropy without a dependency.
             seed: u128::from(RandomState::new().hash_one(0)) << 64 | u128::from(RandomState::new().hash_one(1)),

@@ -1,6 +1,7 @@
 //! What every store must do, run on each of them.
 
 use std::ops::ControlFlow;
+use std::path::{Path, PathBuf};
 
 use super::{Change, Durability, MemoryStore, RocksStore, Store, Table};
 
@@ -21,7 +22,7 @@ fn keys(store: &dyn Store, table: Table, from: &[u8]) -> Vec<Vec<u8>> {
 fn every_store(check: impl Fn(&dyn Store)) {
     check(&MemoryStore::new());
     let dir = tempfile::tempdir().unwrap();
-    check(&RocksStore::open(dir.path()).unwrap());
+    check(&RocksStore::open(dir.path(), 1 << 20).unwrap());
 }
 
 #[test]
@@ -93,34 +94,58 @@ fn synced_writes_are_there_after_reopening() {
     assert_eq!(keys(&memory.after_crash(1), Table::Wal, b""), [b"a", b"b"]);
 
     let dir = tempfile::tempdir().unwrap();
-    let rocks = RocksStore::open(dir.path()).unwrap();
+    let rocks = RocksStore::open(dir.path(), 1 << 20).unwrap();
     rocks.write(&[put(Table::Wal, b"a", b"1")], Durability::Synced).unwrap();
     drop(rocks);
-    assert_eq!(keys(&RocksStore::open(dir.path()).unwrap(), Table::Wal, b""), [b"a"]);
+    assert_eq!(keys(&RocksStore::open(dir.path(), 1 << 20).unwrap(), Table::Wal, b""), [b"a"]);
+}
+
+/// A copy of a database's files as a crash would leave them.
+fn crash(dir: &Path) -> tempfile::TempDir {
+    let copy = tempfile::tempdir().unwrap();
+    for entry in std::fs::read_dir(dir).unwrap() {
+        let path = entry.unwrap().path();
+        std::fs::copy(&path, copy.path().join(path.file_name().unwrap())).unwrap();
+    }
+    copy
+}
+
+/// The newest of RocksDB's log files that has anything in it.
+fn newest_log(dir: &Path) -> PathBuf {
+    let paths = std::fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path());
+    let is_log = |path: &PathBuf| path.extension().is_some_and(|extension| extension == "log");
+    paths.filter(is_log).filter(|path| path.metadata().unwrap().len() > 0).max().unwrap()
 }
 
 #[test]
-fn a_torn_log_tail_is_dropped_and_the_rest_is_there() {
+fn a_torn_log_tail_is_dropped_and_what_is_written_after_it_survives_the_next_crash() {
     let dir = tempfile::tempdir().unwrap();
-    let rocks = RocksStore::open(dir.path()).unwrap();
+    let rocks = RocksStore::open(dir.path(), 1 << 20).unwrap();
     for n in 0..10u8 {
         rocks.write(&[put(Table::Wal, &[n], &[n; 1000])], Durability::Synced).unwrap();
     }
-    // A copy of the files as a crash would leave them, the newest log cut short.
-    let copy = tempfile::tempdir().unwrap();
-    let mut logs = Vec::new();
-    for entry in std::fs::read_dir(dir.path()).unwrap() {
-        let path = entry.unwrap().path();
-        let to = copy.path().join(path.file_name().unwrap());
-        std::fs::copy(&path, &to).unwrap();
-        if to.extension().is_some_and(|extension| extension == "log") {
-            logs.push(to);
-        }
+    for torn_bytes in [1, 500, 1000] {
+        let torn = crash(dir.path());
+        let log = std::fs::OpenOptions::new().write(true).open(newest_log(torn.path())).unwrap();
+        log.set_len(log.metadata().unwrap().len() - torn_bytes).unwrap();
+        check_life_after_a_tear(torn.path());
+        // A page of zeros instead: the size reached the disk, the data did not.
+        let torn = crash(dir.path());
+        let log = std::fs::OpenOptions::new().write(true).open(newest_log(torn.path())).unwrap();
+        let size = log.metadata().unwrap().len();
+        log.set_len(size - torn_bytes).unwrap();
+        log.set_len(size).unwrap();
+        check_life_after_a_tear(torn.path());
     }
-    logs.sort();
-    let log = std::fs::OpenOptions::new().write(true).open(logs.last().unwrap()).unwrap();
-    let size = log.metadata().unwrap().len();
-    log.set_len(size - 500).unwrap();
-    let reopened = RocksStore::open(copy.path()).unwrap();
-    assert_eq!(keys(&reopened, Table::Wal, b"").len(), 9);
+}
+
+fn check_life_after_a_tear(dir: &Path) {
+    let after = RocksStore::open(dir, 1 << 20).unwrap();
+    assert_eq!(keys(&after, Table::Wal, b"").len(), 9);
+    for n in 20..25u8 {
+        after.write(&[put(Table::Wal, &[n], &[n; 1000])], Durability::Synced).unwrap();
+    }
+    let copy = crash(dir);
+    let again = RocksStore::open(copy.path(), 1 << 20).unwrap();
+    assert_eq!(keys(&again, Table::Wal, b"").len(), 14);
 }

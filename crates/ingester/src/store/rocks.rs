@@ -1,7 +1,7 @@
 //! The store as RocksDB, set up for a log that is written once and dropped whole.
 //!
-//! - The `wal` table's records live in one memtable (64 MiB, more than a head's worth of compressed
-//!   requests) until a cut deletes them by range. The flush that follows drops what is deleted before
+//! - The `wal` table's records live in one memtable (at most 64 MiB, more than a head's worth of
+//!   compressed requests) until a cut deletes them by range. The flush that follows drops what is deleted before
 //!   it reaches a file, so in the usual case a record is written once: to RocksDB's own log.
 //! - No block cache and no compression: the log is read once, at start, and holds compressed bytes.
 //! - RocksDB's log is replayed to the first inconsistency (`PointInTime`): see `FORMAT.md`.
@@ -17,8 +17,10 @@ use rocksdb::{
 
 use super::{Change, Durability, Store, StoreError, Table, Visit};
 
-/// The memtable of the log: a head of 128 MiB is about 40 MiB of compressed requests.
-const WAL_MEMTABLE_BYTES: usize = 64 << 20;
+/// The largest memtable of the log: a head of 128 MiB is about 40 MiB of compressed requests.
+const WAL_MEMTABLE_BYTES_MAX: usize = 64 << 20;
+/// The smallest: less makes files of what a cut would drop from memory.
+const WAL_MEMTABLE_BYTES_MIN: usize = 4 << 20;
 /// The memtables of everything else: a few hundred bytes per block.
 const SMALL_MEMTABLE_BYTES: usize = 1 << 20;
 /// RocksDB's own log files together. Past this RocksDB flushes the table that holds the oldest; in
@@ -33,8 +35,11 @@ pub struct RocksStore {
 }
 
 impl RocksStore {
-    /// Opens or creates the database in `dir`, which nobody else may have open.
-    pub fn open(dir: &Path) -> Result<Self, StoreError> {
+    /// Opens or creates the database in `dir`, which nobody else may have open. The log's memtable is
+    /// made for heads of `head_memory_limit` together: it holds their compressed requests.
+    pub fn open(dir: &Path, head_memory_limit: usize) -> Result<Self, StoreError> {
+        let memtable_bytes = (head_memory_limit / 3).clamp(WAL_MEMTABLE_BYTES_MIN, WAL_MEMTABLE_BYTES_MAX);
+        let table_options = |table| table_options(table, memtable_bytes);
         let tables = Table::ALL.map(|table| ColumnFamilyDescriptor::new(table.name(), table_options(table)));
         match DB::open_cf_descriptors(&database_options(), dir, tables) {
             Ok(db) => Ok(Self { db }),
@@ -74,7 +79,7 @@ fn database_options() -> Options {
     options
 }
 
-fn table_options(table: Table) -> Options {
+fn table_options(table: Table, log_memtable_bytes: usize) -> Options {
     let mut files = BlockBasedOptions::default();
     files.disable_cache();
     let mut options = Options::default();
@@ -82,7 +87,7 @@ fn table_options(table: Table) -> Options {
     options.set_compression_type(DBCompressionType::None);
     match table {
         Table::Wal => {
-            options.set_write_buffer_size(WAL_MEMTABLE_BYTES);
+            options.set_write_buffer_size(log_memtable_bytes);
             // One that fills while one is flushed, should a cut come late.
             options.set_max_write_buffer_number(2);
             // What a flush leaves behind is what the next cut deletes: merging it at once is waste, keeping
