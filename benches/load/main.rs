@@ -148,7 +148,7 @@ fn measure_ingest(
 /// Fills a log without cutting a block, kills the process and starts it with its default memory.
 fn measure_recovery(trace_count: u64, log_bytes: u64) -> report::Recovery {
     let directory = TempDir::new().unwrap();
-    let roomy = ["--memory-limit", "16GiB", "--head-memory-limit", "6GiB", "--head-cut-bytes", "6GiB"];
+    let roomy = ["--memory-limit", "16GiB", "--head-memory-limit", "6GiB", "--head-cut-bytes", "3GiB"];
     let mut server = launch(directory.path()).arguments(roomy).start();
     let log = directory.path().join("db");
     let mut span_count = 0;

@@ -4,9 +4,9 @@ use opentelemetry_proto::tonic::common::v1::KeyValue;
 use prost::Message;
 use spoor_testkit::build::{self, SERVER, span, span_id, trace};
 use spoor_testkit::client::http;
-use spoor_testkit::{digest, json};
 use spoor_testkit::ledger::Ledger;
 use spoor_testkit::nasty::Nasty;
+use spoor_testkit::{digest, json};
 
 use super::{a_minute_ago, start};
 
@@ -29,7 +29,8 @@ fn both_versions_in_both_forms_give_the_same_whole_trace() {
         let v2 = get("/api/v2/traces", "application/protobuf").body;
         let v1_json = json::read_tempo(&get("/api/traces", "application/json").json()).encode_to_vec();
         let v2_json = json::read_tempo(&get("/api/v2/traces", "application/json").json()).encode_to_vec();
-        for (form, answer) in [("v1", v1), ("v2", as_sent(&trace_of(&v2))), ("v1 JSON", v1_json), ("v2 JSON", v2_json)] {
+        for (form, answer) in [("v1", v1), ("v2", as_sent(&trace_of(&v2))), ("v1 JSON", v1_json), ("v2 JSON", v2_json)]
+        {
             assert_eq!(ledger.compare(id, Some(&answer), &nothing), Ok(()), "{form}, trace {id}");
         }
     }

@@ -19,8 +19,8 @@ use spoor_testkit::wait;
 use tempfile::TempDir;
 use tokio::task::JoinSet;
 
-/// What the whole process may use.
-const MEMORY_LIMIT: u64 = 256 << 20;
+/// What the whole process may use: the default.
+const MEMORY_LIMIT: u64 = 512 << 20;
 /// Exports that wait for an answer at once; at 1000 spans each, more than the server has room for.
 const IN_FLIGHT_MAX: usize = 256;
 const CONNECTIONS: usize = 8;
@@ -57,10 +57,13 @@ fn under_twice_the_sustainable_load_memory_is_bounded_and_nothing_acknowledged_i
     assert!(others.is_empty(), "answers that are neither yes nor later: {others:?}");
     assert!(count(Outcome::Acknowledged) > 0 && count(Outcome::Refused) > 0, "no overload: {:?}", histogram(&outcomes));
 
+    let mut peaks = vec![("load", server.usage().resident_bytes_max)];
     let ledger = promised(start, &outcomes);
     check(&server, &ledger);
-    let usage = server.stop();
-    assert!(usage.resident_bytes_max <= MEMORY_LIMIT, "peak memory is {} MiB", usage.resident_bytes_max >> 20);
+    peaks.push(("queries", server.usage().resident_bytes_max));
+    peaks.push(("stop", server.stop().resident_bytes_max));
+    let over: Vec<_> = peaks.iter().map(|(phase, bytes)| format!("{} MiB after {phase}", bytes >> 20)).collect();
+    assert!(peaks[2].1 <= MEMORY_LIMIT, "peak memory: {}; outcomes: {:?}", over.join(", "), histogram(&outcomes));
     check(&launch.start(), &ledger);
 }
 

@@ -1,0 +1,49 @@
+//! TraceQL queries and identifiers.
+
+use super::Target;
+
+const QUERIES: [&str; 16] = [
+    "{}",
+    "{ .a = 1 }",
+    "{ span.http.status_code >= 500 && resource.service.name = \"shop\" }",
+    "{ name =~ \"GET.*\" || status = error }",
+    "{ duration > 1.5s && kind = server && span.\"odd key\" != nil }",
+    "{ (.a = 1 || .b = 2) && !(.c = \"x\\n\\\"\") }",
+    "{ trace:duration > 2m } >> { span:name = \"x\" }",
+    "{ .a } | count() > 2 | avg(duration) < 10ms",
+    "{ .a = -5 + 3 * 2 ^ 2 % 7 / 1 }",
+    "{ event:name = \"exception\" && link:traceID = \"ab\" }",
+    "{ rootServiceName = \"a\" } && { instrumentation:name = \"b\" }",
+    "{ .a } | rate() by (resource.service.name)",
+    "{ .a } | quantile_over_time(duration, .5, .99) by (.b) with (exemplars=true)",
+    "{ parent.a = true } !>> { nestedSetLeft = 3 } | select(.a, span.b)",
+    "{ .a = \"\u{2603}\" } ~ { .b = `raw` }",
+    "({ .a } | by(.b)) > { 1 = 1 }",
+];
+
+/// A query is planned or refused with a place that lies within it.
+pub fn query() -> Target {
+    let seeds = QUERIES.iter().map(|query| query.as_bytes().to_vec()).collect();
+    Target { name: "traceql", runs: 150_000, seeds, check: Box::new(check_query) }
+}
+
+fn check_query(bytes: &[u8]) {
+    let text = String::from_utf8_lossy(bytes);
+    match spoor_traceql::parse(&text) {
+        Ok(query) => drop(spoor_traceql::plan(&query)),
+        Err(err) => assert!(err.to_string().contains("line "), "no place: {err}"),
+    }
+}
+
+/// An identifier is read or refused.
+pub fn identifier() -> Target {
+    let identifiers = ["resource.service.name", ".a", "span.\"x y\"", "name", "event:name", "parent.span.a"];
+    let seeds = identifiers.iter().map(|text| text.as_bytes().to_vec()).collect();
+    Target { name: "identifier", runs: 100_000, seeds, check: Box::new(check_identifier) }
+}
+
+fn check_identifier(bytes: &[u8]) {
+    let text = String::from_utf8_lossy(bytes);
+    let _ = spoor_traceql::parse_identifier(&text);
+    let _ = spoor_traceql::parse_attribute(&text);
+}
