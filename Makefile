@@ -13,7 +13,7 @@ help: ## Lists these commands
 run: setup ## Builds and starts Spoor; ARGS='--data-dir elsewhere' passes flags
 	$(CARGO) run --release -- $(ARGS)
 
-test: setup $(VENV)/ready ## Runs every test
+test: setup fuzz-smoke $(VENV)/ready ## Runs every test
 	$(CARGO) $(NEXTEST) --release --workspace
 	$(VENV)/bin/python -m pytest tests/python
 
@@ -26,7 +26,7 @@ check: setup ## Format, lints, documentation, repository rules, licences
 bench: setup ## Measures, on a corpus that it generates
 	$(CARGO) bench --profile release
 
-fuzz-smoke: setup ## A minute of fuzzing for each decoder
+fuzz-smoke: setup ## Feeds every decoder with mutated input, for some seconds
 	CARGO_TARGET_DIR=$(TARGET_DIR) $(CARGO) run --release --manifest-path tests/fuzz/Cargo.toml
 
 overload: setup ## Clients at twice the sustainable rate for a minute
