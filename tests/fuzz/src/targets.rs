@@ -4,6 +4,9 @@ mod block;
 mod otlp;
 mod traceql;
 
+/// A function of any bytes.
+type Check = Box<dyn Fn(&[u8])>;
+
 /// One decoder under test.
 pub struct Target {
     /// For the command line.
@@ -13,7 +16,7 @@ pub struct Target {
     /// Valid inputs.
     pub seeds: Vec<Vec<u8>>,
     /// Panics when an invariant breaks.
-    pub check: Box<dyn Fn(&[u8])>,
+    pub check: Check,
 }
 
 /// All of them.
