@@ -221,3 +221,26 @@ impl Queries {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use axum::body::Body;
+    use axum::routing::get;
+    use http::{Request, StatusCode};
+    use tower::ServiceExt;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_panic_ends_one_request_and_no_other() {
+        let works = |number: u32| async move { (100 / number).to_string() };
+        let router = Router::new().route("/0", get(move || works(0))).route("/1", get(move || works(1)));
+        let router = survive_panics(router);
+        let status = |path: &str| {
+            let answered = router.clone().oneshot(Request::get(path).body(Body::empty()).unwrap());
+            async { answered.await.unwrap().status() }
+        };
+        assert_eq!(status("/0").await, StatusCode::INTERNAL_SERVER_ERROR);
+        assert_eq!(status("/1").await, StatusCode::OK);
+    }
+}
