@@ -106,16 +106,22 @@ impl Replay<'_> {
         let mut last = self.trimmed.values().copied().max().unwrap_or_default();
         let mut group = Vec::new();
         let mut group_bytes = 0;
-        let mut damaged = Vec::new();
         let mut failure = None;
         let group_bytes_max = GROUP_BYTES_MAX.min(self.memory_limit / 16);
         let mut visit = |key: &[u8], value: &[u8]| {
             let logged = match self.read(key, value) {
                 Ok(logged) => logged,
-                Err(err) => {
-                    damaged.push((key.to_vec(), err));
-                    return ControlFlow::Continue(());
-                }
+                // At once: a cut of what comes after it would trim it away.
+                Err(err) => match self.set_aside(key, &err) {
+                    Ok(sequence) => {
+                        last = last.max(sequence);
+                        return ControlFlow::Continue(());
+                    }
+                    Err(err) => {
+                        failure = Some(RecoveryError::Store(err));
+                        return ControlFlow::Break(());
+                    }
+                },
             };
             last = last.max(logged.sequence);
             if self.trimmed.get(&logged.tenant).is_some_and(|trimmed| logged.sequence <= *trimmed) {
@@ -143,9 +149,6 @@ impl Replay<'_> {
         let (reply, done) = sync_channel(1);
         self.to_head.send(HeadWork::Barrier { reply }).map_err(|_| RecoveryError::Stopped)?;
         done.recv().map_err(|_| RecoveryError::Stopped)?;
-        for (key, err) in damaged {
-            last = last.max(self.set_aside(&key, &err)?);
-        }
         Ok(last)
     }
 
