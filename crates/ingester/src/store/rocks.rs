@@ -54,7 +54,7 @@ impl RocksStore {
 
 fn database_options() -> Options {
     // What replay finds stays in memory until the first cut drops it: flushing it first would write it
-    // twice, and would keep a process from starting on a full disk. Only a text can set these two; by
+    // twice, and would keep a process from starting on a nearly full disk. Only a text can set these two; by
     // the second, a nearly empty log does not take 70 MiB of disk in advance.
     let mut options = Options::default()
         .get_options_from_string("avoid_flush_during_recovery=true;allow_fallocate=false")
