@@ -27,6 +27,11 @@ fn the_language_and_the_model_know_no_storage_and_no_network() {
 }
 
 #[test]
+fn manifests_name_only_what_is_used() {
+    assert_none(layers::needs(&tree(), &metadata()));
+}
+
+#[test]
 fn files_are_short_and_named_for_what_they_hold() {
     let tree = tree();
     assert_none([sources::sizes(&tree), sources::names(&tree)].concat());

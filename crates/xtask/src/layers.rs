@@ -2,6 +2,7 @@
 
 use crate::Findings;
 use crate::metadata::Metadata;
+use crate::tree::Tree;
 
 /// What each crate may use of ours besides `model`. A new arrow needs a record in `docs/adr/`.
 const ARROWS: &[(&str, &[&str])] = &[
@@ -59,6 +60,24 @@ pub fn purity(metadata: &Metadata) -> Findings {
         let closure = metadata.closure(package);
         let found = forbidden.iter().filter(|name| closure.contains(*name));
         findings.extend(found.map(|name| format!("{package} is built from {name}")));
+    }
+    findings
+}
+
+/// Every crate that a manifest in `crates/` names occurs in that crate's sources.
+pub fn needs(tree: &Tree, metadata: &Metadata) -> Findings {
+    let mut findings = Findings::new();
+    for package in metadata.ours() {
+        let Some(name) = package.name.strip_prefix("spoor-") else { continue };
+        let folder = format!("crates/{name}/");
+        let sources: Vec<&str> =
+            tree.rust().filter(|file| file.path.starts_with(&folder)).map(|file| file.text.as_str()).collect();
+        let is_needless = |named: &&str| {
+            let word = named.replace('-', "_");
+            !sources.iter().any(|text| text.contains(&word))
+        };
+        let needless = package.names().filter(is_needless);
+        findings.extend(needless.map(|named| format!("{folder}Cargo.toml: {named} is not used")));
     }
     findings
 }

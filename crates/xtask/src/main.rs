@@ -12,6 +12,7 @@ fn main() -> anyhow::Result<ExitCode> {
     let findings: Findings = [
         layers::arrows(&metadata),
         layers::purity(&metadata),
+        layers::needs(&tree, &metadata),
         sources::sizes(&tree),
         sources::names(&tree),
         sources::todos(&tree),

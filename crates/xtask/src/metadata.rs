@@ -31,6 +31,13 @@ pub struct Metadata {
     packages: BTreeMap<String, Package>,
 }
 
+impl Package {
+    /// Names of everything that its manifest lists.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.declared.iter().map(|(name, _)| name.as_str())
+    }
+}
+
 impl Metadata {
     /// Asks Cargo; the lock file stays as it is.
     pub fn read(tree: &Tree) -> anyhow::Result<Self> {
