@@ -2,8 +2,8 @@
 //!
 //! Decoding happens in two passes over the same bytes. The first ([`Decode::check`]) only looks:
 //! it finds the spans that must be refused before anything is promised. Then the bytes are made
-//! durable. The second ([`Decode::append`]) builds columns and cannot fail. A restart replays both,
-//! so what was accepted once is accepted again.
+//! durable, together with what `check` found. The second ([`Decode::append`]) builds columns and cannot
+//! fail. A restart replays it from the log, so what was accepted once is accepted again.
 //!
 //! **Invariant:** `check` depends on nothing but the bytes: no clock, no configuration.
 
