@@ -123,7 +123,7 @@ impl Report {
         if let Some(recovery) = &self.recovery {
             let _ = writeln!(
                 out,
-                "\nRecovery: {:.0} MB of log, {} spans, ready after {:.2} s, {:.2} s CPU, peak {:.0} MB.",
+                "\nRecovery: {:.0} MB of log directory (RocksDB's log and what it flushed), {} spans, ready after {:.2} s, {:.2} s CPU, peak {:.0} MB.",
                 recovery.log_bytes as f64 / MB,
                 recovery.span_count,
                 recovery.wall.as_secs_f64(),
@@ -150,7 +150,12 @@ impl Report {
         ];
         if let Some(recovery) = &self.recovery {
             let to_200_mib = (200u64 << 20) as f64 / recovery.log_bytes as f64;
-            out.push(at_most("recovery of a 200 MB log", recovery.wall.as_secs_f64() * to_200_mib, 5.0, "s"));
+            out.push(at_most(
+                "recovery of a log directory of 200 MiB",
+                recovery.wall.as_secs_f64() * to_200_mib,
+                5.0,
+                "s",
+            ));
             out.push(at_most("peak memory of recovery", recovery.resident_bytes_max as f64 / MB, 512.0, "MB"));
         }
         if let [by_id, _, unknown] = self.lookups.as_slice() {
@@ -183,7 +188,12 @@ fn machine() -> String {
     let model = cpu.lines().find_map(|line| line.strip_prefix("model name")).unwrap_or(": unknown");
     let cores = std::thread::available_parallelism().map_or(0, usize::from);
     let kernel = output("uname", &["-sr"]);
-    format!("Machine: {cores} cores of {}, {kernel}; release build.", model.trim_start_matches([' ', '\t', ':']))
+    let load = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
+    let load = load.split(' ').next().unwrap_or_default();
+    let model = model.trim_start_matches([' ', '\t', ':']);
+    format!(
+        "Machine: {cores} cores of {model}, {kernel}; release build; load average at the end {load} (the bench alone makes about 2)."
+    )
 }
 
 fn output(program: &str, arguments: &[&str]) -> String {
