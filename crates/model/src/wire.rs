@@ -108,7 +108,7 @@ impl<'a> Reader<'a> {
     }
 
     /// The next field's number and content, or `None` at the end.
-    #[inline]
+    #[inline(always)]
     pub fn next_field(&mut self) -> Result<Option<(u32, Field<'a>)>, WireError> {
         if self.rest.is_empty() {
             return Ok(None);
