@@ -59,6 +59,12 @@ pub(crate) fn closed_loop(
     }
 }
 
+/// gRPC's status when the server is full.
+const RESOURCE_EXHAUSTED: u32 = 8;
+/// A client that is told to wait does so, and the wait counts as time until the answer: when spans come
+/// faster than heads become blocks, being refused is part of the rate.
+const RETRY_WAIT: Duration = Duration::from_millis(20);
+
 fn over_grpc(server: &Server, compression: Compression, clients: usize, bodies: &Bodies) -> Vec<Duration> {
     let address = server.otlp_grpc();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
@@ -74,7 +80,11 @@ fn over_grpc(server: &Server, compression: Compression, clients: usize, bodies: 
                 loop {
                     let Some(body) = queue.borrow_mut().pop_front() else { return acks };
                     let clock = wait::stopwatch();
-                    let answer = channel.export(body, compression, &[]).await.unwrap();
+                    let mut answer = channel.export(body.clone(), compression, &[]).await.unwrap();
+                    while answer.status == RESOURCE_EXHAUSTED {
+                        tokio::time::sleep(RETRY_WAIT).await;
+                        answer = channel.export(body.clone(), compression, &[]).await.unwrap();
+                    }
                     assert_eq!((answer.status, answer.partial_success()), (0, None), "{answer:?}");
                     acks.push(clock.elapsed());
                 }
@@ -100,7 +110,11 @@ fn over_http(server: &Server, compression: Compression, clients: usize, bodies: 
                 let mut acks = Vec::new();
                 for body in bodies.bodies.iter().skip(first).step_by(clients) {
                     let clock = wait::stopwatch();
-                    let answer = connection.send("POST", "/v1/traces", headers, body).unwrap();
+                    let mut answer = connection.send("POST", "/v1/traces", headers, body).unwrap();
+                    while answer.status == 429 {
+                        wait::pause(RETRY_WAIT);
+                        answer = connection.send("POST", "/v1/traces", headers, body).unwrap();
+                    }
                     assert_eq!((answer.status, answer.body.len()), (200, 0), "{}", answer.text());
                     acks.push(clock.elapsed());
                 }
