@@ -225,7 +225,14 @@ impl Opened {
             self.shapes.iter().map(|shape| 128 + shape.attributes.iter().map(attribute_bytes).sum::<usize>()).sum();
         let origin_bytes: usize = self.origins.iter().map(|origin| 512 + 3 * origin.resource_encoded.len()).sum();
         let operation_bytes = self.catalogue.operations.len() * 96;
-        self.plain.metadata().memory_size() + shape_bytes + origin_bytes + operation_bytes + self.traces.memory_bytes()
+        let keys = [&self.catalogue.residual_keys, &self.catalogue.event_keys, &self.catalogue.link_keys];
+        let key_bytes: usize = keys.into_iter().flatten().map(|key| 32 + key.len()).sum();
+        self.plain.metadata().memory_size()
+            + shape_bytes
+            + origin_bytes
+            + operation_bytes
+            + key_bytes
+            + self.traces.memory_bytes()
     }
 }
 

@@ -44,8 +44,6 @@ impl Default for WriteOptions {
 const GATHER_ROWS: usize = 16_384;
 /// Past this many (service, name, kind) a block does not list its operations.
 const OPERATIONS_MAX: usize = 10_000;
-/// Past this many keys of events or links a block stops noting them.
-const NESTED_KEYS_MAX: usize = 1000;
 
 /// Writes the spans of `batches` as the block `<tenant_dir>/<id>/`, durably and in one rename: the
 /// directory is whole or not there (a crash may leave `<id>.tmp`, which start-up removes).
@@ -236,6 +234,8 @@ fn list_operations(batches: &[&SpanBatch], origins: &[Arc<Origin>], origin_of_ba
     Catalogue { operations: operations.into_iter().collect(), has_all_operations: true, ..Catalogue::default() }
 }
 
+/// All keys, without a bound of their own: a key that is missing here is not searched for, and together
+/// they are no larger than the head that holds the events.
 fn nested_keys<'a>(
     batches: &[&'a SpanBatch],
     column: impl Fn(&'a SpanBatch) -> &'a SparseBytes,
@@ -247,9 +247,6 @@ fn nested_keys<'a>(
         for place in 0..lists.rows().len() {
             for message in nested::split_list(lists.get_at(place)).unwrap_or_default() {
                 keys.extend(attributes(message).into_iter().map(|attribute| attribute.key));
-            }
-            if keys.len() > NESTED_KEYS_MAX {
-                return keys;
             }
         }
     }

@@ -340,3 +340,27 @@ fn shapes_that_explode_become_columns_and_nothing_is_lost() {
         (1..6u8).flat_map(|trace| written.block.find_trace(TraceId([trace; 16]), &context()).unwrap()).collect();
     assert_eq!(canonical(found), canonical(written.entries));
 }
+
+/// A catalogue that stops noting keys would make searches for the others find nothing.
+#[test]
+fn an_event_attribute_is_found_however_many_keys_there_are() {
+    let mut batch = SpanBatch::new();
+    let origin = batch.intern_origin(&[], &[], "", "").unwrap();
+    for n in 0..1500u32 {
+        let attributes = vec![KeyValue::new(format!("key {n}"), Value::Int(1))];
+        let mut encoded = Vec::new();
+        nested::put_event(&mut encoded, &spoor_model::Event { attributes, ..spoor_model::Event::default() });
+        batch.push_event(&encoded);
+        let trace_id = TraceId((u128::from(n) + 1).to_be_bytes());
+        batch.push_span(SpanFields { trace_id, span_id: SpanId([1; 8]), origin, ..SpanFields::default() });
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let (id, tenant) = (BlockId::from_parts(UnixNano(1), 7), TenantId::single());
+    let meta = write(dir.path(), id, &tenant, &[&batch], UnixNano(1), &WriteOptions::default()).unwrap();
+    let block = Block::open(dir.path(), meta, &BlockCache::new(1 << 20)).unwrap();
+    for n in [0, 999, 1499] {
+        let field = Field::Attribute(AttrScope::Event, format!("key {n}").into());
+        let predicate = Predicate::Is(Condition { field, test: Test::Exists });
+        assert!(candidate_ids(&block, &predicate).contains(&TraceId((n + 1u128).to_be_bytes())), "key {n}");
+    }
+}
