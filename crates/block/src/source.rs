@@ -243,9 +243,16 @@ impl Values<'_> {
             })?,
             Field::Attribute(scope, key) => self.attribute(*scope, key)?,
             // Numbers and ids have no list of values worth having.
-            Field::Kind | Field::Status | Field::Duration | Field::TraceId | Field::SpanId | Field::ParentSpanId => {
-                ControlFlow::Continue(())
-            }
+            Field::Kind
+            | Field::Status
+            | Field::Duration
+            | Field::StartTime
+            | Field::TraceId
+            | Field::SpanId
+            | Field::ParentSpanId
+            | Field::EventTimeSinceStart
+            | Field::LinkTraceId
+            | Field::LinkSpanId => ControlFlow::Continue(()),
         })
     }
 

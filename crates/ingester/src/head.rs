@@ -23,7 +23,6 @@ use spoor_model::scan::{
 use spoor_model::span::SpanEntry;
 use spoor_model::{TimeRange, TraceId};
 
-mod bits;
 mod listing;
 mod scan;
 

@@ -68,6 +68,11 @@ impl TraceId {
     pub fn hash64(&self) -> u64 {
         xxhash_rust::xxh3::xxh3_64(&self.0)
     }
+
+    /// The low half of [`Self::hash64`]: what blocks store of each trace's id in their index.
+    pub fn fingerprint(&self) -> u32 {
+        self.hash64() as u32
+    }
 }
 
 impl SpanId {

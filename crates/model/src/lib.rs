@@ -2,12 +2,13 @@
 //!
 //! Everything that more than one crate must agree on lives here, and nothing else: ids and times
 //! ([`id`], [`time`]), what a span is once it is read ([`span`], [`value`]), what many spans are
-//! while they are being received or scanned ([`batch`]), and how a query asks for them ([`scan`]).
+//! while they are being received ([`batch`]), how a query asks for them ([`scan`]), and the columns it
+//! gets ([`columns`]).
 //!
 //! ```text
 //!   wire bytes --otlp--> SpanBatch --block--> Parquet
 //!                            |                   |
-//!                            +---- SpanSource ---+--> candidates (Arrow), whole traces (Trace)
+//!                            +---- SpanSource ---+--> columns (ColumnBatch), whole traces (Trace)
 //! ```
 //!
 //! **Invariant:** no IO, no async, no Parquet, no RocksDB, no TraceQL, no Tempo and no Jaeger here.
@@ -16,6 +17,8 @@
 //! that the write path can copy them (`docs/adr/0003-nested-values.md`).
 
 pub mod batch;
+pub mod bits;
+pub mod columns;
 pub mod compute;
 pub mod id;
 pub mod ingest;
@@ -23,6 +26,7 @@ pub mod memory;
 pub mod nested;
 pub mod scan;
 pub mod span;
+pub mod structure;
 pub mod time;
 pub mod value;
 pub mod wire;

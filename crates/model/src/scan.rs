@@ -21,12 +21,16 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use arrow_array::RecordBatch;
 
 use crate::batch::AttrValue;
+use crate::columns::{self, ColumnRequest, ColumnScan, TracesScan};
 use crate::memory::{MemoryBudget, Reservation};
 use crate::span::SpanEntry;
-use crate::value::{self, Value};
-use crate::{TenantId, TimeRange, TraceId};
+use crate::value::Value;
+use crate::{BlockId, TenantId, TimeRange, TraceId};
 
 mod compare;
+pub mod field;
+
+pub use field::FieldValue;
 
 /// Which attributes a name is looked up in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -72,6 +76,14 @@ pub enum Field {
     InstrumentationVersion,
     /// Names of the span's events, texts.
     EventName,
+    /// Times of the span's events minus its start in nanoseconds, integers; 0 for events before it.
+    EventTimeSinceStart,
+    /// Trace ids of the span's links, 32 lower-case hex digits.
+    LinkTraceId,
+    /// Span ids of the span's links, 16 lower-case hex digits.
+    LinkSpanId,
+    /// Start in nanoseconds since the epoch, an integer.
+    StartTime,
 }
 
 /// How a condition compares. What each means for which types: [`Condition::holds_for`].
@@ -138,6 +150,10 @@ pub enum Predicate {
     And(Vec<Predicate>),
     /// One holds. Empty: does not hold.
     Or(Vec<Predicate>),
+    /// All hold for one and the same event of the span. Their fields are fields of events.
+    OneEvent(Vec<Condition>),
+    /// All hold for one and the same link of the span. Their fields are fields of links.
+    OneLink(Vec<Condition>),
 }
 
 impl Condition {
@@ -146,7 +162,8 @@ impl Condition {
     /// An absent field satisfies only [`Test::Absent`]. Integers and floats compare as numbers;
     /// other types only with their own (else `false`, for `Ne` too). Texts order by bytes. An array
     /// of one is its element; a longer array of one type holds when any element does, for `Ne` and
-    /// `NotRegex` when all do. Maps, bytes, empty and mixed arrays only exist.
+    /// `NotRegex` when all do. Maps and bytes only exist; empty values, empty, mixed and nested arrays
+    /// are as if they were absent.
     pub fn holds_for(&self, value: Option<&Value>) -> bool {
         compare::holds(&self.test, value)
     }
@@ -161,52 +178,9 @@ impl Condition {
     /// Whether the condition holds for a span, the reference for all sources. For events and links
     /// it holds when it does for one of them.
     pub fn matches(&self, entry: &SpanEntry) -> bool {
-        let SpanEntry { origin, span } = entry;
-        let text = |text: &str| self.holds_for(Some(&Value::Str(text.to_owned())));
-        let int = |int: i64| self.holds_for(Some(&Value::Int(int)));
-        match &self.field {
-            Field::Name => text(&span.name),
-            Field::Kind => int(i64::from(span.kind)),
-            Field::Status => int(i64::from(span.status.code)),
-            Field::StatusMessage => text(&span.status.message),
-            Field::Duration => int(i64::try_from(span.duration_nano()).unwrap_or(i64::MAX)),
-            Field::TraceId => text(&span.trace_id.to_string()),
-            Field::SpanId => text(&span.span_id.to_string()),
-            Field::ParentSpanId => text(&span.parent_span_id.to_string()),
-            Field::InstrumentationName => text(&origin.scope.name),
-            Field::InstrumentationVersion => text(&origin.scope.version),
-            Field::EventName => self.any_or_absent(span.events.iter().map(|event| Value::Str(event.name.clone()))),
-            Field::Attribute(scope, key) => self.attribute_matches(*scope, key, entry),
-        }
-    }
-
-    fn attribute_matches(&self, scope: AttrScope, key: &str, entry: &SpanEntry) -> bool {
-        let SpanEntry { origin, span } = entry;
-        let in_events = || span.events.iter().filter_map(|event| value::find(&event.attributes, key).cloned());
-        let in_links = || span.links.iter().filter_map(|link| value::find(&link.attributes, key).cloned());
-        let in_span = || value::find(&span.attributes, key);
-        let in_resource = || value::find(&origin.resource.attributes, key);
-        let in_instrumentation = || value::find(&origin.scope.attributes, key);
-        match scope {
-            AttrScope::Span => self.holds_for(in_span()),
-            AttrScope::Resource => self.holds_for(in_resource()),
-            AttrScope::Instrumentation => self.holds_for(in_instrumentation()),
-            AttrScope::Event => self.any_or_absent(in_events()),
-            AttrScope::Link => self.any_or_absent(in_links()),
-            AttrScope::Any => match in_span().or_else(in_resource) {
-                Some(value) => self.holds_for(Some(value)),
-                None if in_events().next().is_some() => self.any_or_absent(in_events()),
-                None if in_links().next().is_some() => self.any_or_absent(in_links()),
-                None => self.holds_for(in_instrumentation()),
-            },
-        }
-    }
-
-    fn any_or_absent(&self, values: impl Iterator<Item = Value>) -> bool {
-        let mut values = values.peekable();
-        match values.peek() {
-            None => self.holds_for(None),
-            Some(_) => values.any(|value| self.holds_for(Some(&value))),
+        match field::of_span(&self.field, entry) {
+            FieldValue::One(value) => self.holds_for(value.as_ref()),
+            FieldValue::PerItem(values) => values.iter().any(|value| self.holds_for(value.as_ref())),
         }
     }
 }
@@ -220,6 +194,15 @@ impl Predicate {
             Self::Is(condition) => condition.matches(entry),
             Self::And(all) => all.iter().all(|predicate| predicate.matches(entry)),
             Self::Or(any) => any.iter().any(|predicate| predicate.matches(entry)),
+            Self::OneEvent(all) => entry.span.events.iter().any(|event| {
+                all.iter().all(|condition| {
+                    let value = field::of_event(&condition.field, event, &entry.span);
+                    condition.holds_for(value.as_ref())
+                })
+            }),
+            Self::OneLink(all) => entry.span.links.iter().any(|link| {
+                all.iter().all(|condition| condition.holds_for(field::of_link(&condition.field, link).as_ref()))
+            }),
         }
     }
 }
@@ -426,6 +409,35 @@ pub trait SpanSource: Send + Sync {
 
     /// How many spans there are.
     fn span_count(&self) -> u64;
+
+    /// What this source answers to a columnar question: which of its groups may matter, compiled once.
+    /// Opens no more than it must; a source that cannot satisfy the request has no groups.
+    fn scan<'a>(
+        &'a self,
+        request: &'a ColumnRequest,
+        ctx: &QueryContext,
+    ) -> Result<Box<dyn ColumnScan + 'a>, ScanError> {
+        let scan = TracesScan::new(columns::all_traces(self, ctx)?, request);
+        Ok(Box::new(scan))
+    }
+
+    /// Which bytes of an immutable source this is, for caches; `None` while spans may be added.
+    fn identity(&self) -> Option<BlockId> {
+        None
+    }
+
+    /// Whether spans of the trace may be here. `false` is certain. Costs no IO.
+    fn may_hold(&self, _id: TraceId) -> bool {
+        true
+    }
+
+    /// [`TraceId::fingerprint`] of every trace here, ascending.
+    fn trace_fingerprints(&self, ctx: &QueryContext) -> Result<Arc<[u32]>, ScanError> {
+        let traces = columns::all_traces(self, ctx)?;
+        let mut fingerprints: Vec<u32> = traces.iter().map(|trace| trace.id.fingerprint()).collect();
+        fingerprints.sort_unstable();
+        Ok(fingerprints.into())
+    }
 
     /// Phase one: hands batches of [`candidate_schema`] to `sink` until it breaks. Each trace at
     /// most once per source; no order. All traces in which a span satisfies the predicate and whose

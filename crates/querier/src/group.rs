@@ -72,6 +72,7 @@ fn breadth(predicate: &Predicate) -> u32 {
         }
         Predicate::And(all) => all.iter().map(breadth).min().unwrap_or(u32::MAX),
         Predicate::Or(any) => any.iter().map(breadth).max().unwrap_or(0),
+        Predicate::OneEvent(_) | Predicate::OneLink(_) => 4,
         Predicate::True => u32::MAX,
     }
 }

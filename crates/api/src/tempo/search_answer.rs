@@ -273,7 +273,14 @@ fn shown_value<'a>(field: &'a Field, entry: &SpanEntry) -> Option<(&'a str, Valu
         Field::InstrumentationName => Some(("instrumentation:name", text(&origin.scope.name))),
         Field::InstrumentationVersion => Some(("instrumentation:version", text(&origin.scope.version))),
         Field::EventName => span.events.first().map(|event| ("event:name", text(&event.name))),
-        Field::Name | Field::Duration | Field::TraceId | Field::SpanId => None,
+        Field::EventTimeSinceStart => {
+            let after = |event: &spoor_model::Event| event.time.0.saturating_sub(span.start.0);
+            let value = span.events.first().map(|event| crate::go_duration::format(after(event)))?;
+            Some(("event:timeSinceStart", Value::Str(value)))
+        }
+        Field::LinkTraceId => span.links.first().map(|link| ("link:traceID", text(&link.trace_id.to_string()))),
+        Field::LinkSpanId => span.links.first().map(|link| ("link:spanID", text(&link.span_id.to_string()))),
+        Field::Name | Field::Duration | Field::StartTime | Field::TraceId | Field::SpanId => None,
     }
 }
 

@@ -69,6 +69,10 @@ pub(super) fn values(batch: &SpanBatch, field: &Field, into: &mut ValueSet) -> C
             let mut events = messages(batch.events()).filter_map(|bytes| nested::decode_event(bytes).ok());
             events.try_for_each(|event| into.insert(&Value::Str(event.name)))
         }
+        // Numbers and ids have no list of values worth having.
+        Field::EventTimeSinceStart | Field::LinkTraceId | Field::LinkSpanId | Field::StartTime => {
+            ControlFlow::Continue(())
+        }
     }
 }
 

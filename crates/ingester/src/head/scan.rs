@@ -15,12 +15,11 @@
 //! ```
 
 use spoor_model::batch::{AttrColumn, AttrValues, SpanBatch, SparseBytes, TextDictionary};
+use spoor_model::bits::Bits;
 use spoor_model::nested;
 use spoor_model::scan::{AttrScope, Condition, Field, Literal, Predicate, ScanRequest, Test};
 use spoor_model::value;
 use spoor_model::{KeyValue, SpanId, TimeRange, TraceId, Value};
-
-use super::bits::Bits;
 
 /// The traces that have a span for which the predicate holds and that overlap the range, with their
 /// earliest start here.
@@ -39,6 +38,9 @@ pub(super) fn rows_of(batch: &SpanBatch, predicate: &Predicate) -> Bits {
         Predicate::True => Bits::all(batch.len()),
         Predicate::False => Bits::none(batch.len()),
         Predicate::Is(condition) => rows_where(batch, condition),
+        Predicate::OneEvent(_) | Predicate::OneLink(_) => {
+            Bits::from_fn(batch.len(), |row| predicate.matches(&batch.span(row as u32)))
+        }
         Predicate::And(all) => {
             let mut rows = Bits::all(batch.len());
             for part in all {
@@ -92,6 +94,9 @@ fn rows_where(batch: &SpanBatch, condition: &Condition) -> Bits {
             let mut verdict = Verdict::new(len);
             verdict.by_events(batch, |event| Some(Value::Str(event.name)), condition);
             verdict.finish(condition)
+        }
+        Field::EventTimeSinceStart | Field::LinkTraceId | Field::LinkSpanId | Field::StartTime => {
+            Bits::from_fn(len, |row| condition.matches(&batch.span(row as u32)))
         }
         Field::Attribute(scope, key) => rows_where_attribute(batch, *scope, key, condition),
     }

@@ -32,13 +32,29 @@ impl<'a> From<&'a Value> for Scalar<'a> {
 
 pub(super) fn holds(test: &Test, value: Option<&Value>) -> bool {
     match (test, value) {
-        (Test::Absent, value) => value.is_none(),
+        (Test::Absent, value) => !value.is_some_and(is_queryable),
         (_, None) => false,
-        (Test::Exists, Some(_)) => true,
+        (Test::Exists, Some(value)) => is_queryable(value),
         (Test::TextEq(wanted), Some(value)) => text_of(value).is_some_and(|text| text == **wanted),
         (_, Some(Value::Array(values))) => holds_for_array(test, values),
         (_, Some(value)) => holds_for_scalar(test, value.into()),
     }
+}
+
+/// Arrays that hold nothing comparable, and values that were never set, are invisible to queries.
+fn is_queryable(value: &Value) -> bool {
+    match value {
+        Value::Empty => false,
+        Value::Array(values) => is_comparable_array(values),
+        _ => true,
+    }
+}
+
+/// Whether an array has elements, all scalars of one type.
+fn is_comparable_array(values: &[Value]) -> bool {
+    let is_scalar = |value: &Value| matches!(value, Value::Str(_) | Value::Int(_) | Value::Double(_) | Value::Bool(_));
+    let is_uniform = values.windows(2).all(|pair| std::mem::discriminant(&pair[0]) == std::mem::discriminant(&pair[1]));
+    is_uniform && values.first().is_some_and(is_scalar)
 }
 
 /// [`holds`] for a value as columns have it; allocates only for nested values and [`Test::TextEq`].
@@ -63,8 +79,7 @@ pub(super) fn holds_for_attribute(test: &Test, value: AttrValue<'_>) -> bool {
 }
 
 fn holds_for_array(test: &Test, values: &[Value]) -> bool {
-    let is_uniform = values.windows(2).all(|pair| std::mem::discriminant(&pair[0]) == std::mem::discriminant(&pair[1]));
-    let is_comparable = is_uniform && !values.is_empty();
+    let is_comparable = is_comparable_array(values);
     match test {
         Test::Ne(_) | Test::NotRegex(_) => {
             is_comparable && values.iter().all(|value| holds_for_scalar(test, value.into()))

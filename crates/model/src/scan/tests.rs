@@ -22,7 +22,8 @@ fn an_absent_field_satisfies_only_absent() {
     check(Test::Exists, None, false);
     check(Test::Ne(text("x")), None, false);
     check(Test::Exists, Some(Value::Map(vec![])), true);
-    check(Test::Absent, Some(Value::Empty), false);
+    check(Test::Absent, Some(Value::Empty), true);
+    check(Test::Exists, Some(Value::Array(vec![])), false);
 }
 
 #[test]

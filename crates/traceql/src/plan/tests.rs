@@ -28,6 +28,7 @@ fn text(predicate: &Predicate) -> String {
         format!("({})", all.iter().map(text).collect::<Vec<_>>().join(&format!(" {word} ")))
     };
     match predicate {
+        Predicate::OneEvent(all) | Predicate::OneLink(all) => format!("{all:?}"),
         Predicate::True => "true".into(),
         Predicate::False => "false".into(),
         Predicate::And(all) => joined(all, "and"),

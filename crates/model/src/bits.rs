@@ -1,27 +1,27 @@
-//! A set of rows, one bit each.
+//! A set of rows (or of traces, or shapes), one bit each: what a condition becomes once it is evaluated.
 
 /// Which of a fixed number of rows are in.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Bits {
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Bits {
     words: Vec<u64>,
     len: usize,
 }
 
 impl Bits {
     /// No row of `len`.
-    pub(super) fn none(len: usize) -> Self {
+    pub fn none(len: usize) -> Self {
         Self { words: vec![0; len.div_ceil(64)], len }
     }
 
     /// Every row of `len`.
-    pub(super) fn all(len: usize) -> Self {
+    pub fn all(len: usize) -> Self {
         let mut bits = Self { words: vec![u64::MAX; len.div_ceil(64)], len };
         bits.clear_tail();
         bits
     }
 
     /// The rows for which `holds` says so.
-    pub(super) fn from_fn(len: usize, mut holds: impl FnMut(usize) -> bool) -> Self {
+    pub fn from_fn(len: usize, mut holds: impl FnMut(usize) -> bool) -> Self {
         let mut bits = Self::none(len);
         for (place, word) in bits.words.iter_mut().enumerate() {
             let first = place * 64;
@@ -33,7 +33,7 @@ impl Bits {
     }
 
     /// How many rows there are, in or not.
-    pub(super) fn len(&self) -> usize {
+    pub fn len(&self) -> usize {
         self.len
     }
 
@@ -44,33 +44,75 @@ impl Bits {
         }
     }
 
-    pub(super) fn contains(&self, row: usize) -> bool {
+    /// Whether the row is in. Panics past the end.
+    pub fn contains(&self, row: usize) -> bool {
         self.words[row / 64] >> (row % 64) & 1 == 1
     }
 
-    pub(super) fn insert(&mut self, row: usize) {
+    /// Adds a row. Panics past the end.
+    pub fn insert(&mut self, row: usize) {
         assert!(row < self.len, "row {row} of {}", self.len);
         self.words[row / 64] |= 1 << (row % 64);
     }
 
-    pub(super) fn is_empty(&self) -> bool {
+    /// Whether no row is in.
+    pub fn is_empty(&self) -> bool {
         self.words.iter().all(|word| *word == 0)
     }
 
     /// Keeps the rows that `other` has too.
-    pub(super) fn intersect(&mut self, other: &Self) {
+    pub fn intersect(&mut self, other: &Self) {
         assert_eq!(self.len, other.len, "sets over the same rows");
         self.words.iter_mut().zip(&other.words).for_each(|(word, other)| *word &= other);
     }
 
     /// Adds the rows of `other`.
-    pub(super) fn union(&mut self, other: &Self) {
+    pub fn union(&mut self, other: &Self) {
         assert_eq!(self.len, other.len, "sets over the same rows");
         self.words.iter_mut().zip(&other.words).for_each(|(word, other)| *word |= other);
     }
 
+    /// Takes the rows of `other` out.
+    pub fn subtract(&mut self, other: &Self) {
+        assert_eq!(self.len, other.len, "sets over the same rows");
+        self.words.iter_mut().zip(&other.words).for_each(|(word, other)| *word &= !other);
+    }
+
+    /// Turns every row's answer round.
+    pub fn invert(&mut self) {
+        self.words.iter_mut().for_each(|word| *word = !*word);
+        self.clear_tail();
+    }
+
+    /// How many rows are in.
+    pub fn count(&self) -> usize {
+        self.words.iter().map(|word| word.count_ones() as usize).sum()
+    }
+
+    /// Whether a row of the range is in. Panics when the range ends past the end.
+    pub fn any_in(&self, rows: std::ops::Range<usize>) -> bool {
+        if rows.is_empty() {
+            return false;
+        }
+        let (first, last) = (rows.start / 64, (rows.end - 1) / 64);
+        let from = u64::MAX << (rows.start % 64);
+        let to = u64::MAX >> (63 - (rows.end - 1) % 64);
+        match first == last {
+            true => self.words[first] & from & to != 0,
+            false => {
+                let between = || self.words[first + 1..last].iter().any(|word| *word != 0);
+                self.words[first] & from != 0 || self.words[last] & to != 0 || between()
+            }
+        }
+    }
+
+    /// The bits as words: row `n` is bit `n % 64` of word `n / 64`; those past the end are zero.
+    pub fn words(&self) -> &[u64] {
+        &self.words
+    }
+
     /// The rows, ascending.
-    pub(super) fn iter(&self) -> impl Iterator<Item = usize> + '_ {
+    pub fn iter(&self) -> impl Iterator<Item = usize> + '_ {
         self.words.iter().enumerate().flat_map(|(place, word)| {
             let lowest = Some(*word).filter(|word| *word != 0);
             let without_lowest = |word: &u64| Some(word & (word - 1)).filter(|word| *word != 0);
@@ -99,6 +141,16 @@ mod tests {
             prop_assert_eq!(both.iter().collect::<Vec<_>>(), rows(zip(|a, b| a && b)));
             prop_assert_eq!(either.iter().collect::<Vec<_>>(), rows(zip(|a, b| a || b)));
             prop_assert_eq!(Bits::all(a.len()).iter().count(), a.len());
+            let mut without = set(&a);
+            without.subtract(&set(&b));
+            prop_assert_eq!(without.iter().collect::<Vec<_>>(), rows(zip(|a, b| a && !b)));
+            let mut inverted = set(&a);
+            inverted.invert();
+            prop_assert_eq!(inverted.iter().count() + set(&a).count(), a.len());
+            let range = (seed as usize % (a.len() + 1))..a.len();
+            prop_assert_eq!(set(&a).any_in(range.clone()), a[range].contains(&true));
+            let range = 0..(seed as usize % (a.len() + 1));
+            prop_assert_eq!(set(&a).any_in(range.clone()), a[range].contains(&true));
             prop_assert_eq!(both.is_empty(), both.iter().next().is_none());
             prop_assert!(a.iter().enumerate().all(|(row, is_in)| set(&a).contains(row) == *is_in));
         }
