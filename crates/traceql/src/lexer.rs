@@ -61,6 +61,19 @@ pub(crate) fn tokens(text: &str) -> Result<Vec<Token>, ParseError> {
     }
 }
 
+/// The tokens before the first mistake, then [`TokenKind::End`].
+pub(crate) fn tokens_before_error(text: &str) -> Vec<Token> {
+    let mut lexer = Lexer { rest: text, pos: Pos { line: 1, column: 1 } };
+    let mut tokens: Vec<Token> = Vec::new();
+    while let Ok(token) = lexer.next()
+        && token.kind != TokenKind::End
+    {
+        tokens.push(token);
+    }
+    tokens.push(Token { pos: lexer.pos, kind: TokenKind::End });
+    tokens
+}
+
 /// Whether an attribute's name ends before this character, unless it is quoted.
 pub(crate) fn ends_attribute_name(c: char) -> bool {
     c.is_whitespace() || "{}()=~!<>&|^,".contains(c)

@@ -24,7 +24,12 @@ pub const NESTING_MAX: usize = 256;
 
 /// Reads a query.
 pub fn parse(text: &str) -> Result<Query, ParseError> {
-    let mut parser = Parser::new(text)?;
+    parse_tokens(lexer::tokens(text)?)
+}
+
+/// Reads a query that is split already; the last token is [`TokenKind::End`].
+pub(crate) fn parse_tokens(tokens: Vec<Token>) -> Result<Query, ParseError> {
+    let mut parser = Parser { tokens, at: 0, depth: 0, item_operators: 0 };
     let body = match parser.pipeline()? {
         Piped::Search(pipeline) => Body::Search(pipeline),
         Piped::Metrics(metrics) => Body::Metrics(metrics),
