@@ -2,8 +2,11 @@
 //! is how tests look at it.
 
 use std::fmt;
+use std::hash::{Hash, Hasher};
+use std::mem::discriminant;
 use std::sync::Arc;
 
+use spoor_model::Value;
 use spoor_model::scan::AttrScope;
 
 /// A place in the text.
@@ -463,8 +466,9 @@ impl Intrinsic {
     }
 }
 
-/// A constant.
-#[derive(Debug, Clone, PartialEq)]
+/// A constant of a query, or a value of a span. Equality and order of types are strict: `1`, `1.0` and `"1"`
+/// are three values; floats compare by their bits.
+#[derive(Debug, Clone)]
 pub enum Static {
     /// `nil`
     Nil,
@@ -482,6 +486,75 @@ pub enum Static {
     Status(i32),
     /// OTLP's number of `unspecified`, `internal`, `server`, `client`, `producer`, `consumer`.
     Kind(i32),
+    /// A span's array: two or more booleans, integers, floats or texts, all of one type.
+    Array(Arc<[Static]>),
+    /// A span's map or bytes: they exist, and that is all that can be asked of them.
+    Opaque(Arc<Value>),
+}
+
+impl Static {
+    /// What a query sees of an attribute's value: arrays of one are their element; empty values, and arrays that
+    /// are empty, mixed or nested, are nil.
+    pub fn of(value: &Value) -> Self {
+        match value {
+            Value::Empty => Self::Nil,
+            Value::Str(text) => Self::Str(text.as_str().into()),
+            Value::Bool(flag) => Self::Bool(*flag),
+            Value::Int(int) => Self::Int(*int),
+            Value::Double(float) => Self::Float(*float),
+            Value::Bytes(_) | Value::Map(_) => Self::Opaque(Arc::new(value.clone())),
+            Value::Array(values) => {
+                let is_scalar =
+                    |value: &Value| matches!(value, Value::Str(_) | Value::Bool(_) | Value::Int(_) | Value::Double(_));
+                let is_uniform = values.windows(2).all(|two| discriminant(&two[0]) == discriminant(&two[1]));
+                match &values[..] {
+                    [first, ..] if !is_uniform || !is_scalar(first) => Self::Nil,
+                    [] => Self::Nil,
+                    [one] => Self::of(one),
+                    several => Self::Array(several.iter().map(Self::of).collect()),
+                }
+            }
+        }
+    }
+
+    /// Whether this is a value.
+    pub fn is_nil(&self) -> bool {
+        matches!(self, Self::Nil)
+    }
+}
+
+impl PartialEq for Static {
+    fn eq(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Nil, Self::Nil) => true,
+            (Self::Bool(a), Self::Bool(b)) => a == b,
+            (Self::Int(a), Self::Int(b)) | (Self::Duration(a), Self::Duration(b)) => a == b,
+            (Self::Float(a), Self::Float(b)) => a.to_bits() == b.to_bits(),
+            (Self::Str(a), Self::Str(b)) => a == b,
+            (Self::Status(a), Self::Status(b)) | (Self::Kind(a), Self::Kind(b)) => a == b,
+            (Self::Array(a), Self::Array(b)) => a == b,
+            (Self::Opaque(a), Self::Opaque(b)) => a == b,
+            _ => false,
+        }
+    }
+}
+
+impl Eq for Static {}
+
+impl Hash for Static {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        discriminant(self).hash(state);
+        match self {
+            // Maps and bytes are rare: their equality tells them apart.
+            Self::Nil | Self::Opaque(_) => {}
+            Self::Bool(flag) => flag.hash(state),
+            Self::Int(int) | Self::Duration(int) => int.hash(state),
+            Self::Float(float) => float.to_bits().hash(state),
+            Self::Str(text) => text.hash(state),
+            Self::Status(code) | Self::Kind(code) => code.hash(state),
+            Self::Array(values) => values.hash(state),
+        }
+    }
 }
 
 /// Status keywords at the place of their OTLP number.

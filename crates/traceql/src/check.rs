@@ -75,8 +75,8 @@ impl Type {
     }
 }
 
-/// Checks every expression of a query.
-pub(crate) fn check(query: &Query) -> Result<(), TypeError> {
+/// Checks every expression of a query: the first place at which it cannot mean anything.
+pub fn check(query: &Query) -> Result<(), TypeError> {
     match &query.body {
         Body::Search(pipeline) => check_pipeline(pipeline),
         Body::Metrics(metrics) => check_metrics(metrics),
@@ -304,6 +304,8 @@ fn check_may_be_absent(value: &Expr, nil: &Expr) -> Result<(), TypeError> {
 fn type_of_static(value: &Static) -> Type {
     match value {
         Static::Nil => Type::Nil,
+        // Of spans only; no query can write them.
+        Static::Array(_) | Static::Opaque(_) => Type::Dynamic,
         Static::Bool(_) => Type::Bool,
         Static::Int(_) => Type::Int,
         Static::Float(_) => Type::Float,

@@ -16,6 +16,7 @@
 
 pub mod ast;
 mod check;
+mod engine;
 mod fold;
 mod identifier;
 mod lenient;
@@ -24,11 +25,13 @@ mod number;
 mod parser;
 mod plan;
 mod re2;
+mod search;
 
-pub use ast::{Attribute, Intrinsic, Query};
-pub use check::TypeError;
+pub use ast::{Attribute, Intrinsic, Query, Static};
+pub use check::{TypeError, check};
 pub use identifier::{IdentifierError, parse_attribute, parse_identifier};
 pub use lenient::{LenientFilter, lenient_filter};
 pub use lexer::ParseError;
 pub use parser::{NESTING_MAX, parse};
 pub use plan::{PlanError, SpanFilter, Spanset, plan};
+pub use search::{MatchedSpanset, SearchPlan, Shown, TraceMatches, plan_search};

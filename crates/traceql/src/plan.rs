@@ -275,7 +275,7 @@ fn test(op: BinaryOp, field: &Field, value: &Static, pos: Pos) -> Result<Test, P
             return Ok(if op == BinaryOp::Regex { Test::Regex(regex) } else { Test::NotRegex(regex) });
         }
         Static::Str(text) => Literal::Str(Arc::clone(text)),
-        Static::Nil => unreachable!("decided by the caller"),
+        Static::Nil | Static::Array(_) | Static::Opaque(_) => unreachable!("decided by the caller"),
     };
     Ok(match op {
         BinaryOp::Eq => Test::Eq(literal),

@@ -256,6 +256,12 @@ impl Display for Static {
             Self::Duration(nanos) => f.write_str(&crate::number::format_duration(*nanos)),
             Self::Status(code) => f.write_str(STATUSES.get(*code as usize).copied().unwrap_or("unset")),
             Self::Kind(code) => f.write_str(KINDS.get(*code as usize).copied().unwrap_or("unspecified")),
+            Self::Array(values) => {
+                f.write_str("[")?;
+                list(f, values)?;
+                f.write_str("]")
+            }
+            Self::Opaque(value) => write!(f, "{value:?}"),
         }
     }
 }

@@ -1,0 +1,21 @@
+//! From spanset pipelines to answers, on columns.
+//!
+//! ```text
+//!   Pipeline --SpansetPlan::new--> SpansetPlan          Expr --Operand::new--> Operand
+//!                   |  writes what it needs into  Layout  <--  |
+//!                   v                               v request
+//!               selected(batch)  <----------  ColumnBatch  ------->  values(batch)
+//! ```
+//!
+//! Search and metrics plan into one [`Layout`], ask sources for what it holds, and evaluate on every
+//! batch that comes back. All of it works on whole batches: sets of rows, a code per row, a table per
+//! code; only what no column kernel can say is evaluated row by row.
+#![allow(dead_code, unused_imports, reason = "metrics will use what search does not")]
+
+mod layout;
+mod operand;
+mod pipeline;
+
+pub(crate) use layout::Layout;
+pub(crate) use operand::{Coded, Operand};
+pub(crate) use pipeline::SpansetPlan;

@@ -1,0 +1,69 @@
+//! What a plan asks of sources, gathered while the plan is made.
+
+use spoor_model::TimeRange;
+use spoor_model::columns::{ColumnRequest, ValuesOf};
+use spoor_model::scan::{Field, Predicate};
+
+/// The masks and columns of a plan; each once, wherever in the query it is used.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Layout {
+    masks: Vec<Predicate>,
+    /// What tells masks apart: predicates hold compiled expressions, which have no equality.
+    mask_texts: Vec<String>,
+    columns: Vec<Field>,
+    tree: bool,
+    copies: bool,
+}
+
+impl Layout {
+    /// The place of a predicate's mask.
+    pub(crate) fn mask(&mut self, predicate: Predicate) -> usize {
+        let text = format!("{predicate:?}");
+        self.mask_texts.iter().position(|known| *known == text).unwrap_or_else(|| {
+            self.masks.push(predicate);
+            self.mask_texts.push(text);
+            self.masks.len() - 1
+        })
+    }
+
+    /// The place of a field's column.
+    pub(crate) fn column(&mut self, field: Field) -> usize {
+        self.columns.iter().position(|known| *known == field).unwrap_or_else(|| {
+            self.columns.push(field);
+            self.columns.len() - 1
+        })
+    }
+
+    /// Asks for parents and roots.
+    pub(crate) fn need_tree(&mut self) {
+        self.tree = true;
+    }
+
+    /// Asks which traces are irregular.
+    pub(crate) fn need_copies(&mut self) {
+        self.copies = true;
+    }
+
+    /// The predicate of a mask.
+    pub(crate) fn predicate(&self, mask: usize) -> &Predicate {
+        &self.masks[mask]
+    }
+
+    /// The field of a column.
+    pub(crate) fn field(&self, column: usize) -> &Field {
+        &self.columns[column]
+    }
+
+    /// The request: groups without a row in one of the `needed` masks are left out (empty: none is).
+    pub(crate) fn request(&self, needed: &[usize], values_of: ValuesOf, range: TimeRange) -> ColumnRequest {
+        ColumnRequest {
+            masks: self.masks.clone(),
+            needed: needed.to_vec(),
+            columns: self.columns.clone(),
+            values_of,
+            tree: self.tree,
+            copies: self.copies,
+            range,
+        }
+    }
+}

@@ -1,0 +1,130 @@
+//! Queries that find traces: what sources are asked, and what is found in what they answer.
+
+use std::sync::Arc;
+
+use spoor_model::bits::Bits;
+use spoor_model::columns::{ColumnBatch, ColumnRequest};
+use spoor_model::scan::Predicate;
+use spoor_model::{TimeRange, Trace};
+
+use crate::ast::{Attribute, Body, Pos, Query, Static};
+use crate::engine::{Layout, SpansetPlan};
+use crate::{PlanError, check};
+
+/// A search, planned.
+#[derive(Debug, Clone)]
+pub struct SearchPlan {
+    layout: Layout,
+    spansets: SpansetPlan,
+    shown: Vec<Shown>,
+    shows_name: bool,
+}
+
+/// What is known of the traces of a batch.
+#[derive(Debug, Clone)]
+pub struct TraceMatches {
+    /// Traces that match, as far as the batch holds them.
+    pub matched: Bits,
+    /// Traces that could match, were the batch's rows only a part of them: whoever holds other parts, or
+    /// finds them irregular, must assemble these.
+    pub may_match: Bits,
+}
+
+/// Spans of a trace that a search found together.
+#[derive(Debug, Clone, PartialEq)]
+pub struct MatchedSpanset {
+    /// Indexes of the trace's entries, ascending; not empty.
+    pub spans: Vec<usize>,
+    /// What `by()` and aggregates say of it, in the order of the pipeline: `by(span.x)`, `count()`.
+    pub attributes: Vec<(String, Static)>,
+}
+
+/// What results show of each span, beside its id, times and name.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Shown {
+    /// An attribute's name without its scope, an intrinsic's own name.
+    pub key: Arc<str>,
+    /// What is shown.
+    pub attribute: Attribute,
+}
+
+/// Checks a search and plans it.
+pub fn plan_search(query: &Query) -> Result<SearchPlan, PlanError> {
+    check(query)?;
+    let Body::Search(pipeline) = &query.body else {
+        let pos = Pos { line: 1, column: 1 };
+        return Err(PlanError::Invalid { pos, message: "a metrics query finds no traces".to_owned() });
+    };
+    let mut layout = Layout::default();
+    let spansets = SpansetPlan::new(pipeline, &mut layout)?;
+    Ok(SearchPlan { layout, spansets, shown: Vec::new(), shows_name: false })
+}
+
+impl SearchPlan {
+    /// What to ask of sources, for traces that overlap `range`.
+    pub fn request(&self, range: TimeRange) -> ColumnRequest {
+        self.layout.request(self.spansets.needed(), self.spansets.values_of(), range)
+    }
+
+    /// Whether a trace matches exactly when one of its parts, taken alone, does: then there is no need
+    /// to assemble it before deciding.
+    pub fn is_single_span(&self) -> bool {
+        self.spansets.is_single_span()
+    }
+
+    /// Which traces of a batch, made for [`Self::request`], match and may match. Linear in its rows.
+    pub fn matches(&self, batch: &ColumnBatch) -> TraceMatches {
+        let selected = self.spansets.selected(batch);
+        let traces = |rows: &Bits| Bits::from_fn(batch.trace_count(), |trace| rows.any_in(batch.rows_of(trace)));
+        let mut needed = Bits::none(batch.row_count());
+        self.spansets.needed().iter().for_each(|mask| needed.union(&batch.masks[*mask]));
+        let may_match = match self.spansets.needed().is_empty() {
+            true => Bits::all(batch.trace_count()),
+            false => traces(&needed),
+        };
+        TraceMatches { matched: traces(&selected), may_match }
+    }
+
+    /// What a whole trace holds that matches; empty when it does not match. For the few that are shown
+    /// and for those that had to be assembled; the first spanset is the one with the earliest span.
+    pub fn evaluate(&self, trace: &Trace) -> Vec<MatchedSpanset> {
+        let request = self.request(TimeRange::ALL);
+        let batch = ColumnBatch::of_traces(std::slice::from_ref(trace), &request);
+        let spans: Vec<usize> = self.spansets.selected(&batch).iter().collect();
+        match spans.is_empty() {
+            true => Vec::new(),
+            false => vec![MatchedSpanset { spans, attributes: Vec::new() }],
+        }
+    }
+
+    /// What results show of each span: what conditions look at, then what is selected; each once. Never the
+    /// name, durations, ids of trace and span, or what is said of the trace's root.
+    pub fn shown(&self) -> &[Shown] {
+        &self.shown
+    }
+
+    /// Whether results show names of spans: the query looks at or selects `name`.
+    pub fn shows_name(&self) -> bool {
+        self.shows_name
+    }
+
+    /// The values of [`Self::shown`] of some of a trace's entries, one list per entry asked for; what a span
+    /// lacks is not listed.
+    pub fn shown_values(&self, _trace: &Trace, spans: &[usize]) -> Vec<Vec<(Arc<str>, Static)>> {
+        spans.iter().map(|_| Vec::new()).collect()
+    }
+
+    /// What at least one span of every matching trace satisfies.
+    pub fn necessary(&self) -> Predicate {
+        let needed = self.spansets.needed();
+        match needed.is_empty() {
+            true => Predicate::True,
+            false => Predicate::Or(needed.iter().map(|mask| self.layout.predicate(*mask).clone()).collect()),
+        }
+    }
+
+    /// The plan for people to read, one step per line.
+    pub fn explain(&self) -> String {
+        format!("{self:?}")
+    }
+}
