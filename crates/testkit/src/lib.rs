@@ -6,9 +6,15 @@
 //!          +------------------------- digest: equal as sets of spans? --------------------+
 //! ```
 //!
-//! **Invariant:** nothing here knows how Spoor works inside. Bytes are written with the wire
+//! ```text
+//!   traceql_corpus --spans, queries--> oracle, or any engine --answer--> as the corpus says?
+//! ```
+//!
+//! **Invariant:** nothing here knows how Spoor works inside; of the language only its syntax and
+//! types are used, never how it is planned or evaluated. Bytes are written with the wire
 //! primitives of `model` and read back with `prost`, so that no bug can cancel itself out.
 
+pub mod answer;
 pub mod build;
 pub mod client;
 pub mod corpus;
@@ -16,7 +22,9 @@ pub mod digest;
 pub mod json;
 pub mod ledger;
 pub mod nasty;
+pub mod oracle;
 pub mod process;
 pub mod rng;
+pub mod traceql_corpus;
 pub mod wait;
 pub mod write;

@@ -24,7 +24,7 @@ mod lexer;
 mod number;
 mod parser;
 mod plan;
-mod re2;
+pub mod re2;
 mod search;
 
 pub use ast::{Attribute, Intrinsic, Query, Static};

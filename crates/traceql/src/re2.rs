@@ -17,7 +17,7 @@ use regex::{Regex, RegexBuilder};
 const COMPILED_BYTES_MAX: usize = 1 << 20;
 
 /// An expression that matches a text as a whole; dots match line ends too. Errors say why in one line.
-pub(crate) fn anchored(pattern: &str) -> Result<Regex, String> {
+pub fn anchored(pattern: &str) -> Result<Regex, String> {
     let compile = |pattern: &str| RegexBuilder::new(pattern).size_limit(COMPILED_BYTES_MAX).build();
     let translated = translated(pattern);
     // By itself first: `a)(b` is no expression, though it would be one between our parentheses.

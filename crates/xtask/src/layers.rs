@@ -15,7 +15,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("querier", &["traceql", "block"]),
     ("api", &["distributor", "querier", "traceql", "otlp"]),
     ("server", &["otlp", "block", "distributor", "ingester", "compactor", "querier", "api"]),
-    ("testkit", &["otlp"]),
+    ("testkit", &["traceql"]),
     ("xtask", &[]),
 ];
 

@@ -1,0 +1,194 @@
+//! What a span is asked: its attributes and intrinsics.
+
+use spoor_model::scan::AttrScope;
+use spoor_model::{Event, KeyValue, Link, SpanEntry, Trace, Value, value};
+use spoor_traceql::ast::{Attribute, Intrinsic};
+
+use super::datum::Datum;
+use super::tree::Tree;
+
+/// A whole trace and what follows from it.
+#[derive(Debug)]
+pub(super) struct View {
+    pub(super) trace: Trace,
+    pub(super) tree: Tree,
+}
+
+/// Which event and which link a filter looks at at the moment; rows of the span's lists.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Choice {
+    event: Option<usize>,
+    link: Option<usize>,
+}
+
+/// A span, looked at.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct At<'a> {
+    pub(super) view: &'a View,
+    pub(super) row: usize,
+    /// `None` outside filters: there an event's field is that of the first event that has it.
+    pub(super) choice: Option<Choice>,
+}
+
+impl View {
+    pub(super) fn of(trace: Trace) -> Self {
+        Self { tree: Tree::of(&trace), trace }
+    }
+
+    /// The span outside of filters.
+    pub(super) fn at(&self, row: usize) -> At<'_> {
+        At { view: self, row, choice: None }
+    }
+
+    /// The span with each of its events and each of its links; once when there are none.
+    pub(super) fn choices(&self, row: usize) -> Vec<At<'_>> {
+        let places = |count: usize| match count {
+            0 => vec![None],
+            count => (0..count).map(Some).collect(),
+        };
+        let span = &self.trace.entries[row].span;
+        let mut all = Vec::new();
+        for event in places(span.events.len()) {
+            for link in places(span.links.len()) {
+                all.push(At { view: self, row, choice: Some(Choice { event, link }) });
+            }
+        }
+        all
+    }
+
+    /// The last span that has no parent and does not follow another of its trace.
+    fn root(&self) -> Option<&SpanEntry> {
+        let says_child = |link: &Link| {
+            let ref_type = value::find(&link.attributes, "opentracing.ref_type").and_then(Value::as_str);
+            link.trace_id == self.trace.id && ref_type == Some("child_of")
+        };
+        let is_root =
+            |entry: &&SpanEntry| entry.span.parent_span_id.is_zero() && !entry.span.links.iter().any(says_child);
+        self.trace.entries.iter().rfind(is_root)
+    }
+
+    pub(super) fn root_name(&self) -> &str {
+        self.root().map_or("", |root| &root.span.name)
+    }
+
+    pub(super) fn root_service_name(&self) -> &str {
+        self.root().and_then(|root| root.origin.service_name()).unwrap_or("")
+    }
+}
+
+impl<'a> At<'a> {
+    pub(super) fn entry(&self) -> &'a SpanEntry {
+        &self.view.trace.entries[self.row]
+    }
+
+    fn parent(&self) -> Option<Self> {
+        let row = self.view.tree.parent(self.row)?;
+        Some(Self { row, choice: None, ..*self })
+    }
+
+    /// The one value of an attribute or intrinsic, nil when there is none.
+    pub(super) fn value(&self, attribute: &Attribute) -> Datum {
+        self.values(attribute).into_iter().next().unwrap_or(Datum::Nil)
+    }
+
+    /// The values of which one must fit in a comparison; none when the attribute is absent. There
+    /// are several only where a name without scope is that of events or links.
+    pub(super) fn values(&self, attribute: &Attribute) -> Vec<Datum> {
+        let mut values = match attribute {
+            Attribute::Intrinsic(intrinsic) => vec![self.intrinsic(*intrinsic)],
+            Attribute::Named(scope, name) => self.named(*scope, name),
+            Attribute::OfParent(scope, name) => match self.parent() {
+                Some(parent) => parent.named(*scope, name),
+                None => Vec::new(),
+            },
+        };
+        values.retain(|value| !value.is_nil());
+        values
+    }
+
+    fn named(&self, scope: AttrScope, name: &str) -> Vec<Datum> {
+        let of = |attributes: &[KeyValue]| value::find(attributes, name).map_or(Datum::Nil, Datum::of_value);
+        let entry = self.entry();
+        let events = || entry.span.events.iter().map(|event| of(&event.attributes)).collect::<Vec<_>>();
+        let links = || entry.span.links.iter().map(|link| of(&link.attributes)).collect::<Vec<_>>();
+        match scope {
+            AttrScope::Span => vec![of(&entry.span.attributes)],
+            AttrScope::Resource => vec![of(&entry.origin.resource.attributes)],
+            AttrScope::Instrumentation => vec![of(&entry.origin.scope.attributes)],
+            AttrScope::Event => match self.choice {
+                Some(choice) => choice.event.map(|event| events().swap_remove(event)).into_iter().collect(),
+                None => events(),
+            },
+            AttrScope::Link => match self.choice {
+                Some(choice) => choice.link.map(|link| links().swap_remove(link)).into_iter().collect(),
+                None => links(),
+            },
+            AttrScope::Any => {
+                let in_order = [
+                    self.named(AttrScope::Span, name),
+                    self.named(AttrScope::Resource, name),
+                    events(),
+                    links(),
+                    self.named(AttrScope::Instrumentation, name),
+                ];
+                let has_it = |values: &Vec<Datum>| values.iter().any(|value| !value.is_nil());
+                in_order.into_iter().find(has_it).unwrap_or_default()
+            }
+        }
+    }
+
+    fn event(&self) -> Option<&'a Event> {
+        let events = &self.entry().span.events;
+        match self.choice {
+            Some(choice) => choice.event.map(|event| &events[event]),
+            None => events.first(),
+        }
+    }
+
+    fn link(&self) -> Option<&'a Link> {
+        let links = &self.entry().span.links;
+        match self.choice {
+            Some(choice) => choice.link.map(|link| &links[link]),
+            None => links.first(),
+        }
+    }
+
+    fn intrinsic(&self, intrinsic: Intrinsic) -> Datum {
+        let SpanEntry { origin, span } = self.entry();
+        let View { trace, tree } = self.view;
+        let text = |text: &str| Datum::Str(text.to_owned());
+        match intrinsic {
+            Intrinsic::Name => text(&span.name),
+            Intrinsic::Duration => Datum::Duration(span.duration_nano() as i64),
+            Intrinsic::Status => Datum::Status(span.status.code),
+            Intrinsic::StatusMessage => text(&span.status.message),
+            Intrinsic::Kind => Datum::Kind(span.kind),
+            Intrinsic::SpanId => text(&span.span_id.to_string()),
+            Intrinsic::ParentId => text(&span.parent_span_id.to_string()),
+            Intrinsic::ChildCount => Datum::Int(tree.child_count(self.row)),
+            Intrinsic::TraceDuration => {
+                let range = trace.range();
+                Datum::Duration(range.end.0.saturating_sub(range.start.0) as i64)
+            }
+            Intrinsic::RootName => text(self.view.root_name()),
+            Intrinsic::RootServiceName => text(self.view.root_service_name()),
+            Intrinsic::TraceId => text(trace.id.to_string().trim_start_matches('0')),
+            Intrinsic::EventName => self.event().map_or(Datum::Nil, |event| text(&event.name)),
+            Intrinsic::EventTimeSinceStart => match self.event() {
+                Some(event) => Datum::Duration(event.time.0.wrapping_sub(span.start.0) as i64),
+                None => Datum::Nil,
+            },
+            Intrinsic::LinkTraceId => match self.link() {
+                Some(link) => text(link.trace_id.to_string().trim_start_matches('0')),
+                None => Datum::Nil,
+            },
+            Intrinsic::LinkSpanId => self.link().map_or(Datum::Nil, |link| text(&link.span_id.to_string())),
+            Intrinsic::InstrumentationName => text(&origin.scope.name),
+            Intrinsic::InstrumentationVersion => text(&origin.scope.version),
+            Intrinsic::NestedSetLeft => Datum::Int(tree.left(self.row)),
+            Intrinsic::NestedSetRight => Datum::Int(tree.right(self.row)),
+            Intrinsic::NestedSetParent => Datum::Int(tree.parent_left(self.row)),
+            Intrinsic::Parent => Datum::Nil,
+        }
+    }
+}
