@@ -7,6 +7,7 @@ use crate::ast::{
     Attribute, BinaryOp, Body, Expr, Intrinsic, MetricsExpr, MetricsFunction, Node, Pipeline, Pos, Query, ScalarExpr,
     SecondStage, SpansetExpr, SpansetKind, StageKind, Static,
 };
+use crate::re2;
 
 /// Why a query that parses cannot mean anything.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -84,7 +85,10 @@ pub fn check(query: &Query) -> Result<(), TypeError> {
 }
 
 fn check_pipeline(pipeline: &Pipeline) -> Result<(), TypeError> {
-    pipeline.stages.iter().try_for_each(|stage| match &stage.kind {
+    pipeline.stages.iter().enumerate().try_for_each(|(index, stage)| match &stage.kind {
+        StageKind::Spanset(spanset) if index > 0 && holds_pipeline(spanset) => {
+            error(stage.pos, "a pipeline in parentheses can only stand first")
+        }
         StageKind::Spanset(spanset) => check_spanset(spanset),
         StageKind::By(expr) => {
             type_of(expr)?;
@@ -94,8 +98,27 @@ fn check_pipeline(pipeline: &Pipeline) -> Result<(), TypeError> {
             check_scalar(left)?;
             check_scalar(right)
         }
-        StageKind::Coalesce | StageKind::Select(_) => Ok(()),
+        StageKind::Select(attributes) => attributes.iter().try_for_each(|one| check_attribute(one, stage.pos)),
+        StageKind::Coalesce => Ok(()),
     })
+}
+
+fn holds_pipeline(spanset: &SpansetExpr) -> bool {
+    match &spanset.kind {
+        SpansetKind::Filter(_) => false,
+        SpansetKind::Pipeline(_) => true,
+        SpansetKind::Binary { left, right, .. } => holds_pipeline(left) || holds_pipeline(right),
+    }
+}
+
+/// The parent has values; it is none.
+fn check_attribute(attribute: &Attribute, pos: Pos) -> Result<(), TypeError> {
+    match attribute {
+        Attribute::Intrinsic(Intrinsic::Parent) => {
+            error(pos, "parent is not a value; name what you want of it, as in parent.span.x")
+        }
+        _ => Ok(()),
+    }
 }
 
 fn check_spanset(spanset: &SpansetExpr) -> Result<(), TypeError> {
@@ -166,6 +189,7 @@ fn check_metrics(metrics: &MetricsExpr) -> Result<(), TypeError> {
                 }
                 _ => GROUP_KEYS_MAX,
             };
+            by.iter().try_for_each(|key| check_attribute(key, start))?;
             if by.len() > keys_max {
                 return error(start, format!("by() of this function takes at most {keys_max} attributes"));
             }
@@ -233,8 +257,13 @@ fn looks_at_span(expr: &Expr) -> bool {
 fn type_of(expr: &Expr) -> Result<Type, TypeError> {
     match &expr.node {
         Node::Static(value) => Ok(type_of_static(value)),
-        Node::Attribute(Attribute::Intrinsic(intrinsic)) => Ok(type_of_intrinsic(*intrinsic)),
-        Node::Attribute(_) => Ok(Type::Dynamic),
+        Node::Attribute(attribute) => {
+            check_attribute(attribute, expr.pos)?;
+            Ok(match attribute {
+                Attribute::Intrinsic(intrinsic) => type_of_intrinsic(*intrinsic),
+                _ => Type::Dynamic,
+            })
+        }
         Node::Not(operand) => match type_of(operand)? {
             Type::Bool | Type::Dynamic => Ok(Type::Bool),
             other => error(expr.pos, format!("! needs a boolean, not {}", other.noun())),
@@ -259,8 +288,8 @@ fn type_of(expr: &Expr) -> Result<Type, TypeError> {
 
 fn type_of_binary(op: BinaryOp, left: &Expr, right: &Expr) -> Result<Type, TypeError> {
     let (left_type, right_type) = (type_of(left)?, type_of(right)?);
-    if op.is_regex() && !matches!(right.node, Node::Static(Static::Str(_))) {
-        return error(right.pos, format!("{} needs a literal string on its right", op.symbol()));
+    if op.is_regex() {
+        check_regex(op, right)?;
     }
     if !left_type.fits(right_type) {
         let what = if op.is_arithmetic() { "combine" } else { "compare" };
@@ -280,6 +309,16 @@ fn type_of_binary(op: BinaryOp, left: &Expr, right: &Expr) -> Result<Type, TypeE
         (true, Type::Int, Type::Int) => Ok(Type::Int),
         (true, Type::Duration, _) | (true, _, Type::Duration) => Ok(Type::Duration),
         (true, ..) => Ok(Type::Float),
+    }
+}
+
+fn check_regex(op: BinaryOp, pattern: &Expr) -> Result<(), TypeError> {
+    let Node::Static(Static::Str(text)) = &pattern.node else {
+        return error(pattern.pos, format!("{} needs a literal string on its right", op.symbol()));
+    };
+    match re2::anchored(text) {
+        Ok(_) => Ok(()),
+        Err(reason) => error(pattern.pos, format!("{text:?} is not a regular expression: {reason}")),
     }
 }
 

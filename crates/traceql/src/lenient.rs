@@ -31,7 +31,7 @@ pub struct LenientFilter {
 /// every span satisfies it.
 pub fn lenient_filter(text: &str) -> Option<LenientFilter> {
     let query = parser::parse(text).or_else(|_| parser::parse_tokens(mended(lexer::tokens_before_error(text)))).ok()?;
-    check::check(&query).ok()?;
+    check(&query).ok()?;
     LenientFilter::of(first_filter(&query)?)
 }
 
