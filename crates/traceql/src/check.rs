@@ -178,8 +178,13 @@ fn check_metrics(metrics: &MetricsExpr) -> Result<(), TypeError> {
         MetricsExpr::Binary { left, right, .. } => {
             check_metrics(left)?;
             check_metrics(right)?;
-            check_no_compare(left)?;
-            check_no_compare(right)
+            for side in [&**left, &**right] {
+                check_no_compare(side)?;
+                if let MetricsExpr::Constant(Static::Duration(_)) = side {
+                    return error(start, format!("{side} is a duration; series combine with numbers"));
+                }
+            }
+            Ok(())
         }
         MetricsExpr::Aggregate { pipeline, function, by } => {
             check_pipeline(pipeline)?;
@@ -190,6 +195,9 @@ fn check_metrics(metrics: &MetricsExpr) -> Result<(), TypeError> {
                 _ => GROUP_KEYS_MAX,
             };
             by.iter().try_for_each(|key| check_attribute(key, start))?;
+            if matches!(function, MetricsFunction::Compare(..)) && !by.is_empty() {
+                return error(start, "compare() has groups of its own and takes no by()");
+            }
             if by.len() > keys_max {
                 return error(start, format!("by() of this function takes at most {keys_max} attributes"));
             }
