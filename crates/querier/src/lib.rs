@@ -30,6 +30,7 @@ mod oracle;
 mod request;
 mod root;
 mod search;
+mod torn;
 
 use std::sync::Arc;
 

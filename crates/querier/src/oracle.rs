@@ -12,7 +12,7 @@ use spoor_model::scan::{
     AttrScope, Field, KeySet, Operation, QueryContext, ScanError, ScanRequest, ScanStats, SpanSource, ValueSet,
     candidate_schema,
 };
-use spoor_model::{KeyValue, Origin, Resource, Span, SpanEntry, SpanId, TimeRange, TraceId, UnixNano, Value};
+use spoor_model::{BlockId, KeyValue, Origin, Resource, Span, SpanEntry, SpanId, TimeRange, TraceId, UnixNano, Value};
 
 /// How a source fails.
 #[derive(Debug, Clone, Copy)]
@@ -32,6 +32,8 @@ pub(crate) struct Oracle {
     /// For each trace handed out.
     pub(crate) reserves_bytes: usize,
     pub(crate) scan_count: AtomicUsize,
+    /// Given to sources that never change.
+    pub(crate) identity: Option<BlockId>,
 }
 
 impl Oracle {
@@ -75,6 +77,10 @@ impl SpanSource for Oracle {
 
     fn span_count(&self) -> u64 {
         self.entries.len() as u64
+    }
+
+    fn identity(&self) -> Option<BlockId> {
+        self.identity
     }
 
     fn candidates(
