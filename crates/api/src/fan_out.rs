@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use spoor_model::scan::{Field, KeySet, Operation, QueryContext};
 use spoor_model::{TenantId, TimeRange, Trace, TraceId, Value};
-use spoor_querier::{Answer, Filter, FoundTrace, Querier, QueryError, SearchRequest};
+use spoor_querier::{Answer, FoundTrace, Querier, QueryError, SearchRequest};
 
 /// Asks every tenant and folds the values into the first.
 fn merged<T>(
@@ -72,25 +72,15 @@ fn newest_of_all(found: Vec<FoundTrace>, request: &SearchRequest) -> Vec<FoundTr
                 let mut entries = std::mem::take(&mut slot.get_mut().trace.entries);
                 entries.extend(one.trace.entries);
                 let trace = Trace::assemble(one.trace.id, entries).expect("both have spans");
-                let matched = matched(&request.filter, &trace);
-                slot.insert(FoundTrace { trace, matched });
+                let spansets = request.filter.evaluate(&trace);
+                slot.insert(FoundTrace { trace, spansets });
             }
         }
     }
     let mut found: Vec<FoundTrace> = by_id.into_values().collect();
-    found.sort_by_key(|one| Reverse(one.trace.range().start));
+    found.sort_by_key(|one| Reverse((one.trace.range().start, one.trace.id)));
     found.truncate(request.limit);
     found
-}
-
-fn matched(filter: &Filter, trace: &Trace) -> Vec<usize> {
-    let all = 0..trace.entries.len();
-    match filter {
-        Filter::Span(predicate) => all.filter(|index| predicate.matches(&trace.entries[*index])).collect(),
-        Filter::Spanset(spanset) => spanset.matched(trace),
-        // Legacy answers show no spans, so which of them matched is of no matter.
-        Filter::Group(_) => all.collect(),
-    }
 }
 
 /// Attribute names of all tenants.

@@ -81,7 +81,8 @@ impl QueryGate {
             let waiting = self.metrics.wait();
             let turn = Arc::clone(&self.turns).acquire_owned().await.expect("the semaphore is never closed");
             drop(waiting);
-            let held = (place, turn, self.metrics.run());
+            // It shares the pool from here on, though it may still have to wait for a thread.
+            let held = (place, turn, querier.turn(), self.metrics.run());
             let run = move || {
                 let result = work(&querier, &ctx);
                 drop(held);

@@ -181,6 +181,11 @@ impl ColumnBatch {
         self.trace_ids.len()
     }
 
+    /// Whether a trace is known to have two rows of one span id.
+    pub fn is_irregular(&self, trace: usize) -> bool {
+        trace < self.irregular.len() && self.irregular.contains(trace)
+    }
+
     /// The rows of a trace.
     pub fn rows_of(&self, trace: usize) -> std::ops::Range<usize> {
         self.trace_rows[trace] as usize..self.trace_rows[trace + 1] as usize

@@ -40,9 +40,8 @@ fn groups(trace: &Trace) -> Vec<Vec<usize>> {
     groups
 }
 
-/// What at least one span of every such trace satisfies. Any one of the conditions is that, since
-/// the spans that satisfy them may differ; the one that likely holds for fewest spans is taken.
-pub(crate) fn scan_predicate(conditions: &[GroupCondition]) -> Predicate {
+/// What spans of every such trace satisfy: each of these at least one, if not the same one.
+pub(crate) fn necessary(conditions: &[GroupCondition]) -> Vec<Predicate> {
     let necessary = conditions.iter().map(|condition| match condition {
         GroupCondition::Span(predicate) => predicate.clone(),
         GroupCondition::Root(condition) => {
@@ -51,11 +50,11 @@ pub(crate) fn scan_predicate(conditions: &[GroupCondition]) -> Predicate {
             Predicate::And(vec![Predicate::Is(has_no_parent), Predicate::Is(condition.clone())])
         }
     });
-    necessary.min_by_key(breadth).unwrap_or(Predicate::True)
+    necessary.collect()
 }
 
 /// A guess at how many spans satisfy the predicate; only its order counts.
-fn breadth(predicate: &Predicate) -> u32 {
+pub(crate) fn breadth(predicate: &Predicate) -> u32 {
     match predicate {
         Predicate::False => 0,
         Predicate::Is(Condition { field, test }) => {

@@ -21,6 +21,9 @@
 //! **Invariant:** no HTTP, no JSON, no Parquet, no RocksDB here.
 
 mod error;
+mod explain;
+mod filter;
+mod filtered;
 mod group;
 mod held_bytes;
 mod lookup;
@@ -31,6 +34,7 @@ mod request;
 mod root;
 mod search;
 mod torn;
+mod turns;
 
 use std::sync::Arc;
 
@@ -38,10 +42,15 @@ use spoor_model::compute::ComputePool;
 use spoor_model::scan::{QueryContext, ScanStats, Skipped, Snapshot, Snapshots};
 use spoor_model::{Clock, TenantId};
 
+use torn::PairCache;
+use turns::{Lanes, Turns};
+
 pub use error::QueryError;
+pub use explain::{Explain, SourceScan, Stage};
 pub use metrics::Metrics;
 pub use request::{Filter, FoundTrace, GroupCondition, Limits, SearchRequest};
 pub use root::root;
+pub use turns::Turn;
 
 /// A result, and what it was made of.
 #[derive(Debug, Clone)]
@@ -52,6 +61,8 @@ pub struct Answer<T> {
     pub skipped: Vec<Skipped>,
     /// What it cost.
     pub stats: ScanStats,
+    /// How it came about.
+    pub explain: Explain,
 }
 
 /// Answers the questions of clients, from what the snapshots hold.
@@ -61,6 +72,8 @@ pub struct Querier {
     limits: Limits,
     clock: Arc<dyn Clock>,
     metrics: Metrics,
+    pairs: PairCache,
+    turns: Turns,
 }
 
 impl Querier {
@@ -72,7 +85,17 @@ impl Querier {
         clock: Arc<dyn Clock>,
         metrics: Metrics,
     ) -> Self {
-        Self { snapshots, pool, limits, clock, metrics }
+        Self { snapshots, pool, limits, clock, metrics, pairs: PairCache::default(), turns: Turns::default() }
+    }
+
+    /// A place among the queries that share the pool, to be held while a query waits for a thread and runs:
+    /// the more there are, the fewer threads each may use. Without it a query counts as the only one.
+    pub fn turn(&self) -> Turn {
+        self.turns.take()
+    }
+
+    fn lanes(&self) -> Lanes<'_> {
+        Lanes::new(&self.pool, &self.turns)
     }
 
     /// Takes a snapshot, runs `work` on it and counts what came of it.

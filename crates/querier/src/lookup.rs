@@ -3,33 +3,34 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use spoor_model::compute::ComputePool;
 use spoor_model::scan::{
     Field, KeySet, Operation, QueryContext, ScanError, ScanStats, Skipped, Snapshot, SpanSource, ValueSet,
 };
 use spoor_model::{SpanEntry, TenantId, TimeRange, Trace, TraceId, Value};
 
+use crate::explain::Explain;
 use crate::held_bytes::held_bytes;
 use crate::metrics::Op;
+use crate::torn::Errors;
+use crate::turns::Lanes;
 use crate::{Answer, Querier, QueryError};
 
 /// The sources of a query, asked in parallel, and those that failed.
 pub(crate) struct Sources<'a> {
-    pub(crate) all: Vec<Arc<dyn SpanSource>>,
-    pub(crate) pool: &'a ComputePool,
+    pub(crate) all: &'a [Arc<dyn SpanSource>],
+    pub(crate) lanes: Lanes<'a>,
     pub(crate) ctx: &'a QueryContext,
     pub(crate) skipped: Vec<Skipped>,
 }
 
 impl<'a> Sources<'a> {
-    pub(crate) fn new(snapshot: Snapshot, pool: &'a ComputePool, ctx: &'a QueryContext) -> Self {
-        Self { all: snapshot.sources, pool, ctx, skipped: snapshot.skipped }
+    pub(crate) fn new(snapshot: &'a Snapshot, lanes: Lanes<'a>, ctx: &'a QueryContext) -> Self {
+        Self { all: &snapshot.sources, lanes, ctx, skipped: snapshot.skipped.clone() }
     }
 
-    /// Drops sources that have nothing in the range.
-    fn overlapping(mut self, range: TimeRange) -> Self {
-        self.all.retain(|source| source.range().is_some_and(|held| held.overlaps(&range)));
-        self
+    /// What each source holds.
+    pub(crate) fn ranges(&self) -> Vec<Option<TimeRange>> {
+        self.all.iter().map(|source| source.range()).collect()
     }
 
     /// Asks every source; failed ones are noted and left out. In the order of the sources.
@@ -38,7 +39,7 @@ impl<'a> Sources<'a> {
         question: impl Fn(&dyn SpanSource) -> Result<T, ScanError> + Sync + Send,
     ) -> Result<Vec<T>, QueryError> {
         let ctx = self.ctx;
-        let answers = self.pool.map(&self.all, |source| {
+        let answers = self.lanes.map(self.all, |source| {
             ctx.check()?;
             question(&**source)
         });
@@ -63,9 +64,41 @@ impl<'a> Sources<'a> {
         }
     }
 
-    pub(crate) fn into_answer<T>(self, value: T, stats: ScanStats) -> Answer<T> {
-        Answer { value, skipped: self.skipped, stats }
+    /// Notes which sources failed, or ends the query.
+    pub(crate) fn note(&mut self, errors: Errors) -> Result<(), QueryError> {
+        errors.into_values().try_for_each(|error| self.good::<()>(Err(error)).map(|_| ()))
     }
+
+    /// The whole traces of these ids, in their order, without those of which nothing is left; and which
+    /// sources failed. Best for a few dozen neighbours at a time.
+    pub(crate) fn assembled(&self, ids: &[TraceId], ctx: &QueryContext) -> (Vec<Trace>, Errors) {
+        let (mut parts, mut errors) = (vec![Vec::new(); ids.len()], Errors::new());
+        for (index, source) in self.all.iter().enumerate() {
+            let here: Vec<usize> = (0..ids.len()).filter(|place| source.may_hold(ids[*place])).collect();
+            if here.is_empty() {
+                continue;
+            }
+            let wanted: Vec<TraceId> = here.iter().map(|place| ids[*place]).collect();
+            let found = source.find_traces(&wanted, ctx).unwrap_or_else(|error| {
+                errors.insert(index, error);
+                // One bad page must not hide the traces beside it.
+                wanted.iter().map(|id| source.find_trace(*id, ctx).unwrap_or_default()).collect()
+            });
+            here.into_iter().zip(found).for_each(|(place, found)| parts[place].extend(found));
+        }
+        let traces = ids.iter().zip(parts).filter_map(|(id, entries)| Trace::assemble(*id, entries));
+        (traces.collect(), errors)
+    }
+
+    pub(crate) fn into_answer<T>(self, value: T, stats: ScanStats, explain: Explain) -> Answer<T> {
+        Answer { value, skipped: self.skipped, stats, explain }
+    }
+}
+
+/// Drops sources that have nothing in the range.
+pub(crate) fn overlapping(mut snapshot: Snapshot, range: TimeRange) -> Snapshot {
+    snapshot.sources.retain(|source| source.range().is_some_and(|held| held.overlaps(&range)));
+    snapshot
 }
 
 impl Querier {
@@ -78,7 +111,7 @@ impl Querier {
     ) -> Result<Answer<Option<Trace>>, QueryError> {
         self.observed(Op::traces, tenant, ctx, |snapshot| {
             let part = ctx.part();
-            let mut sources = Sources::new(snapshot, &self.pool, &part);
+            let mut sources = Sources::new(&snapshot, self.lanes(), &part);
             let parts = sources.ask(|source| source.find_trace(id, &part))?;
             let entries: Vec<SpanEntry> = parts.into_iter().flatten().collect();
             let stats = ScanStats {
@@ -88,14 +121,15 @@ impl Querier {
             };
             let trace = Trace::assemble(id, entries);
             ctx.reserve(trace.as_ref().map_or(0, held_bytes))?;
-            Ok(sources.into_answer(trace, stats))
+            Ok(sources.into_answer(trace, stats, Explain::default()))
         })
     }
 
     /// The attribute names that sources overlapping the range have.
     pub fn keys(&self, tenant: &TenantId, range: TimeRange, ctx: &QueryContext) -> Result<Answer<KeySet>, QueryError> {
         self.observed(Op::metadata, tenant, ctx, |snapshot| {
-            let mut sources = Sources::new(snapshot, &self.pool, ctx).overlapping(range);
+            let snapshot = overlapping(snapshot, range);
+            let mut sources = Sources::new(&snapshot, self.lanes(), ctx);
             let answers = sources.ask(|source| {
                 let mut keys = KeySet::new();
                 source.keys(ctx, &mut keys).map(|stats| (keys, stats))
@@ -105,7 +139,7 @@ impl Querier {
                 stats += cost;
                 keys.into_iter().for_each(|(scope, names)| all.entry(scope).or_default().extend(names));
             }
-            Ok(sources.into_answer(all, stats))
+            Ok(sources.into_answer(all, stats, Explain::default()))
         })
     }
 
@@ -120,10 +154,11 @@ impl Querier {
         ctx: &QueryContext,
     ) -> Result<Answer<(Vec<Value>, bool)>, QueryError> {
         self.observed(Op::metadata, tenant, ctx, |snapshot| {
-            let mut sources = Sources::new(snapshot, &self.pool, ctx).overlapping(range);
+            let snapshot = overlapping(snapshot, range);
+            let mut sources = Sources::new(&snapshot, self.lanes(), ctx);
             let (mut values, mut stats) = (ValueSet::new(limit_bytes), ScanStats::default());
             // One after the other: a set per source could hold the limit as many times over.
-            for source in sources.all.clone() {
+            for source in sources.all {
                 ctx.check()?;
                 let cost = source.values(field, ctx, &mut values);
                 stats += sources.good(cost)?.unwrap_or_default();
@@ -132,7 +167,7 @@ impl Querier {
                 }
             }
             let is_complete = values.is_complete();
-            Ok(sources.into_answer((values.into_values(), is_complete), stats))
+            Ok(sources.into_answer((values.into_values(), is_complete), stats, Explain::default()))
         })
     }
 
@@ -144,7 +179,8 @@ impl Querier {
         ctx: &QueryContext,
     ) -> Result<Answer<BTreeSet<Operation>>, QueryError> {
         self.observed(Op::metadata, tenant, ctx, |snapshot| {
-            let mut sources = Sources::new(snapshot, &self.pool, ctx).overlapping(range);
+            let snapshot = overlapping(snapshot, range);
+            let mut sources = Sources::new(&snapshot, self.lanes(), ctx);
             let answers = sources.ask(|source| {
                 let mut operations = BTreeSet::new();
                 source.operations(ctx, &mut operations).map(|stats| (operations, stats))
@@ -154,10 +190,10 @@ impl Querier {
                 stats += cost;
                 all.extend(operations);
             }
-            Ok(sources.into_answer(all, stats))
+            Ok(sources.into_answer(all, stats, Explain::default()))
         })
     }
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -5,14 +5,15 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use arrow_array::builder::FixedSizeBinaryBuilder;
-use arrow_array::{ArrayRef, RecordBatch, UInt64Array};
+use arrow_array::RecordBatch;
+use spoor_model::columns::{ColumnBatch, ColumnRequest, ColumnScan, GroupInfo, Pruned, TracesScan};
 use spoor_model::memory::MemoryBudget;
 use spoor_model::scan::{
     AttrScope, Field, KeySet, Operation, QueryContext, ScanError, ScanRequest, ScanStats, SpanSource, ValueSet,
-    candidate_schema,
 };
-use spoor_model::{BlockId, KeyValue, Origin, Resource, Span, SpanEntry, SpanId, TimeRange, TraceId, UnixNano, Value};
+use spoor_model::{
+    BlockId, KeyValue, Origin, Resource, Span, SpanEntry, SpanId, TimeRange, Trace, TraceId, UnixNano, Value,
+};
 
 /// How a source fails.
 #[derive(Debug, Clone, Copy)]
@@ -26,8 +27,10 @@ pub(crate) enum Fault {
 pub(crate) struct Oracle {
     pub(crate) name: String,
     pub(crate) entries: Vec<SpanEntry>,
-    /// Names every trace as a candidate, whatever the predicate, as a source may.
-    pub(crate) is_vague: bool,
+    /// All traces are one group when 0.
+    pub(crate) traces_per_group: usize,
+    /// How many groups were read.
+    pub(crate) read_count: AtomicUsize,
     pub(crate) fault: Option<Fault>,
     /// For each trace handed out.
     pub(crate) reserves_bytes: usize,
@@ -66,6 +69,36 @@ fn range_of<'a>(entries: impl IntoIterator<Item = &'a SpanEntry>) -> Option<Time
     ranges.reduce(|a, b| a.union(&b))
 }
 
+/// What a source has of a trace, copies included.
+fn fragment(id: TraceId, spans: Vec<&SpanEntry>) -> Trace {
+    let mut entries: Vec<SpanEntry> = spans.into_iter().cloned().collect();
+    entries.sort_by_key(spoor_model::structure::place);
+    Trace { id, entries }
+}
+
+struct OracleScan<'a> {
+    oracle: &'a Oracle,
+    group_count: u64,
+    infos: Vec<GroupInfo>,
+    groups: Vec<TracesScan<'a>>,
+}
+
+impl ColumnScan for OracleScan<'_> {
+    fn groups(&self) -> &[GroupInfo] {
+        &self.infos
+    }
+
+    fn pruned(&self) -> Pruned {
+        let by_range = self.group_count - self.groups.len() as u64;
+        Pruned { group_count: self.group_count, by_range, by_content: 0 }
+    }
+
+    fn read(&self, group: usize, ctx: &QueryContext) -> Result<(Option<ColumnBatch>, ScanStats), ScanError> {
+        self.oracle.read_count.fetch_add(1, Ordering::Relaxed);
+        self.groups[group].read(0, ctx)
+    }
+}
+
 impl SpanSource for Oracle {
     fn describe(&self) -> String {
         self.name.clone()
@@ -83,34 +116,37 @@ impl SpanSource for Oracle {
         self.identity
     }
 
+    fn scan<'a>(&'a self, request: &'a ColumnRequest, _: &QueryContext) -> Result<Box<dyn ColumnScan + 'a>, ScanError> {
+        self.scan_count.fetch_add(1, Ordering::Relaxed);
+        self.fail()?;
+        let mut traces: Vec<Trace> = self.by_trace().into_iter().map(|(id, spans)| fragment(id, spans)).collect();
+        let group_len = if self.traces_per_group == 0 { traces.len().max(1) } else { self.traces_per_group };
+        let mut groups = Vec::new();
+        while !traces.is_empty() {
+            let rest = traces.split_off(group_len.min(traces.len()));
+            groups.push(TracesScan::new(std::mem::replace(&mut traces, rest), request));
+        }
+        let mut scan = OracleScan { oracle: self, group_count: groups.len() as u64, infos: Vec::new(), groups };
+        scan.groups.retain(|group| !group.groups().is_empty());
+        scan.groups.sort_by_key(|group| std::cmp::Reverse(group.groups()[0].latest_trace_start));
+        scan.infos = scan.groups.iter().map(|group| group.groups()[0]).collect();
+        Ok(Box::new(scan))
+    }
+
+    fn trace_fingerprints(&self, _: &QueryContext) -> Result<Arc<[u32]>, ScanError> {
+        self.fail()?;
+        let mut fingerprints: Vec<u32> = self.by_trace().keys().map(TraceId::fingerprint).collect();
+        fingerprints.sort_unstable();
+        Ok(fingerprints.into())
+    }
+
     fn candidates(
         &self,
-        request: &ScanRequest,
+        _: &ScanRequest,
         _: &QueryContext,
-        sink: &mut dyn FnMut(&RecordBatch) -> ControlFlow<()>,
+        _: &mut dyn FnMut(&RecordBatch) -> ControlFlow<()>,
     ) -> Result<ScanStats, ScanError> {
-        self.scan_count.fetch_add(1, Ordering::Relaxed);
-        for (id, spans) in self.by_trace() {
-            let range = range_of(spans.iter().copied()).expect("a trace has spans");
-            let is_match = self.is_vague || spans.iter().any(|entry| request.predicate.matches(entry));
-            if !is_match || !range.overlaps(&request.range) {
-                continue;
-            }
-            let mut ids = FixedSizeBinaryBuilder::new(16);
-            ids.append_value(id.0).expect("16 bytes");
-            let columns: Vec<ArrayRef> = vec![
-                Arc::new(ids.finish()),
-                Arc::new(UInt64Array::from(vec![range.start.0])),
-                Arc::new(UInt64Array::from(vec![range.end.0])),
-            ];
-            let batch = RecordBatch::try_new(candidate_schema(), columns).expect("the schema fits");
-            if sink(&batch).is_break() {
-                break;
-            }
-        }
-        // At the end: what was handed over before a fault counts.
-        self.fail()?;
-        Ok(ScanStats { spans_inspected: self.entries.len() as u64, ..ScanStats::default() })
+        unreachable!("queries read columns")
     }
 
     fn find_trace(&self, id: TraceId, ctx: &QueryContext) -> Result<Vec<SpanEntry>, ScanError> {

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use spoor_model::scan::{Condition, Predicate};
 use spoor_model::{TimeRange, Trace};
-use spoor_traceql::Spanset;
+use spoor_traceql::{MatchedSpanset, SearchPlan, Spanset};
 
 /// Bounds on single queries.
 #[derive(Debug, Clone)]
@@ -13,10 +13,11 @@ pub struct Limits {
     pub result_traces_max: usize,
     /// Most traces that one search may look at to find them (`query_max_examined_traces`).
     pub examined_traces_max: usize,
-    /// No trace is taken to last longer than this (`query_max_trace_duration`). A search by time
+    /// No trace is taken to last longer than this (`query_max_trace_duration`). A query by time
     /// range scans sources as far outside its range as this, since a trace with a span in the range
-    /// may have its matching span out there. Longer traces are found too, unless they lie in
-    /// several sources and their matching span is further than this from the range.
+    /// may have its matching span out there; and parts of one trace are looked for in sources that
+    /// are no further apart. Longer traces are seen as whole too, unless they lie in several sources that
+    /// are further apart than this.
     pub trace_duration_max: Duration,
 }
 
@@ -52,7 +53,9 @@ pub struct SearchRequest {
 pub enum Filter {
     /// One span satisfies this.
     Span(Predicate),
-    /// A TraceQL query finds a span.
+    /// A TraceQL query finds spans.
+    Query(SearchPlan),
+    /// A TraceQL query of filters, as [`spoor_traceql::plan()`] has it, finds a span.
     Spanset(Spanset),
     /// Tempo's legacy tags: all conditions hold within the spans of one resource.
     Group(Vec<GroupCondition>),
@@ -72,7 +75,7 @@ pub enum GroupCondition {
 pub struct FoundTrace {
     /// The whole trace.
     pub trace: Trace,
-    /// Indexes of the matching entries, ascending, not empty. For [`Filter::Group`], the entries of
-    /// the first group that satisfies the conditions.
-    pub matched: Vec<usize>,
+    /// What matches in it, not empty. For other filters than [`Filter::Query`] one set, without attributes: the
+    /// spans that satisfy the predicate, or those of the first resource that satisfies the conditions.
+    pub spansets: Vec<MatchedSpanset>,
 }

@@ -95,8 +95,13 @@ struct Hot {
     range: Option<TimeRange>,
     /// Ascending, each once.
     fingerprints: Vec<u32>,
-    /// Which leading bits occur: tells most others apart without a search.
-    leading: Bits,
+    leading: Leading,
+}
+
+/// Which leading bits occur among fingerprints: tells most others apart without a search.
+struct Leading {
+    bits: Bits,
+    shift: u32,
 }
 
 impl<'a> Torn<'a> {
@@ -150,6 +155,11 @@ impl<'a> Torn<'a> {
         !self.torn.is_empty() && self.torn.contains(&id.fingerprint())
     }
 
+    /// Whether the source has been learned.
+    pub(crate) fn is_known(&self, index: usize) -> bool {
+        self.is_known[index]
+    }
+
     /// Whether a source that has been learned holds parts of torn traces.
     pub(crate) fn has_any(&self, index: usize) -> bool {
         assert!(self.is_known[index], "it has been learned");
@@ -158,7 +168,8 @@ impl<'a> Torn<'a> {
 
     /// What it takes in memory.
     pub(crate) fn held_bytes(&self) -> usize {
-        let hot_bytes = self.hot.as_ref().map_or(0, |hot| hot.fingerprints.capacity() * 4 + (1 << LEADING_BITS) / 8);
+        let of_hot = |hot: &Hot| hot.fingerprints.capacity() * 4 + hot.leading.bits.len() / 8;
+        let hot_bytes = self.hot.as_ref().map_or(0, of_hot);
         self.torn.allocation_size() + hot_bytes
     }
 
@@ -205,8 +216,7 @@ impl<'a> Torn<'a> {
         }
         let mut fingerprints: Vec<u32> = all.into_iter().map(|(fingerprint, _)| fingerprint).collect();
         fingerprints.dedup();
-        let mut leading = Bits::none(1 << LEADING_BITS);
-        fingerprints.iter().for_each(|fingerprint| leading.insert(leading_bits(*fingerprint)));
+        let leading = Leading::of(&fingerprints);
         Ok(Hot { range, fingerprints, leading })
     }
 
@@ -247,7 +257,7 @@ impl<'a> Torn<'a> {
         }
         ctx.check()?;
         let theirs = self.fingerprints(cold, ctx)?.unwrap_or_default();
-        let may_be_hot = theirs.iter().filter(|fingerprint| hot.leading.contains(leading_bits(**fingerprint)));
+        let may_be_hot = theirs.iter().filter(|fingerprint| hot.leading.has(**fingerprint));
         let common: Vec<u32> =
             may_be_hot.copied().filter(|fingerprint| hot.fingerprints.binary_search(fingerprint).is_ok()).collect();
         if !common.is_empty() {
@@ -280,12 +290,19 @@ impl<'a> Torn<'a> {
     }
 }
 
-/// Fingerprints are even: a million of them fill an eighth of this many places, and the set still
-/// fits into a second-level cache (1 MB).
-const LEADING_BITS: u32 = 23;
+impl Leading {
+    /// Sixteen places for each fingerprint, so that one in sixteen others is taken for known: 128 KB for the
+    /// 65,536 traces of a large head.
+    fn of(fingerprints: &[u32]) -> Self {
+        let place_count = (fingerprints.len() * 16).next_power_of_two().clamp(1 << 6, 1 << 24);
+        let mut leading = Self { bits: Bits::none(place_count), shift: u32::BITS - place_count.trailing_zeros() };
+        fingerprints.iter().for_each(|fingerprint| leading.bits.insert((fingerprint >> leading.shift) as usize));
+        leading
+    }
 
-fn leading_bits(fingerprint: u32) -> usize {
-    (fingerprint >> (u32::BITS - LEADING_BITS)) as usize
+    fn has(&self, fingerprint: u32) -> bool {
+        self.bits.contains((fingerprint >> self.shift) as usize)
+    }
 }
 
 /// What two ascending lists have in common, ascending, each once.

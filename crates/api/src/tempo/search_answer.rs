@@ -13,6 +13,7 @@ use spoor_model::span::{STATUS_ERROR, SpanEntry, Trace};
 use spoor_model::wire::{put_bytes, put_text, put_uint};
 use spoor_model::{KeyValue, Value, value};
 use spoor_querier::FoundTrace;
+use spoor_traceql::MatchedSpanset;
 
 use super::otlp_json::AttributeJson;
 use crate::value_text;
@@ -206,15 +207,15 @@ fn trace_json(found: &FoundTrace, shown: Option<&Shown>) -> TraceJson {
     let range = trace.range();
     let root = spoor_querier::root(trace);
     let service_of = |entry: &SpanEntry| entry.origin.service_name().unwrap_or_default().to_owned();
-    let span_set = shown.map(|shown| SpanSet {
-        spans: found
-            .matched
+    let span_set = |spanset: &MatchedSpanset, shown: &Shown| SpanSet {
+        spans: spanset
+            .spans
             .iter()
             .take(shown.spans_max)
             .map(|index| span_json(&trace.entries[*index], &shown.fields))
             .collect(),
-        matched: saturated(found.matched.len()),
-    });
+        matched: saturated(spanset.spans.len()),
+    };
     TraceJson {
         trace_id: trace.id.to_string().trim_start_matches('0').to_owned(),
         root_service_name: root.map_or_else(|| ROOT_UNKNOWN.to_owned(), service_of),
@@ -222,7 +223,7 @@ fn trace_json(found: &FoundTrace, shown: Option<&Shown>) -> TraceJson {
         start_time_unix_nano: range.start.0,
         duration_ms: saturated((range.end.0 - range.start.0) / 1_000_000),
         span_set: None,
-        span_sets: span_set.into_iter().collect(),
+        span_sets: shown.iter().flat_map(|shown| found.spansets.iter().map(|one| span_set(one, shown))).collect(),
         service_stats: service_stats(trace),
     }
 }

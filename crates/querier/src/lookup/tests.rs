@@ -1,4 +1,5 @@
 use prometheus_client::registry::Registry;
+use spoor_model::compute::ComputePool;
 use spoor_model::scan::{AttrScope, Snapshots};
 use spoor_model::{Clock, UnixNano};
 
@@ -23,7 +24,7 @@ impl Clock for Stopped {
     }
 }
 
-fn querier(sources: Vec<Arc<Oracle>>) -> (Querier, Registry) {
+pub(crate) fn querier(sources: Vec<Arc<Oracle>>) -> (Querier, Registry) {
     let sources = sources.into_iter().map(|source| source as Arc<dyn SpanSource>).collect();
     let pool = Arc::new(ComputePool::new("test", 2).expect("threads start"));
     let mut registry = Registry::default();

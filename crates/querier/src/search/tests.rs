@@ -1,18 +1,19 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use proptest::prelude::*;
 use spoor_model::compute::ComputePool;
 use spoor_model::memory::MemoryBudget;
 use spoor_model::scan::{AttrScope, Condition, Field, Literal, Snapshot, SpanSource, Test};
-use spoor_model::{KeyValue, Link, SpanEntry, SpanId, Value};
-use spoor_traceql::Spanset;
+use spoor_model::{BlockId, KeyValue, Link, SpanEntry, SpanId, Value};
+use spoor_traceql::{MatchedSpanset, Spanset};
 
 use super::*;
 use crate::oracle::{Fault, Oracle, at_hand, origin, span};
-use crate::request::GroupCondition;
+use crate::request::{Filter, GroupCondition};
 use crate::root;
+use crate::turns::{Lanes, Turns};
 
 fn pool() -> &'static ComputePool {
     static POOL: std::sync::OnceLock<ComputePool> = std::sync::OnceLock::new();
@@ -39,17 +40,17 @@ fn search_in(
     sources: &[Arc<Oracle>],
     request: &SearchRequest,
     limits: &Limits,
-    candidates_per_scan: usize,
     ctx: &QueryContext,
 ) -> Result<Answer<Vec<FoundTrace>>, QueryError> {
     let all = sources.iter().map(|source| Arc::clone(source) as Arc<dyn SpanSource>).collect();
-    let sources = Sources::new(Snapshot { sources: all, skipped: Vec::new() }, pool(), ctx);
+    let (snapshot, turns) = (Snapshot { sources: all, skipped: Vec::new() }, Turns::default());
     check(request, limits)?;
-    Search::new(request, limits, sources, candidates_per_scan).run()
+    let sources = Sources::new(&snapshot, Lanes::new(pool(), &turns), ctx);
+    super::search(request, limits, &PairCache::default(), sources)
 }
 
 fn search(sources: &[Arc<Oracle>], request: &SearchRequest) -> Answer<Vec<FoundTrace>> {
-    search_in(sources, request, &unlimited(), CANDIDATES_PER_SCAN, &at_hand()).expect("nothing is in the way")
+    search_in(sources, request, &unlimited(), &at_hand()).expect("nothing is in the way")
 }
 
 fn ids(answer: &Answer<Vec<FoundTrace>>) -> Vec<u8> {
@@ -72,23 +73,27 @@ fn naive(sources: &[Arc<Oracle>], request: &SearchRequest) -> Vec<FoundTrace> {
                 && request.min_duration_nano.is_none_or(|min| duration >= min)
                 && request.max_duration_nano.is_none_or(|max| duration <= max)
         })
-        .map(|trace| FoundTrace { matched: request.filter.matched(&trace), trace })
-        .filter(|found| !found.matched.is_empty())
+        .map(|trace| FoundTrace { spansets: request.filter.evaluate(&trace), trace })
+        .filter(|found| !found.spansets.is_empty())
         .collect();
-    found.sort_by_key(|found| (Reverse(found.trace.range().start), found.trace.id));
+    found.sort_by_key(|found| Reverse((found.trace.range().start, found.trace.id)));
     found.truncate(request.limit);
     found
 }
 
 /// What two searches must agree on. The order of differing spans with one id and start is open.
-fn outline(found: &[FoundTrace]) -> Vec<(TraceId, Vec<String>, Vec<String>)> {
+fn outline(found: &[FoundTrace]) -> Vec<(TraceId, Vec<String>, Vec<Vec<String>>)> {
     found
         .iter()
         .map(|found| {
             let mut spans: Vec<String> = found.trace.entries.iter().map(|entry| format!("{entry:?}")).collect();
-            let mut matched: Vec<String> = found.matched.iter().map(|index| spans[*index].clone()).collect();
+            let of_spanset = |spanset: &MatchedSpanset| {
+                let mut matched: Vec<String> = spanset.spans.iter().map(|index| spans[*index].clone()).collect();
+                matched.sort_unstable();
+                matched
+            };
+            let matched = found.spansets.iter().map(of_spanset).collect();
             spans.sort_unstable();
-            matched.sort_unstable();
             (found.trace.id, spans, matched)
         })
         .collect()
@@ -110,9 +115,13 @@ fn any_entry() -> impl Strategy<Value = SpanEntry> {
 fn any_sources() -> impl Strategy<Value = Vec<Arc<Oracle>>> {
     let places = prop::collection::vec(0_usize..4, 1..3);
     let spans = prop::collection::vec((any_entry(), places), 0..40);
-    (spans, prop::collection::vec(any::<bool>(), 4)).prop_map(|(spans, vague)| {
-        let mut sources: Vec<Oracle> =
-            vague.into_iter().map(|is_vague| Oracle { is_vague, ..Oracle::default() }).collect();
+    (spans, prop::collection::vec((any::<bool>(), 1_usize..4), 4)).prop_map(|(spans, kinds)| {
+        let of_kind = |(number, (is_block, traces_per_group)): (usize, (bool, usize))| Oracle {
+            identity: is_block.then_some(BlockId(number as u128)),
+            traces_per_group,
+            ..Oracle::default()
+        };
+        let mut sources: Vec<Oracle> = kinds.into_iter().enumerate().map(of_kind).collect();
         for (entry, places) in spans {
             places.into_iter().for_each(|place| sources[place].entries.push(entry.clone()));
         }
@@ -175,9 +184,8 @@ proptest! {
     fn search_finds_what_the_naive_model_finds(
         sources in any_sources(),
         request in any_request(),
-        candidates_per_scan in 1_usize..5,
     ) {
-        let answer = search_in(&sources, &request, &unlimited(), candidates_per_scan, &at_hand());
+        let answer = search_in(&sources, &request, &unlimited(), &at_hand());
         let answer = answer.expect("nothing is in the way");
         prop_assert_eq!(outline(&answer.value), outline(&naive(&sources, &request)));
         prop_assert!(answer.skipped.is_empty());
@@ -191,7 +199,7 @@ proptest! {
             .map(|found| found.trace.range().end.0 - found.trace.range().start.0)
             .max();
         let limits = Limits { trace_duration_max: Duration::from_nanos(longest.unwrap_or(0)), ..Limits::default() };
-        let answer = search_in(&sources, &request, &limits, 2, &at_hand()).expect("nothing is in the way");
+        let answer = search_in(&sources, &request, &limits, &at_hand()).expect("nothing is in the way");
         prop_assert_eq!(outline(&answer.value), outline(&naive(&sources, &request)));
     }
 }
@@ -206,13 +214,38 @@ fn the_limit_is_applied_after_the_order() {
 }
 
 #[test]
-fn older_sources_are_not_scanned_once_the_limit_is_reached() {
-    let sources: Vec<Arc<Oracle>> =
-        (0..10).rev().map(|n| Oracle::of(vec![span(n, 1, "a", u64::from(n) * 100, u64::from(n) * 100 + 50)])).collect();
+fn what_cannot_hold_newer_results_is_not_read() {
+    let of_source = |n: u8| Oracle {
+        traces_per_group: 1,
+        identity: Some(BlockId(n.into())),
+        ..Oracle::clone_of((0..9).map(|m| span(n * 10 + m, 1, "a", at(n, m), at(n, m) + 5)).collect())
+    };
+    fn at(n: u8, m: u8) -> u64 {
+        u64::from(n) * 100 + u64::from(m) * 10
+    }
+    let sources: Vec<Arc<Oracle>> = (0..10).rev().map(|n| Arc::new(of_source(n))).collect();
     let found = search(&sources, &at_any_time(Filter::Span(named("a")), 1));
-    assert_eq!(ids(&found), [9]);
-    let scan_count: usize = sources.iter().map(|source| source.scan_count.load(Ordering::Relaxed)).sum();
-    assert!(scan_count <= pool().thread_count(), "{scan_count} scans");
+    assert_eq!(ids(&found), [98]);
+    let count = |of: fn(&Oracle) -> &AtomicUsize| -> usize {
+        sources.iter().map(|source| of(source).load(Ordering::Relaxed)).sum()
+    };
+    assert_eq!((count(|source| &source.scan_count), count(|source| &source.read_count)), (1, 1));
+    let stage = &found.explain.stages[0];
+    assert_eq!((stage.sources_not_reached, stage.sources[0].groups_not_reached()), (9, 8));
+    assert_eq!((stage.traces_located, stage.traces_assembled, stage.spans_assembled), (1, 1, 1));
+}
+
+#[test]
+fn whole_traces_are_decided_by_their_columns() {
+    // Of two conditions only one holds for most traces; a torn one has to be put together to be sure.
+    let a_and_b = || Spanset::And(Box::new(Spanset::Filter(named("a"))), Box::new(Spanset::Filter(named("b"))));
+    let (old, new) = (Oracle::of(vec![span(7, 1, "b", 5, 9)]), Oracle::of(vec![span(7, 2, "a", 2, 9)]));
+    let found = search(&[old, new], &at_any_time(Filter::Spanset(a_and_b()), 10));
+    assert_eq!(ids(&found), [7]);
+    assert_eq!(found.explain.stages[0].traces_located, 1);
+    let whole = Oracle::of(vec![span(7, 1, "b", 5, 9), span(7, 2, "a", 2, 9)]);
+    let found = search(&[whole], &at_any_time(Filter::Spanset(a_and_b()), 10));
+    assert_eq!((ids(&found), found.explain.stages[0].traces_located), (vec![7], 0));
 }
 
 #[test]
@@ -251,7 +284,7 @@ fn whole_traces_around_the_range_are_not_examined() {
     let mut request = at_any_time(Filter::Span(named("a")), 10);
     request.range = TimeRange { start: UnixNano(900), end: UnixNano(1100) };
     let limits = Limits { examined_traces_max: 1, ..unlimited() };
-    let found = search_in(&sources, &request, &limits, 1000, &at_hand()).expect("one trace is examined");
+    let found = search_in(&sources, &request, &limits, &at_hand()).expect("one trace is examined");
     assert_eq!(ids(&found), [200]);
 }
 
@@ -260,7 +293,7 @@ fn copies_count_once_and_twins_both() {
     let copy = || span(1, 1, "a", 10, 20);
     let sources = [Oracle::of(vec![copy(), copy()]), Oracle::of(vec![copy(), span(1, 1, "a", 10, 21)])];
     let found = search(&sources, &at_any_time(Filter::Span(named("a")), 10));
-    assert_eq!((ids(&found), found.value[0].matched.len()), (vec![1], 2));
+    assert_eq!((ids(&found), found.value[0].spansets[0].spans.len()), (vec![1], 2));
 }
 
 #[test]
@@ -280,7 +313,7 @@ fn unreadable_sources_are_skipped_and_named_once() {
 fn a_cancelled_search_ends() {
     let sources = [Oracle::of(vec![span(1, 1, "a", 0, 1)])];
     let ctx = QueryContext::new(&MemoryBudget::new(1 << 20), Arc::new(AtomicBool::new(true)));
-    let result = search_in(&sources, &at_any_time(Filter::Span(named("a")), 1), &unlimited(), 10, &ctx);
+    let result = search_in(&sources, &at_any_time(Filter::Span(named("a")), 1), &unlimited(), &ctx);
     assert_eq!(result.err(), Some(QueryError::Cancelled));
 }
 
@@ -288,27 +321,38 @@ fn a_cancelled_search_ends() {
 fn a_search_that_needs_too_much_memory_names_the_limit() {
     let spans = (0..200).map(|n| span(n, 1, "a", u64::from(n), u64::from(n))).collect();
     let ctx = QueryContext::new(&MemoryBudget::new(4096), Arc::default());
-    let result = search_in(&[Oracle::of(spans)], &at_any_time(Filter::Span(named("a")), 200), &unlimited(), 1000, &ctx);
+    let result = search_in(&[Oracle::of(spans)], &at_any_time(Filter::Span(named("a")), 200), &unlimited(), &ctx);
     assert!(matches!(result, Err(QueryError::MemoryLimit { limit_bytes: 4096, .. })), "{result:?}");
+}
+
+/// 200 traces that satisfy both conditions, in two resources.
+fn near_misses() -> (Vec<SpanEntry>, Filter) {
+    let of_trace = |n: u8| {
+        let (mut a, b) = (span(n, 1, "a", n.into(), n.into()), span(n, 2, "b", n.into(), n.into()));
+        a.origin = origin("shop");
+        [a, b]
+    };
+    let conditions = vec![GroupCondition::Span(named("a")), GroupCondition::Span(named("b"))];
+    ((0..200).flat_map(of_trace).collect(), Filter::Group(conditions))
 }
 
 #[test]
 fn traces_that_are_looked_at_and_dropped_cost_no_memory() {
-    let spans = (0..200).map(|n| span(n, 1, "a", u64::from(n), u64::from(n))).collect();
-    let source = Arc::new(Oracle { is_vague: true, reserves_bytes: 1 << 16, ..Oracle::clone_of(spans) });
+    let (entries, filter) = near_misses();
+    let source = Arc::new(Oracle { reserves_bytes: 1 << 16, ..Oracle::clone_of(entries) });
     let ctx = QueryContext::new(&MemoryBudget::new(1 << 20), Arc::default());
-    let found = search_in(&[source], &at_any_time(Filter::Span(named("b")), 10), &unlimited(), 1000, &ctx);
-    assert!(found.is_ok_and(|answer| answer.value.is_empty()));
+    let found = search_in(&[source], &at_any_time(filter, 10), &unlimited(), &ctx).expect("there is room");
+    assert_eq!((found.value.len(), found.explain.stages[0].traces_assembled), (0, 200));
 }
 
 #[test]
 fn too_many_examined_traces_and_results_name_their_limit() {
-    let spans = (0..200).map(|n| span(n, 1, "a", u64::from(n), u64::from(n))).collect();
-    let source = Arc::new(Oracle { is_vague: true, ..Oracle::clone_of(spans) });
+    let (entries, filter) = near_misses();
+    let source = Oracle::of(entries);
     let limits = Limits { examined_traces_max: 150, result_traces_max: 10, ..unlimited() };
     let key_of = |limit| {
-        let request = at_any_time(Filter::Span(named("b")), limit);
-        match search_in(&[Arc::clone(&source)], &request, &limits, 1000, &at_hand()) {
+        let request = at_any_time(filter.clone(), limit);
+        match search_in(&[Arc::clone(&source)], &request, &limits, &at_hand()) {
             Err(QueryError::Limit { key, .. }) => key,
             other => panic!("{other:?}"),
         }

@@ -18,7 +18,8 @@ fn answer(json: &str, matched: Vec<usize>, shown: Option<Shown>) -> SearchAnswer
     let entries = entries_of(json.as_bytes());
     let trace = Trace::assemble(entries[0].span.trace_id, entries).unwrap();
     let stats = ScanStats { spans_inspected: 7, traces_inspected: 1, bytes_inspected: 9 };
-    SearchAnswer::new(&[FoundTrace { trace, matched }], shown.as_ref(), stats, 0)
+    let spansets = vec![MatchedSpanset { spans: matched, attributes: Vec::new() }];
+    SearchAnswer::new(&[FoundTrace { trace, spansets }], shown.as_ref(), stats, 0)
 }
 
 #[test]

@@ -1,0 +1,83 @@
+//! What a search asks of columns, and what it finds in them.
+
+use spoor_model::bits::Bits;
+use spoor_model::columns::{ColumnBatch, ColumnRequest, ValuesOf};
+use spoor_model::scan::Predicate;
+use spoor_model::{TimeRange, Trace};
+use spoor_traceql::{MatchedSpanset, Spanset, TraceMatches};
+
+use crate::group;
+use crate::request::Filter;
+
+/// A request for nothing but rows that satisfy predicates; traces without a row in one of the `needed` cannot
+/// match.
+pub(crate) fn masks_request(masks: Vec<Predicate>, needed: Vec<usize>, range: TimeRange) -> ColumnRequest {
+    let (columns, values_of) = (Vec::new(), ValuesOf::NeededRows);
+    ColumnRequest { masks, needed, columns, values_of, tree: false, copies: false, range }
+}
+
+/// The traces that have a row in the set.
+fn traces_with(rows: &Bits, batch: &ColumnBatch) -> Bits {
+    Bits::from_fn(batch.trace_count(), |trace| rows.any_in(batch.rows_of(trace)))
+}
+
+impl Filter {
+    /// What to ask of sources, for traces that overlap the range.
+    pub(crate) fn request(&self, range: TimeRange) -> ColumnRequest {
+        match self {
+            Self::Span(predicate) => masks_request(vec![predicate.clone()], vec![0], range),
+            Self::Query(plan) => plan.request(range),
+            Self::Spanset(spanset) => masks_request(vec![spanset.scan_predicate()], vec![0], range),
+            Self::Group(conditions) => {
+                let masks = group::necessary(conditions);
+                // All are needed; the one that holds for fewest spans leaves most groups out.
+                let needed = (0..masks.len()).min_by_key(|mask| group::breadth(&masks[*mask]));
+                masks_request(masks, needed.into_iter().collect(), range)
+            }
+        }
+    }
+
+    /// Whether a trace matches exactly when one of its parts does.
+    pub(crate) fn is_single_span(&self) -> bool {
+        match self {
+            Self::Span(_) => true,
+            Self::Query(plan) => plan.is_single_span(),
+            Self::Spanset(spanset) => matches!(spanset, Spanset::Filter(_)),
+            Self::Group(_) => false,
+        }
+    }
+
+    /// Which traces of a batch, the answer to `request`, match as far as it holds them, and which could if they
+    /// went on elsewhere. Of [`Filter::Group`] the former too may be too many, never too few.
+    pub(crate) fn matches(&self, batch: &ColumnBatch, request: &ColumnRequest) -> TraceMatches {
+        match self {
+            Self::Span(_) | Self::Spanset(_) => {
+                let matched = traces_with(&batch.masks[0], batch);
+                TraceMatches { may_match: matched.clone(), matched }
+            }
+            Self::Query(plan) => plan.matches(batch),
+            Self::Group(_) => {
+                let traces: Vec<Bits> = batch.masks.iter().map(|mask| traces_with(mask, batch)).collect();
+                let mut matched = Bits::all(batch.trace_count());
+                traces.iter().for_each(|traces| matched.intersect(traces));
+                let may_match = request.needed.first().map_or_else(|| matched.clone(), |mask| traces[*mask].clone());
+                TraceMatches { matched, may_match }
+            }
+        }
+    }
+
+    /// What matches in a whole trace; empty when it does not match.
+    pub fn evaluate(&self, trace: &Trace) -> Vec<MatchedSpanset> {
+        let spans: Vec<usize> = match self {
+            Self::Query(plan) => return plan.evaluate(trace),
+            Self::Span(predicate) => {
+                let indexed = trace.entries.iter().enumerate();
+                indexed.filter(|(_, entry)| predicate.matches(entry)).map(|(index, _)| index).collect()
+            }
+            Self::Spanset(spanset) => spanset.matched(trace),
+            Self::Group(conditions) => group::matched(trace, conditions),
+        };
+        let found = (!spans.is_empty()).then(|| MatchedSpanset { spans, attributes: Vec::new() });
+        found.into_iter().collect()
+    }
+}
