@@ -12,6 +12,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use arrow_array::RecordBatch;
 use spoor_block::{Block, BlockCache, BlockMeta, Error as BlockError, WriteOptions};
 use spoor_model::batch::SpanBatch;
+use spoor_model::columns::{ColumnRequest, ColumnScan};
 use spoor_model::scan::{
     Field, KeySet, Operation, QueryContext, ScanError, ScanRequest, ScanStats, SpanSource, ValueSet,
 };
@@ -176,6 +177,26 @@ impl SpanSource for StoredBlock {
 
     fn span_count(&self) -> u64 {
         self.source.span_count()
+    }
+
+    fn scan<'a>(
+        &'a self,
+        request: &'a ColumnRequest,
+        ctx: &QueryContext,
+    ) -> Result<Box<dyn ColumnScan + 'a>, ScanError> {
+        self.source.scan(request, ctx)
+    }
+
+    fn identity(&self) -> Option<BlockId> {
+        self.source.identity()
+    }
+
+    fn may_hold(&self, id: TraceId) -> bool {
+        self.source.may_hold(id)
+    }
+
+    fn trace_fingerprints(&self, ctx: &QueryContext) -> Result<Arc<[u32]>, ScanError> {
+        self.source.trace_fingerprints(ctx)
     }
 
     fn candidates(

@@ -20,7 +20,7 @@ use spoor_model::scan::{Skipped, Snapshot, SpanSource};
 use spoor_model::{BlockId, TenantId};
 
 use crate::blocks::StoredBlock;
-use crate::head::Segment;
+use crate::head::{Head, Segment};
 use crate::record::Sequence;
 
 /// A block of the catalog, open or not.
@@ -128,14 +128,13 @@ impl Tenant {
         Self { id, parts: RwLock::default() }
     }
 
-    /// Everything at one instant, newest first.
+    /// Everything at one instant: the head, those being cut included, then blocks, newest first.
     pub(crate) fn snapshot(&self) -> Snapshot {
         let parts = self.parts.read();
         let mut snapshot = Snapshot { sources: Vec::new(), skipped: parts.unreadable.clone() };
         let cutting = parts.cutting.iter().flat_map(|frozen| &frozen.segments);
-        let oldest_first = cutting.chain(&parts.head).map(|segment| Arc::clone(segment) as Arc<dyn SpanSource>);
-        snapshot.sources.extend(oldest_first);
-        snapshot.sources.reverse();
+        let head = Head::new(cutting.chain(&parts.head).cloned().collect());
+        snapshot.sources.extend(head.map(|head| Arc::new(head) as Arc<dyn SpanSource>));
         for block in &parts.blocks {
             match &block.source {
                 Ok(source) => snapshot.sources.push(Arc::clone(source) as Arc<dyn SpanSource>),

@@ -485,7 +485,7 @@ pub struct Skipped {
 /// none is in neither.
 #[derive(Clone, Default)]
 pub struct Snapshot {
-    /// Newest first: the head's parts, then blocks by descending end.
+    /// Newest first: the head, then blocks by descending end.
     pub sources: Vec<Arc<dyn SpanSource>>,
     /// Blocks that are known to exist and could not be opened.
     pub skipped: Vec<Skipped>,

@@ -1,7 +1,7 @@
 //! The read path: from a question of a client to whole traces.
 //!
 //! ```text
-//!   Snapshots --snapshot--> [head parts, blocks], newest first
+//!   Snapshots --snapshot--> [head, blocks], newest first
 //!                                |
 //!        candidates (columns)    |   trace_range, find_trace (rows)
 //!        one scan per source     |   all sources, per candidate

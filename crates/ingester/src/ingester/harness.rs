@@ -22,7 +22,7 @@ use spoor_model::{SpanId, TimeRange, TraceId, UnixNano};
 
 use super::*;
 use crate::config::WalSync;
-use crate::head::Segment;
+use crate::head::{Head, Segment};
 use crate::store::MemoryStore;
 
 /// How long a test waits for something that must happen.
@@ -180,7 +180,7 @@ impl BlockStore for FakeBlocks {
             let number = u64::from_be_bytes(row.span.span_id.0) - 1;
             NumberDecode.append(&number.to_be_bytes(), &Checked::default(), &mut segment.write());
         }
-        Ok(Arc::new(segment))
+        Ok(Arc::new(Head::new(vec![Arc::new(segment)]).expect("has a segment")))
     }
 
     fn remove(&self, tenant: &TenantId, id: BlockId) -> Result<(), BlockError> {
