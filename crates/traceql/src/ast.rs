@@ -196,7 +196,7 @@ pub enum MetricsExpr {
         /// What is computed from them.
         function: MetricsFunction,
         /// Grouping, may be empty.
-        by: Vec<Attribute>,
+        by: Vec<GroupKey>,
     },
     /// `input | topk(k)`, or the like.
     SecondStage {
@@ -216,6 +216,22 @@ pub enum MetricsExpr {
         /// Right side.
         right: Box<MetricsExpr>,
     },
+}
+
+/// What the series of a metrics query are grouped by.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct GroupKey {
+    /// The value.
+    pub attribute: Attribute,
+    /// Key of the label: an intrinsic of two spellings keeps that of the query, because clients look labels up by
+    /// what they asked for.
+    pub label: Arc<str>,
+}
+
+impl fmt::Display for GroupKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.label)
+    }
 }
 
 /// What a metrics query computes per interval.
@@ -407,7 +423,7 @@ macro_rules! intrinsics {
     };
 }
 
-// The first spelling is the canonical one: in results and labels it names the value.
+// The first spelling is the canonical one: it names the value in the results of searches.
 intrinsics! {
     /// Span name.
     Name: "name", "span:name";
@@ -460,7 +476,7 @@ impl Intrinsic {
         Self::ALL.iter().find(|(_, texts)| texts.contains(&text)).map(|(intrinsic, _)| *intrinsic)
     }
 
-    /// How results and labels spell it.
+    /// How results of searches spell it.
     pub fn text(self) -> &'static str {
         Self::ALL.iter().find(|(intrinsic, _)| *intrinsic == self).map_or("", |(_, texts)| texts[0])
     }

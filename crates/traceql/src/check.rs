@@ -194,7 +194,7 @@ fn check_metrics(metrics: &MetricsExpr) -> Result<(), TypeError> {
                 }
                 _ => GROUP_KEYS_MAX,
             };
-            by.iter().try_for_each(|key| check_attribute(key, start))?;
+            by.iter().try_for_each(|key| check_attribute(&key.attribute, start))?;
             if matches!(function, MetricsFunction::Compare(..)) && !by.is_empty() {
                 return error(start, "compare() has groups of its own and takes no by()");
             }

@@ -2,7 +2,7 @@
 
 use spoor_model::scan::AttrScope;
 use spoor_model::{KeyValue, Value};
-use spoor_traceql::ast::{Attribute, Intrinsic, MetricsFunction, Pipeline, Static};
+use spoor_traceql::ast::{Attribute, GroupKey, Intrinsic, MetricsFunction, Pipeline, Static};
 
 use super::datum::Datum;
 use super::view::{At, View};
@@ -49,7 +49,7 @@ impl Groups {
 pub(super) fn aggregate(
     pipeline: &Pipeline,
     function: &MetricsFunction,
-    by: &[Attribute],
+    by: &[GroupKey],
     views: &[View],
     window: Window,
 ) -> Result<Vec<Series>, String> {
@@ -160,11 +160,11 @@ fn ungrouped_labels(function: &MetricsFunction) -> Labels {
 }
 
 /// A label per key that the span has; when it has none of them, the first says so.
-fn group_labels(by: &[Attribute], at: At<'_>) -> Labels {
-    let label = |key: &Attribute| Some((key.to_string(), at.value(key).to_label()?));
+fn group_labels(by: &[GroupKey], at: At<'_>) -> Labels {
+    let label = |key: &GroupKey| Some((key.label.to_string(), at.value(&key.attribute).to_label()?));
     let mut labels: Labels = by.iter().filter_map(label).collect();
     if let (true, Some(first)) = (labels.is_empty(), by.first()) {
-        labels.push((first.to_string(), Value::Str("nil".to_owned())));
+        labels.push((first.label.to_string(), Value::Str("nil".to_owned())));
     }
     labels
 }

@@ -74,10 +74,15 @@ impl Parser {
 
     /// At least one attribute, up to and with the closing parenthesis.
     pub(super) fn attribute_list(&mut self) -> Result<Vec<Attribute>, ParseError> {
-        let mut attributes = Vec::new();
+        self.listed(Self::attribute)
+    }
+
+    /// The same of what is read from an attribute.
+    pub(super) fn listed<T>(&mut self, next: impl Fn(&mut Self) -> Option<T>) -> Result<Vec<T>, ParseError> {
+        let mut items = Vec::new();
         loop {
-            match (self.attribute(), self.ident()) {
-                (Some(attribute), _) => attributes.push(attribute),
+            match (next(self), self.ident()) {
+                (Some(item), _) => items.push(item),
                 (None, Some(ident)) => return self.error_at(self.pos(), format!("unknown identifier: {ident}")),
                 (None, None) => return self.unexpected("an attribute or an intrinsic"),
             }
@@ -86,7 +91,7 @@ impl Parser {
             }
         }
         self.expect(")")?;
-        Ok(attributes)
+        Ok(items)
     }
 
     /// The whole text must be one attribute or intrinsic between braces.

@@ -1,7 +1,9 @@
 //! What stands behind the pipeline of a metrics query.
 
+use std::sync::Arc;
+
 use super::{Item, Parser, Piped, ScalarExpr};
-use crate::ast::{Attribute, BinaryOp, MetricsExpr, MetricsFunction, SecondStage, Static};
+use crate::ast::{Attribute, BinaryOp, GroupKey, MetricsExpr, MetricsFunction, SecondStage, Static};
 use crate::lexer::{ParseError, TokenKind};
 
 impl Parser {
@@ -34,12 +36,16 @@ impl Parser {
     }
 
     /// `by(a, b)`, or nothing.
-    pub(super) fn metrics_grouping(&mut self) -> Result<Vec<Attribute>, ParseError> {
+    pub(super) fn metrics_grouping(&mut self) -> Result<Vec<GroupKey>, ParseError> {
         if !self.eat_ident("by") {
             return Ok(Vec::new());
         }
         self.expect("(")?;
-        self.attribute_list()
+        self.listed(|parser| {
+            let spelling = parser.ident().map(Arc::from);
+            let attribute = parser.attribute()?;
+            Some(GroupKey { label: spelling.unwrap_or_else(|| attribute.to_string().into()), attribute })
+        })
     }
 
     /// `| topk(3)`, `> 30`, in any number and order.

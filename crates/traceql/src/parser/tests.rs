@@ -124,6 +124,7 @@ fn pipelines_and_aggregates() {
 fn metrics_queries() {
     check("{} | rate()", "{ true } | rate()");
     check("{.a}|rate()by(resource.service.name,name)", "{ .a } | rate() by(resource.service.name, name)");
+    check("{.a} | rate() by(span:name, status)", "{ .a } | rate() by(span:name, status)");
     check(
         "{} | quantile_over_time(duration, .5, 0.99) by (.a) with(sample=true)",
         "{ true } | quantile_over_time(duration, 0.5, 0.99) by(.a) with(sample=true)",
