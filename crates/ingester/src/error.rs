@@ -13,6 +13,20 @@ pub enum Error {
         /// The directory.
         path: String,
     },
+    /// There is no data directory here.
+    #[error("{path} is no data directory (it has no LOCK file)")]
+    NoData {
+        /// The directory.
+        path: String,
+    },
+    /// The log of a directory at rest does not fit in memory.
+    #[error("the log of data directory {path} needs more than {limit_bytes} bytes of memory; raise head_memory_limit")]
+    HeadMemory {
+        /// The directory.
+        path: String,
+        /// The bound.
+        limit_bytes: usize,
+    },
     /// The system refused: permissions, space, a failing disk.
     #[error("cannot {action} {path}: {reason}")]
     Io {

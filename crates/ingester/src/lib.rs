@@ -18,10 +18,13 @@
 //! or in a block, never in both, never in neither.
 //! **Invariant:** memory is bounded by configuration; past a bound requests are refused by name.
 //!
+//! [`open_at_rest`] reads a directory that no server runs on, and changes nothing.
+//!
 //! Not here: decoding (given as [`spoor_model::ingest::Decode`]), the block format (`spoor_block`),
 //! retention (`spoor_compactor` decides, [`Ingester::remove_blocks`] does).
 
 mod apply;
+mod at_rest;
 mod blocks;
 mod catalog;
 mod config;
@@ -39,6 +42,7 @@ pub mod store;
 mod tenant;
 mod wal;
 
+pub use at_rest::{AtRest, open_at_rest};
 pub use blocks::{BlockStore, DirectoryBlocks};
 pub use config::{Config, WalSync};
 pub use error::Error;

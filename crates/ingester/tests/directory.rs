@@ -1,16 +1,21 @@
 //! The ingester on a real directory: RocksDB, OTLP, Parquet blocks.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-use std::path::Path;
+use std::collections::BTreeMap;
+use std::ops::ControlFlow;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use bytes::Bytes;
 use prometheus_client::registry::Registry;
-use spoor_ingester::{Config, Error, Ingester, Metrics};
-use spoor_model::ingest::{Append, AppendError, AppendRequest, BodyEncoding, Decode};
+use spoor_ingester::store::{Change, Durability, RocksStore, Store, Table};
+use spoor_ingester::{Config, Error, Ingester, Metrics, open_at_rest};
+use spoor_model::batch::SpanBatch;
+use spoor_model::ingest::{Append, AppendError, AppendRequest, BodyEncoding, Checked, Decode};
 use spoor_model::memory::MemoryBudget;
 use spoor_model::scan::{QueryContext, Snapshots};
+use spoor_model::wire::WireError;
 use spoor_model::{
     Clock, Event, KeyValue, Origin, Span, SpanEntry, SpanId, TenantId, Trace, TraceId, UnixNano, Value, nested,
 };
@@ -81,9 +86,9 @@ fn append(ingester: &Ingester, tenant: &TenantId, trace: &Trace) -> Result<(), A
 }
 
 /// The trace as a query would assemble it, attributes in the order of their names.
-fn find(ingester: &Ingester, tenant: &TenantId, id: TraceId) -> Option<Trace> {
+fn find(spans: &dyn Snapshots, tenant: &TenantId, id: TraceId) -> Option<Trace> {
     let ctx = QueryContext::new(&MemoryBudget::new(1 << 30), Arc::new(AtomicBool::new(false)));
-    let snapshot = ingester.snapshot(tenant);
+    let snapshot = spans.snapshot(tenant);
     assert_eq!(snapshot.skipped, []);
     let mut entries = Vec::new();
     for source in snapshot.sources {
@@ -96,11 +101,11 @@ fn find(ingester: &Ingester, tenant: &TenantId, id: TraceId) -> Option<Trace> {
     Some(trace)
 }
 
-fn check(ingester: &Ingester, tenant: &TenantId, traces: &[Trace]) {
+fn check(spans: &dyn Snapshots, tenant: &TenantId, traces: &[Trace]) {
     for trace in traces {
-        assert_eq!(find(ingester, tenant, trace.id).as_ref(), Some(trace));
+        assert_eq!(find(spans, tenant, trace.id).as_ref(), Some(trace));
     }
-    assert_eq!(find(ingester, tenant, TraceId([0xff; 16])), None);
+    assert_eq!(find(spans, tenant, TraceId([0xff; 16])), None);
 }
 
 #[test]
@@ -126,19 +131,19 @@ fn traces_are_found_whole_in_head_and_blocks_and_after_every_kind_of_end() {
     drop(ingester);
 
     let ingester = open(dir.path()).unwrap();
-    check(&ingester, &tenant, &sent);
+    check(&*ingester, &tenant, &sent);
     assert_eq!(ingester.blocks(&tenant).len(), 1);
     ingester.close().unwrap();
-    check(&ingester, &tenant, &sent);
+    check(&*ingester, &tenant, &sent);
     drop(ingester);
 
     let ingester = open(dir.path()).unwrap();
-    check(&ingester, &tenant, &sent);
+    check(&*ingester, &tenant, &sent);
     let blocks = ingester.blocks(&tenant);
     assert_eq!(blocks.iter().map(|meta| meta.span_count).sum::<u64>(), span_count(&sent));
     let ids: Vec<_> = blocks.iter().map(|meta| meta.id).collect();
     assert_eq!(ingester.remove_blocks(&tenant, &ids).unwrap(), 2);
-    assert_eq!(find(&ingester, &tenant, sent[0].id), None);
+    assert_eq!(find(&*ingester, &tenant, sent[0].id), None);
     let tenant_dir = dir.path().join("blocks").join(tenant.as_str());
     assert_eq!(std::fs::read_dir(tenant_dir).unwrap().count(), 0);
 }
@@ -155,13 +160,13 @@ fn a_trace_that_is_split_over_blocks_and_the_head_is_assembled() {
     let ingester = open(dir.path()).unwrap();
     for part in whole.entries.chunks(10) {
         append(&ingester, &tenant, &Trace { id: whole.id, entries: part.to_vec() }).unwrap();
-        check(&ingester, &tenant, &[]);
+        check(&*ingester, &tenant, &[]);
         if part[0].span.span_id != whole.entries[20].span.span_id {
             ingester.flush(Some(&tenant)).unwrap();
         }
     }
     assert_eq!(ingester.snapshot(&tenant).sources.len(), 3);
-    check(&ingester, &tenant, &[whole]);
+    check(&*ingester, &tenant, &[whole]);
 }
 
 #[test]
@@ -216,11 +221,127 @@ fn tenants_do_not_see_each_other() {
     append(&ingester, &b, &of_b).unwrap();
     ingester.flush(Some(&a)).unwrap();
     for _ in 0..2 {
-        check(&ingester, &a, std::slice::from_ref(&of_a));
-        check(&ingester, &b, std::slice::from_ref(&of_b));
-        assert_eq!(find(&ingester, &a, of_b.id), None);
-        assert_eq!(find(&ingester, &b, of_a.id), None);
+        check(&*ingester, &a, std::slice::from_ref(&of_a));
+        check(&*ingester, &b, std::slice::from_ref(&of_b));
+        assert_eq!(find(&*ingester, &a, of_b.id), None);
+        assert_eq!(find(&*ingester, &b, of_a.id), None);
         ingester.flush(None).unwrap();
     }
     assert_eq!(ingester.tenants(), [a, b]);
+}
+
+/// Every file below a directory, with its bytes.
+fn files(dir: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
+    let mut found = BTreeMap::new();
+    for entry in std::fs::read_dir(dir).unwrap() {
+        let path = entry.unwrap().path();
+        match path.is_dir() {
+            true => found.extend(files(&path)),
+            false => drop(found.insert(path.clone(), std::fs::read(path).unwrap())),
+        }
+    }
+    found
+}
+
+#[test]
+fn a_directory_at_rest_answers_as_its_server_did_and_stays_as_it_is() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = Config::new(dir.path());
+    let (a, b) = (TenantId::parse("a").unwrap(), TenantId::parse("b").unwrap());
+    let sent: Vec<Trace> = (0..60).map(|number| trace(number, 1 + number % 9)).collect();
+    let ingester = open(dir.path()).unwrap();
+    sent[..30].iter().for_each(|trace| append(&ingester, &a, trace).unwrap());
+    ingester.flush(None).unwrap();
+    sent[30..].iter().for_each(|trace| append(&ingester, &a, trace).unwrap());
+    append(&ingester, &b, &sent[0]).unwrap();
+    let refused = open_at_rest(&config, &OtlpDecoder).err().unwrap();
+    assert!(matches!(refused, Error::Locked { .. }), "{refused}");
+    drop(ingester);
+
+    let before = files(dir.path());
+    let at_rest = open_at_rest(&config, &OtlpDecoder).unwrap();
+    let beside = open_at_rest(&config, &OtlpDecoder).unwrap();
+    assert!(matches!(open(dir.path()), Err(Error::Locked { .. })), "no server under a reader's feet");
+    for reader in [&at_rest, &beside] {
+        assert_eq!(reader.tenants(), [a.clone(), b.clone()]);
+        check(reader, &a, &sent);
+        check(reader, &b, &sent[..1]);
+    }
+    assert_eq!(at_rest.snapshot(&a).sources.len(), 2);
+    drop((at_rest, beside));
+    assert!(files(dir.path()) == before, "reading changes nothing");
+    let ingester = open(dir.path()).unwrap();
+    check(&*ingester, &a, &sent);
+    ingester.close().unwrap();
+    drop(ingester);
+    check(&open_at_rest(&config, &OtlpDecoder).unwrap(), &a, &sent);
+}
+
+#[test]
+fn a_damaged_record_of_a_directory_at_rest_is_named_and_the_rest_answers() {
+    let dir = tempfile::tempdir().unwrap();
+    let (config, tenant) = (Config::new(dir.path()), TenantId::single());
+    let ingester = open(dir.path()).unwrap();
+    (1..=3).for_each(|number| append(&ingester, &tenant, &trace(number, 4)).unwrap());
+    drop(ingester);
+    let store = RocksStore::open(&dir.path().join("db"), config.head_memory_limit).unwrap();
+    let mut records = Vec::new();
+    let mut visit = |key: &[u8], value: &[u8]| {
+        records.push((key.to_vec(), value.to_vec()));
+        ControlFlow::Continue(())
+    };
+    store.scan(Table::Wal, b"", &mut visit).unwrap();
+    let (key, mut value) = records.swap_remove(1);
+    value[30] ^= 1;
+    store.write(&[Change::Put { table: Table::Wal, key, value }], Durability::Synced).unwrap();
+    drop(store);
+
+    let snapshot = open_at_rest(&config, &OtlpDecoder).unwrap().snapshot(&tenant);
+    assert_eq!(snapshot.sources[0].span_count(), 8);
+    assert!(snapshot.skipped[0].object.starts_with("log record"), "{:?}", snapshot.skipped);
+    assert!(snapshot.skipped[0].reason.contains("checksum"), "{:?}", snapshot.skipped);
+}
+
+/// Panics in the middle of one request.
+struct Touchy(Bytes);
+
+impl Decode for Touchy {
+    fn check(&self, request: &[u8]) -> Result<Checked, WireError> {
+        OtlpDecoder.check(request)
+    }
+
+    fn append(&self, request: &[u8], checked: &Checked, batch: &mut SpanBatch) {
+        OtlpDecoder.append(request, checked, batch);
+        assert!(request != self.0, "the request that this decoder cannot stand");
+    }
+}
+
+#[test]
+fn a_request_that_cannot_be_decoded_is_named_and_leaves_no_span_behind() {
+    let dir = tempfile::tempdir().unwrap();
+    let tenant = TenantId::single();
+    let ingester = open(dir.path()).unwrap();
+    (1..=3).for_each(|number| append(&ingester, &tenant, &trace(number, 4)).unwrap());
+    drop(ingester);
+    let touchy = Touchy(request(&tenant, &trace(2, 4)).payload);
+    let snapshot = open_at_rest(&Config::new(dir.path()), &touchy).unwrap().snapshot(&tenant);
+    let ctx = QueryContext::new(&MemoryBudget::new(1 << 30), Arc::new(AtomicBool::new(false)));
+    let spans = |number| snapshot.sources[0].find_trace(trace(number, 4).id, &ctx).unwrap().len();
+    assert_eq!([1, 2, 3].map(spans), [4, 0, 4]);
+    assert!(snapshot.skipped[0].reason.contains("panicked"), "{:?}", snapshot.skipped);
+}
+
+#[test]
+fn what_is_no_data_directory_and_what_does_not_fit_is_said() {
+    let dir = tempfile::tempdir().unwrap();
+    let refused = open_at_rest(&Config::new(dir.path()), &OtlpDecoder).err().unwrap();
+    assert!(matches!(refused, Error::NoData { .. }), "{refused}");
+    assert_eq!(files(dir.path()), BTreeMap::new());
+    let ingester = open(dir.path()).unwrap();
+    append(&ingester, &TenantId::single(), &trace(1, 50)).unwrap();
+    drop(ingester);
+    let mut config = Config::new(dir.path());
+    config.head_memory_limit = 1;
+    let refused = open_at_rest(&config, &OtlpDecoder).err().unwrap().to_string();
+    assert!(refused.contains("raise head_memory_limit"), "{refused}");
 }

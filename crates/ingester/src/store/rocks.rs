@@ -38,18 +38,28 @@ impl RocksStore {
     /// Opens or creates the database in `dir`, which nobody else may have open. The log's memtable is
     /// made for heads of `head_memory_limit` together: it holds their compressed requests.
     pub fn open(dir: &Path, head_memory_limit: usize) -> Result<Self, StoreError> {
-        let memtable_bytes = (head_memory_limit / 3).clamp(WAL_MEMTABLE_BYTES_MIN, WAL_MEMTABLE_BYTES_MAX);
-        let table_options = |table| table_options(table, memtable_bytes);
-        let tables = Table::ALL.map(|table| ColumnFamilyDescriptor::new(table.name(), table_options(table)));
-        match DB::open_cf_descriptors(&database_options(), dir, tables) {
-            Ok(db) => Ok(Self { db }),
-            Err(err) => Err(StoreError(err.into_string())),
-        }
+        let mut options = database_options();
+        options.create_if_missing(true);
+        options.create_missing_column_families(true);
+        let db = DB::open_cf_descriptors(&options, dir, tables(head_memory_limit)).map_err(failed)?;
+        Ok(Self { db })
+    }
+
+    /// Opens a database that nobody writes to meanwhile, and changes nothing: every write fails.
+    /// RocksDB's log is replayed into memory.
+    pub fn open_for_reading(dir: &Path, head_memory_limit: usize) -> Result<Self, StoreError> {
+        let db = DB::open_cf_descriptors_read_only(&database_options(), dir, tables(head_memory_limit), false);
+        Ok(Self { db: db.map_err(failed)? })
     }
 
     fn table(&self, table: Table) -> &ColumnFamily {
         self.db.cf_handle(table.name()).expect("every table is opened with the database")
     }
+}
+
+fn tables(head_memory_limit: usize) -> [ColumnFamilyDescriptor; 3] {
+    let memtable_bytes = (head_memory_limit / 3).clamp(WAL_MEMTABLE_BYTES_MIN, WAL_MEMTABLE_BYTES_MAX);
+    Table::ALL.map(|table| ColumnFamilyDescriptor::new(table.name(), table_options(table, memtable_bytes)))
 }
 
 fn database_options() -> Options {
@@ -59,8 +69,6 @@ fn database_options() -> Options {
     let mut options = Options::default()
         .get_options_from_string("avoid_flush_during_recovery=true;allow_fallocate=false")
         .expect("RocksDB has had these options since 2016");
-    options.create_if_missing(true);
-    options.create_missing_column_families(true);
     options.set_wal_recovery_mode(DBRecoveryMode::PointInTime);
     options.set_max_background_jobs(2);
     options.set_max_open_files(OPEN_FILES_MAX);
