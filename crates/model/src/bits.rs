@@ -32,6 +32,22 @@ impl Bits {
         bits
     }
 
+    /// The rows whose byte is not zero.
+    pub fn from_bytes(bytes: &[u8]) -> Self {
+        let word =
+            |bytes: &[u8]| bytes.iter().enumerate().fold(0, |word, (bit, byte)| word | u64::from(*byte != 0) << bit);
+        Self { words: bytes.chunks(64).map(word).collect(), len: bytes.len() }
+    }
+
+    /// One byte per row: 1 when it is in, else 0.
+    pub fn to_bytes(&self) -> Vec<u8> {
+        let mut bytes = vec![0; self.len];
+        for (word, bytes) in self.words.iter().zip(bytes.chunks_mut(64)) {
+            bytes.iter_mut().enumerate().for_each(|(bit, byte)| *byte = (word >> bit) as u8 & 1);
+        }
+        bytes
+    }
+
     /// How many rows there are, in or not.
     pub fn len(&self) -> usize {
         self.len
@@ -106,6 +122,18 @@ impl Bits {
         }
     }
 
+    /// How many rows of the range are in. Panics when the range ends past the end.
+    pub fn count_in(&self, rows: std::ops::Range<usize>) -> usize {
+        let Some(parts) = parts(rows) else { return 0 };
+        parts.map(|(word, part)| (self.words[word] & part).count_ones() as usize).sum()
+    }
+
+    /// Adds the rows of a range. Panics when it ends past the end.
+    pub fn insert_range(&mut self, rows: std::ops::Range<usize>) {
+        assert!(rows.end <= self.len, "rows up to {} of {}", rows.end, self.len);
+        parts(rows).into_iter().flatten().for_each(|(word, part)| self.words[word] |= part);
+    }
+
     /// The bits as words: row `n` is bit `n % 64` of word `n / 64`; those past the end are zero.
     pub fn words(&self) -> &[u64] {
         &self.words
@@ -119,6 +147,19 @@ impl Bits {
             std::iter::successors(lowest, without_lowest).map(move |word| place * 64 + word.trailing_zeros() as usize)
         })
     }
+}
+
+/// The words that a range touches, and which bits of each. `None` when it is empty.
+fn parts(rows: std::ops::Range<usize>) -> Option<impl Iterator<Item = (usize, u64)>> {
+    let (first, last) = (rows.start / 64, rows.end.checked_sub(1)? / 64);
+    let from = u64::MAX << (rows.start % 64);
+    let to = u64::MAX >> (63 - (rows.end - 1) % 64);
+    let part = move |word| {
+        let from = if word == first { from } else { u64::MAX };
+        let to = if word == last { to } else { u64::MAX };
+        (word, from & to)
+    };
+    (rows.start < rows.end).then(|| (first..=last).map(part))
 }
 
 #[cfg(test)]
@@ -151,6 +192,11 @@ mod tests {
             prop_assert_eq!(set(&a).any_in(range.clone()), a[range].contains(&true));
             let range = 0..(seed as usize % (a.len() + 1));
             prop_assert_eq!(set(&a).any_in(range.clone()), a[range].contains(&true));
+            prop_assert_eq!(set(&a).count_in(range.clone()), a[range.clone()].iter().filter(|is_in| **is_in).count());
+            let mut filled = Bits::none(a.len());
+            filled.insert_range(range.clone());
+            prop_assert_eq!(filled, Bits::from_fn(a.len(), |row| range.contains(&row)));
+            prop_assert_eq!(&Bits::from_bytes(&set(&a).to_bytes()), &set(&a));
             prop_assert_eq!(both.is_empty(), both.iter().next().is_none());
             prop_assert!(a.iter().enumerate().all(|(row, is_in)| set(&a).contains(row) == *is_in));
         }

@@ -30,6 +30,7 @@ use crate::{BlockId, TenantId, TimeRange, TraceId};
 mod compare;
 pub mod field;
 
+pub use compare::order_int_float;
 pub use field::FieldValue;
 
 /// Which attributes a name is looked up in.

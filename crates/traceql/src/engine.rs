@@ -4,7 +4,7 @@
 //!   Pipeline --SpansetPlan::new--> SpansetPlan          Expr --Operand::new--> Operand
 //!                   |  writes what it needs into  Layout  <--  |
 //!                   v                               v request
-//!               selected(batch)  <----------  ColumnBatch  ------->  values(batch)
+//!               selected(batch)  <----------  ColumnBatch  ------->  coded(..), numbers(..)
 //! ```
 //!
 //! Search and metrics plan into one [`Layout`], ask sources for what it holds, and evaluate on every
@@ -12,10 +12,19 @@
 //! code; only what no column kernel can say is evaluated row by row.
 #![allow(dead_code, unused_imports, reason = "metrics will use what search does not")]
 
+mod aggregate;
+mod filter;
+mod formula;
+mod frame;
 mod layout;
 mod operand;
 mod pipeline;
+mod relation;
+mod spansets;
+mod values;
 
+pub(crate) use frame::Frame;
 pub(crate) use layout::Layout;
-pub(crate) use operand::{Coded, Operand};
+pub(crate) use operand::Operand;
 pub(crate) use pipeline::SpansetPlan;
+pub(crate) use values::{Coded, Numbers};

@@ -16,7 +16,9 @@
 
 pub mod ast;
 mod check;
+mod compute;
 mod engine;
+mod error;
 mod fold;
 mod identifier;
 mod lenient;
@@ -29,9 +31,10 @@ mod search;
 
 pub use ast::{Attribute, Intrinsic, Query, Static};
 pub use check::{TypeError, check};
+pub use error::PlanError;
 pub use identifier::{IdentifierError, parse_attribute, parse_identifier};
 pub use lenient::{LenientFilter, lenient_filter};
 pub use lexer::ParseError;
 pub use parser::{NESTING_MAX, parse};
-pub use plan::{PlanError, SpanFilter, Spanset, plan};
+pub use plan::{SpanFilter, Spanset, plan};
 pub use search::{MatchedSpanset, SearchPlan, Shown, TraceMatches, plan_search};

@@ -14,7 +14,8 @@ use crate::ast::{
     Attribute, BinaryOp, Body, Expr, Intrinsic, Node, Pipeline, Pos, Query, SpansetExpr, SpansetKind, SpansetOp,
     StageKind, Static,
 };
-use crate::check::{self, TypeError};
+use crate::check;
+use crate::error::PlanError;
 use crate::{fold, re2};
 
 /// A query that finds spans, planned.
@@ -37,30 +38,6 @@ pub enum Spanset {
     Or(Box<Self>, Box<Self>),
     /// Those that the second finds among those of the first.
     Piped(Box<Self>, Box<Self>),
-}
-
-/// Why a query cannot run.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum PlanError {
-    /// Its types do not agree.
-    #[error(transparent)]
-    Type(#[from] TypeError),
-    /// It is TraceQL, and Spoor cannot evaluate it yet.
-    #[error("{pos}: {what} not supported yet")]
-    Unsupported {
-        /// Where.
-        pos: Pos,
-        /// What, with the verb: `structural operators are`.
-        what: String,
-    },
-    /// A constant in it has no meaning.
-    #[error("{pos}: {message}")]
-    Invalid {
-        /// Where.
-        pos: Pos,
-        /// What is wrong with it.
-        message: String,
-    },
 }
 
 fn unsupported<T>(pos: Pos, what: impl Into<String>) -> Result<T, PlanError> {
@@ -171,7 +148,7 @@ fn show_selected(pos: Pos, attribute: &Attribute, shown: &mut Vec<Field>) -> Res
 fn plan_spanset(spanset: &SpansetExpr, shown: &mut Vec<Field>) -> Result<Spanset, PlanError> {
     match &spanset.kind {
         SpansetKind::Filter(expr) => {
-            let folded = fold::folded(expr).map_err(|(pos, message)| PlanError::Invalid { pos, message })?;
+            let folded = fold::folded(expr);
             Ok(Spanset::Filter(predicate(&folded, shown)?))
         }
         SpansetKind::Pipeline(pipeline) => plan_pipeline(pipeline, shown),
@@ -296,7 +273,7 @@ fn padded_trace_id(text: &str) -> Arc<str> {
 /// `nestedSetParent < 0` is how clients ask for root spans: roots have -1 there, all others 0 or
 /// more. A comparison that tells just these two apart needs no numbering.
 fn root_or_not(pos: Pos, op: BinaryOp, value: &Static) -> Result<Predicate, PlanError> {
-    let holds_for = |parent: i64| fold::compare(op, &Static::Int(parent), value);
+    let holds_for = |parent: i64| crate::compute::compare(op, &Static::Int(parent), value);
     let is_monotone = !matches!(op, BinaryOp::Eq | BinaryOp::Ne);
     let tells_minus_one = matches!(value, Static::Int(-1));
     let is_decided = (is_monotone && holds_for(0) == holds_for(i64::MAX)) || tells_minus_one;

@@ -14,13 +14,14 @@ use crate::{TimeRange, TraceId, UnixNano};
 
 impl ColumnBatch {
     /// The columns of whole traces. Irregular traces are marked all the same; their parents are good, as
-    /// far as there are any.
+    /// far as there are any. They have a tree, too, when copies are asked for: of an irregular trace, only the
+    /// tree tells which spans are roots.
     pub fn of_traces(traces: &[Trace], request: &ColumnRequest) -> Self {
         let mut batch = Self { trace_rows: vec![0], irregular: Bits::none(traces.len()), ..Self::default() };
         let mut entries: Vec<&SpanEntry> = Vec::new();
         for (index, trace) in traces.iter().enumerate() {
             let first = entries.len() as u32;
-            if request.tree {
+            if request.tree || request.copies {
                 let tree = Tree::of(trace);
                 entries.extend(tree.order.iter().map(|place| &trace.entries[*place]));
                 let row = |parent: u32| if parent >= structure::MISSING { parent } else { first + parent };

@@ -139,8 +139,8 @@ fn order(value: Scalar<'_>, literal: &Literal) -> Option<Ordering> {
     }
 }
 
-/// Exact for all integers, where `a as f64` would round those beyond 2^53.
-fn order_int_float(int: i64, float: f64) -> Option<Ordering> {
+/// How an integer and a float compare as numbers; `None` for NaN. Exact for all integers, where `a as f64` would round those beyond 2^53.
+pub fn order_int_float(int: i64, float: f64) -> Option<Ordering> {
     if float.is_nan() {
         return None;
     }

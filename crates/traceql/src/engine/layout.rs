@@ -13,6 +13,7 @@ pub(crate) struct Layout {
     columns: Vec<Field>,
     tree: bool,
     copies: bool,
+    reads_elsewhere: bool,
 }
 
 impl Layout {
@@ -32,6 +33,26 @@ impl Layout {
             self.columns.push(field);
             self.columns.len() - 1
         })
+    }
+
+    /// The place of a field's column, if it is asked for.
+    pub(crate) fn find_column(&self, field: &Field) -> Option<usize> {
+        self.columns.iter().position(|known| known == field)
+    }
+
+    /// Notes that columns are read of rows other than those under evaluation: of parents, of roots.
+    pub(crate) fn read_elsewhere(&mut self) {
+        self.reads_elsewhere = true;
+    }
+
+    /// Whether columns are read of rows other than those under evaluation.
+    pub(crate) fn reads_elsewhere(&self) -> bool {
+        self.reads_elsewhere
+    }
+
+    /// Whether anything of the whole trace is asked for.
+    pub(crate) fn needs_whole_traces(&self) -> bool {
+        self.tree || self.copies
     }
 
     /// Asks for parents and roots.

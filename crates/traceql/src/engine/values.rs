@@ -1,0 +1,173 @@
+//! Values of all rows at once: codes to group by, numbers to compute with.
+
+use std::borrow::Cow;
+
+use arrow_array::{Array, Int32Array};
+use hashbrown::HashMap;
+use spoor_model::bits::Bits;
+use spoor_model::columns::{ColumnBatch, ColumnPart};
+
+use super::frame::{Column, Frame, Part};
+use super::operand::{Meaning, Operand};
+use crate::ast::Static;
+
+/// A code per row and what the codes mean.
+#[derive(Debug, Clone)]
+pub(crate) struct Coded {
+    /// One per row, each an index of `values`.
+    pub(crate) codes: Vec<u32>,
+    /// Distinct, by value and type; [`Static::Nil`] where rows have no value, or one that cannot be told from
+    /// others (maps and bytes).
+    pub(crate) values: Vec<Static>,
+}
+
+/// The numbers among the values of rows.
+#[derive(Debug, Clone)]
+pub(crate) enum Numbers<'a> {
+    /// All that there are, are integers (or durations in nanoseconds).
+    Ints {
+        values: Cow<'a, [i64]>,
+        /// `None`: every row has one.
+        present: Option<Bits>,
+        is_duration: bool,
+    },
+    /// All that there are, are floats.
+    Floats { values: Cow<'a, [f64]>, present: Option<Bits> },
+    /// Several kinds: [`Static::Nil`] for rows without a number.
+    Mixed(Vec<Static>),
+}
+
+/// Gives out codes.
+#[derive(Default)]
+struct Coder {
+    values: Vec<Static>,
+    known: HashMap<Static, u32>,
+}
+
+impl Coder {
+    fn code(&mut self, value: Static) -> u32 {
+        let value = if let Static::Opaque(_) = value { Static::Nil } else { value };
+        *self.known.entry(value).or_insert_with_key(|value| {
+            self.values.push(value.clone());
+            self.values.len() as u32 - 1
+        })
+    }
+}
+
+impl Operand {
+    /// The values of rows as codes, for grouping; rows that are not `among` those asked for may have any code.
+    pub(crate) fn coded(&self, frame: &Frame<'_>, among: &Bits) -> Coded {
+        let mut coder = Coder::default();
+        let row_count = frame.batch.row_count();
+        let codes = match self {
+            Self::Field { column, meaning } => match &frame.column(*column).parts[..] {
+                [] => Some(vec![coder.code(Static::Nil); row_count]),
+                [Part::Coded { codes, values }] => Some(column_codes(codes, values, *meaning, &mut coder)),
+                _ => None,
+            },
+            operand if operand.is_per_trace() => Some(trace_codes(operand, frame, &mut coder)),
+            _ => None,
+        };
+        let codes = codes.unwrap_or_else(|| {
+            let mut codes = vec![0; row_count];
+            among.iter().for_each(|row| codes[row] = coder.code(self.value(frame, row)));
+            codes
+        });
+        Coded { codes, values: coder.values }
+    }
+
+    /// The numbers among the values of rows; of rows that are not `among` those asked for, nothing is said.
+    pub(crate) fn numbers<'a>(&self, frame: &Frame<'a>, among: &Bits) -> Numbers<'a> {
+        let by_column = match self {
+            Self::Field { column, meaning } => column_numbers(frame.column(*column), frame.batch, *meaning),
+            _ => None,
+        };
+        by_column.unwrap_or_else(|| {
+            let mut values = vec![Static::Nil; frame.batch.row_count()];
+            among.iter().for_each(|row| values[row] = number(self.value(frame, row)));
+            Numbers::Mixed(values)
+        })
+    }
+}
+
+fn number(value: Static) -> Static {
+    match value {
+        Static::Int(_) | Static::Float(_) | Static::Duration(_) => value,
+        _ => Static::Nil,
+    }
+}
+
+/// Codes by the column's own, which may name a value twice.
+fn column_codes(codes: &Int32Array, values: &[Option<Static>], meaning: Meaning, coder: &mut Coder) -> Vec<u32> {
+    let by_code: Vec<u32> = values
+        .iter()
+        .map(|value| coder.code(value.as_ref().map_or(Static::Nil, |value| meaning.value(value.clone()))))
+        .collect();
+    let raw = codes.values().iter().map(|code| *code as usize);
+    match codes.nulls() {
+        None => raw.map(|code| by_code[code]).collect(),
+        Some(nulls) => {
+            let nil = coder.code(Static::Nil);
+            // What stands where there is no value may be no code.
+            raw.zip(nulls).map(|(code, is_valid)| if is_valid { by_code[code] } else { nil }).collect()
+        }
+    }
+}
+
+fn trace_codes(operand: &Operand, frame: &Frame<'_>, coder: &mut Coder) -> Vec<u32> {
+    let mut codes = Vec::with_capacity(frame.batch.row_count());
+    for trace in 0..frame.batch.trace_count() {
+        let rows = frame.batch.rows_of(trace);
+        let code = coder.code(operand.value(frame, rows.start));
+        codes.resize(rows.end, code);
+    }
+    codes
+}
+
+fn column_numbers<'a>(column: &Column<'a>, batch: &ColumnBatch, meaning: Meaning) -> Option<Numbers<'a>> {
+    let is_duration = matches!(meaning, Meaning::Duration | Meaning::EventTime);
+    let present = |array: &dyn Array| {
+        array.nulls().filter(|nulls| nulls.null_count() > 0).map(|nulls| {
+            let mut rows = Bits::none(nulls.len());
+            nulls.valid_slices().for_each(|(from, to)| rows.insert_range(from..to));
+            rows
+        })
+    };
+    match &column.parts[..] {
+        [] => Some(Numbers::Ints {
+            values: vec![0; batch.row_count()].into(),
+            present: Some(Bits::none(batch.row_count())),
+            is_duration,
+        }),
+        [Part::Plain(ColumnPart::Int(array))] if is_number(meaning) => {
+            Some(Numbers::Ints { values: Cow::Borrowed(array.values()), present: present(array), is_duration })
+        }
+        [Part::Plain(ColumnPart::Double(array))] => {
+            Some(Numbers::Floats { values: Cow::Borrowed(array.values()), present: present(array) })
+        }
+        [Part::Coded { codes, values }] if is_number(meaning) && values.iter().flatten().all(is_int) => {
+            let int = |value: &Option<Static>| match value {
+                Some(Static::Int(int)) => Some(*int),
+                _ => None,
+            };
+            let by_code: Vec<Option<i64>> = values.iter().map(int).collect();
+            let (mut ints, mut rows) = (vec![0; codes.len()], vec![0u8; codes.len()]);
+            for (row, code) in codes.iter().enumerate() {
+                if let Some(int) = code.and_then(|code| by_code[code as usize]) {
+                    (ints[row], rows[row]) = (int, 1);
+                }
+            }
+            Some(Numbers::Ints { values: ints.into(), present: Some(Bits::from_bytes(&rows)), is_duration })
+        }
+        _ => None,
+    }
+}
+
+fn is_int(value: &Static) -> bool {
+    matches!(value, Static::Int(_))
+}
+
+/// Statuses and kinds are kept as integers, and are none.
+fn is_number(meaning: Meaning) -> bool {
+    !matches!(meaning, Meaning::Status | Meaning::Kind)
+}
