@@ -13,6 +13,7 @@
 #![allow(dead_code, unused_imports, reason = "metrics will use what search does not")]
 
 mod aggregate;
+pub(crate) mod explain;
 mod filter;
 mod formula;
 mod frame;
@@ -25,6 +26,7 @@ mod values;
 
 pub(crate) use frame::Frame;
 pub(crate) use layout::Layout;
-pub(crate) use operand::Operand;
+pub(crate) use operand::{Meaning, Operand};
 pub(crate) use pipeline::SpansetPlan;
+pub(crate) use spansets::Described;
 pub(crate) use values::{Coded, Numbers};

@@ -37,7 +37,7 @@ pub fn parse_attribute(text: &str) -> Result<Field, IdentifierError> {
 
 impl Attribute {
     /// What a scan looks at for this, `None` for what it cannot look at: the parent's values, and
-    /// intrinsics that need the whole trace, or one event or link.
+    /// intrinsics that need the whole trace.
     pub fn field(&self) -> Option<Field> {
         let intrinsic = match self {
             Self::Named(scope, name) => return Some(Field::Attribute(*scope, Arc::clone(name))),
@@ -56,13 +56,13 @@ impl Attribute {
             Intrinsic::EventName => Some(Field::EventName),
             Intrinsic::InstrumentationName => Some(Field::InstrumentationName),
             Intrinsic::InstrumentationVersion => Some(Field::InstrumentationVersion),
+            Intrinsic::EventTimeSinceStart => Some(Field::EventTimeSinceStart),
+            Intrinsic::LinkTraceId => Some(Field::LinkTraceId),
+            Intrinsic::LinkSpanId => Some(Field::LinkSpanId),
             Intrinsic::ChildCount
             | Intrinsic::TraceDuration
             | Intrinsic::RootName
             | Intrinsic::RootServiceName
-            | Intrinsic::EventTimeSinceStart
-            | Intrinsic::LinkTraceId
-            | Intrinsic::LinkSpanId
             | Intrinsic::NestedSetLeft
             | Intrinsic::NestedSetRight
             | Intrinsic::NestedSetParent

@@ -16,7 +16,7 @@ use crate::ast::{
     Attribute, Body, Expr, MetricsExpr, Node, Pipeline, Query, SpansetExpr, SpansetKind, SpansetOp, Stage, StageKind,
     Static,
 };
-use crate::check;
+use crate::check::check;
 use crate::lexer::{self, Token, TokenKind};
 use crate::parser;
 

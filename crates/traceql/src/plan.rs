@@ -14,7 +14,7 @@ use crate::ast::{
     Attribute, BinaryOp, Body, Expr, Intrinsic, Node, Pipeline, Pos, Query, SpansetExpr, SpansetKind, SpansetOp,
     StageKind, Static,
 };
-use crate::check;
+use crate::check::check;
 use crate::error::PlanError;
 use crate::{fold, re2};
 
@@ -46,7 +46,7 @@ fn unsupported<T>(pos: Pos, what: impl Into<String>) -> Result<T, PlanError> {
 
 /// Checks a query and plans it.
 pub fn plan(query: &Query) -> Result<SpanFilter, PlanError> {
-    check::check(query)?;
+    check(query)?;
     match &query.body {
         Body::Search(pipeline) => {
             let mut shown = Vec::new();

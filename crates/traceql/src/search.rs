@@ -5,11 +5,14 @@ use std::sync::Arc;
 use spoor_model::bits::Bits;
 use spoor_model::columns::{ColumnBatch, ColumnRequest};
 use spoor_model::scan::Predicate;
+use spoor_model::structure::Tree;
 use spoor_model::{TimeRange, Trace};
 
 use crate::ast::{Attribute, Body, Pos, Query, Static};
-use crate::engine::{Layout, SpansetPlan};
+use crate::engine::{Described, Frame, Layout, SpansetPlan, explain};
 use crate::{PlanError, check};
+
+mod shown;
 
 /// A search, planned.
 #[derive(Debug, Clone)]
@@ -57,7 +60,8 @@ pub fn plan_search(query: &Query) -> Result<SearchPlan, PlanError> {
     };
     let mut layout = Layout::default();
     let spansets = SpansetPlan::new(pipeline, &mut layout)?;
-    Ok(SearchPlan { layout, spansets, shown: Vec::new(), shows_name: false })
+    let (shown, shows_name) = shown::looked_at(pipeline);
+    Ok(SearchPlan { layout, spansets, shown, shows_name })
 }
 
 impl SearchPlan {
@@ -74,7 +78,7 @@ impl SearchPlan {
 
     /// Which traces of a batch, made for [`Self::request`], match and may match. Linear in its rows.
     pub fn matches(&self, batch: &ColumnBatch) -> TraceMatches {
-        let selected = self.spansets.selected(batch);
+        let selected = self.spansets.selected(&Frame::new(batch));
         let traces = |rows: &Bits| Bits::from_fn(batch.trace_count(), |trace| rows.any_in(batch.rows_of(trace)));
         let mut needed = Bits::none(batch.row_count());
         self.spansets.needed().iter().for_each(|mask| needed.union(&batch.masks[*mask]));
@@ -90,11 +94,13 @@ impl SearchPlan {
     pub fn evaluate(&self, trace: &Trace) -> Vec<MatchedSpanset> {
         let request = self.request(TimeRange::ALL);
         let batch = ColumnBatch::of_traces(std::slice::from_ref(trace), &request);
-        let spans: Vec<usize> = self.spansets.selected(&batch).iter().collect();
-        match spans.is_empty() {
-            true => Vec::new(),
-            false => vec![MatchedSpanset { spans, attributes: Vec::new() }],
-        }
+        // With a tree rows stand in its order, which is not that of the entries.
+        let places: Vec<u32> = match batch.parents.is_empty() {
+            true => (0..trace.entries.len() as u32).collect(),
+            false => Tree::of(trace).order.iter().map(|place| *place as u32).collect(),
+        };
+        let found = self.spansets.described(&batch, places.clone());
+        found.into_iter().map(|found| MatchedSpanset::new(found, &places)).collect()
     }
 
     /// What results show of each span: what conditions look at, then what is selected; each once. Never the
@@ -110,8 +116,8 @@ impl SearchPlan {
 
     /// The values of [`Self::shown`] of some of a trace's entries, one list per entry asked for; what a span
     /// lacks is not listed.
-    pub fn shown_values(&self, _trace: &Trace, spans: &[usize]) -> Vec<Vec<(Arc<str>, Static)>> {
-        spans.iter().map(|_| Vec::new()).collect()
+    pub fn shown_values(&self, trace: &Trace, spans: &[usize]) -> Vec<Vec<(Arc<str>, Static)>> {
+        shown::values(&self.shown, trace, spans)
     }
 
     /// What at least one span of every matching trace satisfies.
@@ -123,8 +129,24 @@ impl SearchPlan {
         }
     }
 
-    /// The plan for people to read, one step per line.
+    /// The plan for people to read: what sources are asked, then what is done with what they answer.
     pub fn explain(&self) -> String {
-        format!("{self:?}")
+        let request = self.request(TimeRange::ALL);
+        let mut text = explain::request(&request);
+        text.push_str(&explain::steps(&self.spansets, &self.layout));
+        if !self.shown.is_empty() {
+            let keys: Vec<String> = self.shown.iter().map(|shown| shown.attribute.to_string()).collect();
+            text.push_str(&format!("show {}\n", keys.join(", ")));
+        }
+        text
+    }
+}
+
+impl MatchedSpanset {
+    /// A spanset whose rows are the entries at these places.
+    fn new((rows, attributes): Described, places: &[u32]) -> Self {
+        let mut spans: Vec<usize> = rows.iter().map(|row| places[*row] as usize).collect();
+        spans.sort_unstable();
+        Self { spans, attributes }
     }
 }

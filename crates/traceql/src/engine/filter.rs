@@ -141,10 +141,12 @@ fn general(expr: &Expr, layout: &mut Layout) -> Result<Draft, PlanError> {
         false => {
             // Every span with events (links) is listed under these, so they tell how many there are.
             let lists = Lists::of(expr);
-            [(lists.events, Field::EventName), (lists.links, Field::LinkSpanId)]
-                .into_iter()
-                .filter(|(is_looked_at, _)| *is_looked_at)
-                .for_each(|(_, field)| drop(layout.column(field)));
+            if lists.events {
+                layout.column(Field::EventName);
+            }
+            if lists.links {
+                layout.column(Field::LinkSpanId);
+            }
             Draft::Chosen(operand)
         }
     };

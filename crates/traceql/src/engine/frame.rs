@@ -73,7 +73,7 @@ impl<'a> Frame<'a> {
     }
 
     /// The row's parent, when the row is connected to a root and is none itself.
-    pub(super) fn parent(&self, row: usize) -> Option<usize> {
+    pub(crate) fn parent(&self, row: usize) -> Option<usize> {
         let parent = self.batch.parents[row];
         (parent < MISSING && self.is_connected(row)).then_some(parent as usize)
     }

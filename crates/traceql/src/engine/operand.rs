@@ -102,7 +102,8 @@ pub(super) enum Choice {
 }
 
 impl Meaning {
-    fn of(field: &Field) -> Self {
+    /// What a field is to a query.
+    pub(crate) fn of(field: &Field) -> Self {
         match field {
             Field::Duration => Self::Duration,
             Field::EventTimeSinceStart => Self::EventTime,
@@ -125,7 +126,7 @@ impl Meaning {
     }
 
     /// The value as a query has it.
-    pub(super) fn value(self, raw: Static) -> Static {
+    pub(crate) fn value(self, raw: Static) -> Static {
         match (self, raw) {
             (Self::Duration | Self::EventTime, Static::Int(nanos)) => Static::Duration(nanos),
             (Self::Status, Static::Int(code)) => Static::Status(code as i32),

@@ -10,7 +10,7 @@ use super::formula::Formula;
 use super::frame::Frame;
 use super::operand::Operand;
 use super::relation::Forest;
-use super::spansets::Spansets;
+use super::spansets::{Described, Spansets};
 use crate::ast::{
     BinaryOp, Expr, Node, Pipeline, Quantifier, Relation, SpansetExpr, SpansetKind, SpansetOp, Stage, StageKind,
 };
@@ -19,7 +19,7 @@ use crate::{PlanError, compute, fold};
 /// A pipeline, ready to be evaluated on batches.
 #[derive(Debug, Clone)]
 pub(crate) struct SpansetPlan {
-    steps: Vec<Step>,
+    pub(super) steps: Vec<Step>,
     needed: Vec<usize>,
     values_of: ValuesOf,
     is_single_span: bool,
@@ -65,16 +65,18 @@ impl SpansetPlan {
     }
 
     /// The rows in the spansets that come out, each at most once.
-    pub(crate) fn selected(&self, batch: &ColumnBatch) -> Bits {
-        self.run(&Frame::new(batch), None).rows
+    pub(crate) fn selected(&self, frame: &Frame<'_>) -> Bits {
+        let mut spansets = Spansets::all(frame.batch, None);
+        run(&self.steps, frame, &mut spansets);
+        spansets.rows
     }
 
-    /// The spansets that come out. With the place of each row in its trace, their attributes too, and they
-    /// are in order.
-    pub(super) fn run(&self, frame: &Frame<'_>, places: Option<Vec<u32>>) -> Spansets {
-        let mut spansets = Spansets::all(frame.batch, places);
-        run(&self.steps, frame, &mut spansets);
-        spansets
+    /// The spansets of a batch of one whole trace, in order, with their attributes. `places` says by row
+    /// which span of the trace it is.
+    pub(crate) fn described(&self, batch: &ColumnBatch, places: Vec<u32>) -> Vec<Described> {
+        let mut spansets = Spansets::all(batch, Some(places));
+        run(&self.steps, &Frame::new(batch), &mut spansets);
+        spansets.into_described(batch)
     }
 
     /// Masks of which every matching trace has a row in one; empty when there are no such masks.
@@ -90,11 +92,6 @@ impl SpansetPlan {
     /// Whether each span is selected for itself, whatever else its trace holds.
     pub(crate) fn is_single_span(&self) -> bool {
         self.is_single_span
-    }
-
-    /// The steps, for people to read.
-    pub(super) fn steps(&self) -> &[Step] {
-        &self.steps
     }
 }
 

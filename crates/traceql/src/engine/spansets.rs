@@ -7,6 +7,9 @@ use spoor_model::columns::ColumnBatch;
 use super::values::Coded;
 use crate::ast::Static;
 
+/// A spanset's rows, and what is said of it.
+pub(crate) type Described = (Vec<usize>, Vec<(String, Static)>);
+
 /// The spansets of all traces of a batch at one point of a pipeline. No row is in two of them.
 #[derive(Debug, Clone)]
 pub(super) struct Spansets {
@@ -178,8 +181,8 @@ impl Spansets {
     }
 
     /// Each spanset's rows, and its attributes when it is described; in order.
-    pub(super) fn into_described(self, batch: &ColumnBatch) -> Vec<(Vec<usize>, Vec<(String, Static)>)> {
-        let mut found: Vec<(Vec<usize>, Vec<(String, Static)>)> = vec![Default::default(); self.count(batch)];
+    pub(super) fn into_described(self, batch: &ColumnBatch) -> Vec<Described> {
+        let mut found: Vec<Described> = vec![Default::default(); self.count(batch)];
         self.for_each(batch, |spanset, row| found[spanset].0.push(row));
         if let Some(description) = self.description {
             found.iter_mut().zip(description.attributes).for_each(|(found, attributes)| found.1 = attributes);
