@@ -179,7 +179,7 @@ fn condition(one: &Condition) -> String {
 
 fn field(one: &Field) -> String {
     let intrinsic = match one {
-        Field::Attribute(scope, name) => return Attribute::Named(*scope, name.clone()).to_string(),
+        Field::Attribute(scope, name) => return Attribute::Named(*scope, std::sync::Arc::clone(name)).to_string(),
         Field::StartTime => return "start".to_owned(),
         Field::Name => Intrinsic::Name,
         Field::Kind => Intrinsic::Kind,

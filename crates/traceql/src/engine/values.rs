@@ -55,6 +55,15 @@ impl Coder {
 }
 
 impl Operand {
+    /// The codes of a column as the source has them, and what each means; `None` when there is no one such
+    /// column. A null is no value.
+    pub(crate) fn column_codes<'a>(&self, frame: &Frame<'a>) -> Option<(&'a Int32Array, Vec<Static>)> {
+        let Self::Field { column, meaning } = self else { return None };
+        let [Part::Coded { codes, values }] = &frame.column(*column).parts[..] else { return None };
+        let value = |value: &Option<Static>| value.as_ref().map_or(Static::Nil, |value| meaning.value(value.clone()));
+        Some((codes, values.iter().map(value).collect()))
+    }
+
     /// The values of rows as codes, for grouping; rows that are not `among` those asked for may have any code.
     pub(crate) fn coded(&self, frame: &Frame<'_>, among: &Bits) -> Coded {
         let mut coder = Coder::default();

@@ -1,0 +1,123 @@
+//! The time that a metrics query looks at, in intervals.
+
+use spoor_model::TimeRange;
+use spoor_model::UnixNano;
+
+/// Consecutive intervals of one length. Interval `i` holds spans with a start in
+/// `(start + i * step, start + (i + 1) * step]`, and its point stands at its right end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Window {
+    start_nano: u64,
+    step_nano: u64,
+    interval_count: u64,
+}
+
+const SECOND: u64 = 1_000_000_000;
+const MINUTE: u64 = 60 * SECOND;
+const HOUR: u64 = 60 * MINUTE;
+
+impl Window {
+    /// The intervals of a range query, aligned to the epoch: those that begin before `start` and end at or
+    /// after `end`, so that there is a point at or before the start as there is one at or after the end.
+    /// Nanoseconds; `step` is not zero.
+    pub fn aligned(start_nano: u64, end_nano: u64, step_nano: u64) -> Self {
+        let first = (start_nano / step_nano * step_nano).saturating_sub(step_nano);
+        let last = end_nano.div_ceil(step_nano).saturating_mul(step_nano);
+        Self::exact(first, last, step_nano)
+    }
+
+    /// The intervals from `start` on that are needed to reach `end`: one at least.
+    pub fn exact(start_nano: u64, end_nano: u64, step_nano: u64) -> Self {
+        let interval_count = end_nano.saturating_sub(start_nano).div_ceil(step_nano.max(1)).max(1);
+        Self { start_nano, step_nano: step_nano.max(1), interval_count }
+    }
+
+    /// One interval, for an instant query.
+    pub fn instant(start_nano: u64, end_nano: u64) -> Self {
+        let step_nano = end_nano.saturating_sub(start_nano).max(1);
+        Self { start_nano, step_nano, interval_count: 1 }
+    }
+
+    /// The step of a range query that names none: about 240 points, of a length that people count in.
+    pub fn default_step_nano(start_nano: u64, end_nano: u64) -> u64 {
+        let range = end_nano.saturating_sub(start_nano);
+        let wanted = range / 240;
+        if range < MINUTE {
+            let unit = 50_000_000;
+            return (wanted / unit * unit).max(unit);
+        }
+        let units = [HOUR, 5 * MINUTE, MINUTE, 15 * SECOND, 5 * SECOND, SECOND];
+        let unit = units.into_iter().find(|unit| *unit < wanted).unwrap_or(SECOND);
+        (wanted / unit * unit).max(SECOND)
+    }
+
+    /// How many intervals.
+    pub fn interval_count(&self) -> u64 {
+        self.interval_count
+    }
+
+    /// Length of an interval in nanoseconds.
+    pub fn step_nano(&self) -> u64 {
+        self.step_nano
+    }
+
+    /// No span that starts at this or earlier counts.
+    pub fn start_nano(&self) -> u64 {
+        self.start_nano
+    }
+
+    /// The last start that counts.
+    pub fn end_nano(&self) -> u64 {
+        self.start_nano.saturating_add(self.step_nano.saturating_mul(self.interval_count))
+    }
+
+    /// The right end of an interval in nanoseconds.
+    pub fn point_nano(&self, interval: usize) -> u64 {
+        self.start_nano.saturating_add(self.step_nano.saturating_mul(interval as u64 + 1))
+    }
+
+    /// The interval of a span that starts then; `None` outside.
+    pub fn interval_of(&self, start_nano: u64) -> Option<usize> {
+        let after = start_nano.checked_sub(self.start_nano)?.checked_sub(1)?;
+        let interval = after / self.step_nano;
+        (interval < self.interval_count).then_some(interval as usize)
+    }
+
+    /// Whatever has a span that counts overlaps this.
+    pub fn range(&self) -> TimeRange {
+        TimeRange { start: UnixNano(self.start_nano), end: UnixNano(self.end_nano()) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn intervals_are_open_on_the_left() {
+        let window = Window::aligned(1, 50 * SECOND, 15 * SECOND);
+        assert_eq!((window.start_nano(), window.end_nano(), window.interval_count()), (0, 60 * SECOND, 4));
+        let of = |nanos| window.interval_of(nanos);
+        assert_eq!((of(0), of(1), of(15 * SECOND), of(15 * SECOND + 1)), (None, Some(0), Some(0), Some(1)));
+        assert_eq!((of(60 * SECOND), of(60 * SECOND + 1)), (Some(3), None));
+    }
+
+    #[test]
+    fn a_range_gets_a_point_at_its_start() {
+        let window = Window::aligned(100 * SECOND, 130 * SECOND, 15 * SECOND);
+        assert_eq!((window.start_nano(), window.end_nano()), (75 * SECOND, 135 * SECOND));
+        assert_eq!(window.point_nano(0), 90 * SECOND);
+    }
+
+    #[test]
+    fn default_steps_are_what_people_count_in() {
+        let step = |range: u64| Window::default_step_nano(1_000 * HOUR, 1_000 * HOUR + range);
+        assert_eq!(step(HOUR), 15 * SECOND);
+        assert_eq!(step(3 * HOUR), 45 * SECOND);
+        assert_eq!(step(6 * HOUR), MINUTE);
+        assert_eq!(step(24 * HOUR), 5 * MINUTE);
+        assert_eq!(step(30 * SECOND), 100_000_000);
+        assert_eq!(step(SECOND), 50_000_000);
+        assert_eq!(step(5 * MINUTE), SECOND);
+    }
+}
