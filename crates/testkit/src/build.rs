@@ -5,7 +5,24 @@ use opentelemetry_proto::tonic::common::v1::{AnyValue, InstrumentationScope, Key
 use opentelemetry_proto::tonic::resource::v1::Resource;
 use opentelemetry_proto::tonic::trace::v1::{ResourceSpans, ScopeSpans, Span, Status, TracesData};
 use prost::Message;
-use spoor_model::{SpanId, TraceId, UnixNano};
+use spoor_model::nested::put_attributes;
+use spoor_model::wire::put_text;
+use spoor_model::{self as model, SpanId, TraceId, UnixNano};
+
+/// Where spans come from, encoded and taken apart.
+pub fn origin(
+    resource: &[model::KeyValue],
+    scope_name: &str,
+    scope_version: &str,
+    scope: &[model::KeyValue],
+) -> model::Origin {
+    let (mut resource_encoded, mut scope_encoded) = (Vec::new(), Vec::new());
+    put_attributes(&mut resource_encoded, 1, resource);
+    put_text(&mut scope_encoded, 1, scope_name.as_bytes());
+    put_text(&mut scope_encoded, 2, scope_version.as_bytes());
+    put_attributes(&mut scope_encoded, 3, scope);
+    model::Origin::decode(resource_encoded.into(), scope_encoded.into(), "", "").expect("encoded above")
+}
 
 /// The span kinds by their OTLP numbers.
 pub const SERVER: i32 = 2;

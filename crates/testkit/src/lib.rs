@@ -24,6 +24,7 @@ pub mod ledger;
 pub mod nasty;
 pub mod oracle;
 pub mod process;
+pub mod random;
 pub mod rng;
 pub mod traceql_corpus;
 pub mod wait;

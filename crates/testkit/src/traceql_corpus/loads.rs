@@ -2,12 +2,11 @@
 
 use std::sync::Arc;
 
-use spoor_model::nested::put_attributes;
-use spoor_model::wire::put_text;
-use spoor_model::{Event, KeyValue, Link, Origin, Span, SpanEntry, Status, TraceId, UnixNano, Value};
+use spoor_model::{Event, KeyValue, Link, Span, SpanEntry, Status, TraceId, UnixNano, Value};
 
 use super::T0;
 use super::line::{Lines, Words};
+use crate::build;
 
 const KINDS: [&str; 6] = ["unspecified", "internal", "server", "client", "producer", "consumer"];
 const STATUSES: [&str; 3] = ["unset", "ok", "error"];
@@ -112,12 +111,8 @@ impl SpanLine {
             event.time = UnixNano((start + after) as u64);
             self.span.events.push(event);
         }
-        let (mut resource, mut scope) = (Vec::new(), Vec::new());
-        put_attributes(&mut resource, 1, &[self.service, self.resource].concat());
-        put_text(&mut scope, 1, self.scope_name.as_bytes());
-        put_text(&mut scope, 2, self.scope_version.as_bytes());
-        put_attributes(&mut scope, 3, &self.scope);
-        let origin = Origin::decode(resource.into(), scope.into(), "", "").expect("encoded above");
+        let resource = [self.service, self.resource].concat();
+        let origin = build::origin(&resource, &self.scope_name, &self.scope_version, &self.scope);
         (SpanEntry { origin: Arc::new(origin), span: self.span }, self.copies)
     }
 }
