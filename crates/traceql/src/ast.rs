@@ -533,7 +533,20 @@ impl Static {
         }
     }
 
-    /// Whether this is a value.
+    /// The value as answers carry it: keywords, durations (in Go's form) and nil as text.
+    pub fn to_value(&self) -> Value {
+        match self {
+            Self::Nil | Self::Duration(_) | Self::Status(_) | Self::Kind(_) => Value::Str(self.to_string()),
+            Self::Bool(flag) => Value::Bool(*flag),
+            Self::Int(int) => Value::Int(*int),
+            Self::Float(float) => Value::Double(*float),
+            Self::Str(text) => Value::Str(text.to_string()),
+            Self::Array(values) => Value::Array(values.iter().map(Self::to_value).collect()),
+            Self::Opaque(value) => Value::clone(value),
+        }
+    }
+
+    /// Whether this is no value.
     pub fn is_nil(&self) -> bool {
         matches!(self, Self::Nil)
     }

@@ -5,7 +5,7 @@
 
 use crate::ast::{
     Attribute, BinaryOp, Body, Expr, Intrinsic, MetricsExpr, MetricsFunction, Node, Pipeline, Pos, Query, ScalarExpr,
-    SecondStage, SpansetExpr, SpansetKind, StageKind, Static,
+    SecondStage, SpansetExpr, SpansetKind, SpansetOp, StageKind, Static,
 };
 use crate::re2;
 
@@ -125,11 +125,29 @@ fn check_spanset(spanset: &SpansetExpr) -> Result<(), TypeError> {
     match &spanset.kind {
         SpansetKind::Filter(expr) => check_filter(expr),
         SpansetKind::Pipeline(pipeline) => check_pipeline(pipeline),
-        SpansetKind::Binary { left, right, .. } => {
+        SpansetKind::Binary { op, left, right } => {
             check_spanset(left)?;
-            check_spanset(right)
+            check_spanset(right)?;
+            let sides = [left, right].into_iter().filter(|_| matches!(op, SpansetOp::Structural(..)));
+            match sides.filter_map(|side| place_of_split(side)).next() {
+                Some(pos) => {
+                    error(pos, format!("{op} needs one spanset on each side, and by() makes several: use coalesce()"))
+                }
+                None => Ok(()),
+            }
         }
     }
+}
+
+/// Where `by()` makes several spansets of one, and nothing after it joins them.
+fn place_of_split(spanset: &SpansetExpr) -> Option<Pos> {
+    let SpansetKind::Pipeline(pipeline) = &spanset.kind else { return None };
+    pipeline.stages.iter().fold(None, |split, stage| match &stage.kind {
+        StageKind::By(_) => Some(stage.pos),
+        StageKind::Coalesce => None,
+        StageKind::Spanset(inner) => split.or_else(|| place_of_split(inner)),
+        StageKind::ScalarFilter { .. } | StageKind::Select(_) => split,
+    })
 }
 
 fn check_filter(expr: &Expr) -> Result<(), TypeError> {

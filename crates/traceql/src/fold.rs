@@ -69,10 +69,20 @@ fn logical(operands: Vec<Expr>, decisive: bool, make: fn(Vec<Expr>) -> Node) -> 
     if operands.iter().any(|expr| constant(expr) == Some(decisive)) {
         return Node::Static(Static::Bool(decisive));
     }
-    let rest: Vec<Expr> = operands.into_iter().filter(|expr| constant(expr).is_none()).collect();
+    let mut rest: Vec<Expr> = operands.into_iter().filter(|expr| constant(expr).is_none()).collect();
     match rest.len() {
         0 => Node::Static(Static::Bool(!decisive)),
-        // One alone stays an operand: it must be the boolean true, whatever it stands in.
+        1 if is_comparison(&rest[0]) => rest.remove(0).node,
+        // An attribute alone stays an operand: it may be nil, which `&&` never is.
         _ => make(rest),
+    }
+}
+
+/// Whether an expression is always true or false.
+fn is_comparison(expr: &Expr) -> bool {
+    match &expr.node {
+        Node::And(_) | Node::Or(_) => true,
+        Node::Binary { op, .. } => !op.is_arithmetic(),
+        Node::Static(_) | Node::Attribute(_) | Node::Not(_) | Node::Minus(_) => false,
     }
 }

@@ -150,3 +150,6 @@ impl MatchedSpanset {
         Self { spans, attributes }
     }
 }
+
+#[cfg(test)]
+mod tests;

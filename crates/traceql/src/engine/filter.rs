@@ -84,10 +84,7 @@ impl Lists {
 fn hold(expr: &Expr, layout: &mut Layout) -> Result<Draft, PlanError> {
     match &expr.node {
         Node::Static(value) => Ok(constant(*value == Static::Bool(true))),
-        Node::Attribute(_) => {
-            let is_true = Static::Bool(true);
-            Ok(comparison(expr, BinaryOp::Eq, &is_true, layout)?.unwrap_or(Draft::Value(Operand::new(expr, layout)?)))
-        }
+        Node::Attribute(_) => truth(expr, true, layout),
         Node::Or(operands) => {
             let drafts = operands.iter().map(|operand| hold(operand, layout)).collect::<Result<Vec<_>, _>>()?;
             Ok(any(drafts))
@@ -102,6 +99,17 @@ fn hold(expr: &Expr, layout: &mut Layout) -> Result<Draft, PlanError> {
     }
 }
 
+/// For which rows an attribute is that boolean. A comparison leaves few rows, arrays that hold the boolean
+/// among them; the value itself decides.
+fn truth(expr: &Expr, wanted: bool, layout: &mut Layout) -> Result<Draft, PlanError> {
+    let necessary = comparison(expr, BinaryOp::Eq, &Static::Bool(wanted), layout)?;
+    let decisive = match wanted {
+        true => evaluated(expr, layout)?,
+        false => Draft::Value(Operand::Not(Box::new(Operand::new(expr, layout)?))),
+    };
+    Ok(all(necessary.into_iter().chain([decisive]).collect()))
+}
+
 /// For which rows an expression, that looks at no list, is false: not nil.
 fn fail(expr: &Expr, layout: &mut Layout) -> Result<Draft, PlanError> {
     let negated = |draft| match draft {
@@ -111,13 +119,7 @@ fn fail(expr: &Expr, layout: &mut Layout) -> Result<Draft, PlanError> {
     };
     match &expr.node {
         Node::Static(value) => Ok(constant(*value == Static::Bool(false))),
-        Node::Attribute(_) => {
-            let is_false = Static::Bool(false);
-            match comparison(expr, BinaryOp::Eq, &is_false, layout)? {
-                Some(draft) => Ok(draft),
-                None => Ok(Draft::Value(Operand::Not(Box::new(Operand::new(expr, layout)?)))),
-            }
-        }
+        Node::Attribute(_) => truth(expr, false, layout),
         // False where the operand is true; nil where it is nil.
         Node::Not(operand) => hold(operand, layout),
         Node::Binary { op, .. } if op.is_arithmetic() => Ok(constant(false)),
@@ -135,22 +137,22 @@ fn general(expr: &Expr, layout: &mut Layout) -> Result<Draft, PlanError> {
     let mut required = Vec::new();
     require(expr, &mut required);
     let required = required.into_iter().map(|field| Draft::Exact(is(field, Test::Exists)));
-    let operand = Operand::new(expr, layout)?;
-    let last = match Lists::of(expr).is_none() {
-        true => Draft::Value(operand),
-        false => {
-            // Every span with events (links) is listed under these, so they tell how many there are.
-            let lists = Lists::of(expr);
-            if lists.events {
-                layout.column(Field::EventName);
-            }
-            if lists.links {
-                layout.column(Field::LinkSpanId);
-            }
-            Draft::Chosen(operand)
-        }
-    };
+    let last = evaluated(expr, layout)?;
     Ok(all(required.chain([last]).collect()))
+}
+
+/// An expression that is evaluated row by row.
+fn evaluated(expr: &Expr, layout: &mut Layout) -> Result<Draft, PlanError> {
+    let lists = Lists::of(expr);
+    // Every span with events (links) is listed under these, so they tell how many there are.
+    if lists.events {
+        layout.column(Field::EventName);
+    }
+    if lists.links {
+        layout.column(Field::LinkSpanId);
+    }
+    let operand = Operand::new(expr, layout)?;
+    Ok(if lists.is_none() { Draft::Value(operand) } else { Draft::Chosen(operand) })
 }
 
 /// The attributes without which an expression cannot be true.
@@ -238,7 +240,6 @@ fn one_choice(operands: &[&Expr], layout: &mut Layout) -> Result<Draft, PlanErro
 /// An operand as one comparison of an attribute with a constant.
 fn condition(operand: &Expr, layout: &mut Layout) -> Result<Option<Draft>, PlanError> {
     match &operand.node {
-        Node::Attribute(_) => comparison(operand, BinaryOp::Eq, &Static::Bool(true), layout),
         Node::Binary { op, left, right } => simple(*op, left, right, layout),
         _ => Ok(None),
     }
@@ -351,20 +352,16 @@ fn roots(op: BinaryOp, value: &Static) -> Option<Draft> {
 /// All of them: predicates joined into one that comes first, constants settled.
 fn all(drafts: Vec<Draft>) -> Draft {
     let (mut exact, mut rest) = (Vec::new(), Vec::new());
-    for draft in drafts {
+    let flat = drafts.into_iter().flat_map(|draft| match draft {
+        Draft::All(inner) => inner,
+        draft => vec![draft],
+    });
+    for draft in flat {
         match draft {
             Draft::Exact(Predicate::True) => {}
             Draft::Exact(Predicate::False) => return constant(false),
             Draft::Exact(Predicate::And(all)) => exact.extend(all),
             Draft::Exact(predicate) => exact.push(predicate),
-            Draft::All(inner) => {
-                for draft in inner {
-                    match draft {
-                        Draft::Exact(predicate) => exact.push(predicate),
-                        draft => rest.push(draft),
-                    }
-                }
-            }
             draft => rest.push(draft),
         }
     }

@@ -172,8 +172,6 @@ impl Planner<'_> {
                             _ => of_left.and(of_right, self.layout).needed,
                         };
                         self.layout.need_tree();
-                        one_spanset(*op, left)?;
-                        one_spanset(*op, right)?;
                         let (left, right) = (left_plan, right_plan);
                         (Selection::Related { relation, quantifier, left, right }, Facts { needed, cover })
                     }
@@ -185,25 +183,6 @@ impl Planner<'_> {
 
 fn is_true(expr: &Expr) -> bool {
     fold::folded(expr).node == Node::Static(crate::ast::Static::Bool(true))
-}
-
-/// Structural operators relate two spansets: a side that `by()` split is too many.
-fn one_spanset(op: SpansetOp, side: &SpansetExpr) -> Result<(), PlanError> {
-    let SpansetKind::Pipeline(pipeline) = &side.kind else { return Ok(()) };
-    let split = pipeline.stages.iter().rev().find_map(|stage| match &stage.kind {
-        StageKind::By(_) => Some(Some(stage.pos)),
-        // What combines spansets makes one of them.
-        StageKind::Coalesce | StageKind::Spanset(SpansetExpr { kind: SpansetKind::Binary { .. }, .. }) => Some(None),
-        StageKind::Spanset(inner) => one_spanset(op, inner).err().map(|_| Some(inner.pos)),
-        _ => None,
-    });
-    match split.flatten() {
-        Some(pos) => {
-            let message = format!("{op} needs one spanset on each side, and by() makes several: use coalesce()");
-            Err(PlanError::Invalid { pos, message })
-        }
-        None => Ok(()),
-    }
 }
 
 fn run(steps: &[Step], frame: &Frame<'_>, spansets: &mut Spansets) {

@@ -82,10 +82,9 @@ fn constants_fold() {
     check("{ true && .a = 1 }", "{.a == Int(1)} [.a]");
     check("{ .a = 1 || true }", "{true} []");
     check("{ .a = 1 && 3 > 4 }", "{false} []");
-    check("{ duration > 2 * 30ms }", "{Duration > Float(60000000.0)} [Duration]");
+    check("{ duration > 2 * 30ms }", "{Duration > Int(60000000)} [Duration]");
     check("{ .a = 7 / 2 && .b = 2 ^ 3 }", "{(.a == Int(3) and .b == Int(8))} [.a, .b]");
     check("{ !false && \"abc\" =~ \"a.c\" }", "{true} []");
-    check("{ .a = 1 / 0 }", "line 1, col 8: 1 / 0 has no value");
 }
 
 #[test]
