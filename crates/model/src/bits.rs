@@ -191,7 +191,7 @@ mod tests {
             let range = (seed as usize % (a.len() + 1))..a.len();
             prop_assert_eq!(set(&a).any_in(range.clone()), a[range].contains(&true));
             let range = 0..(seed as usize % (a.len() + 1));
-            prop_assert_eq!(set(&a).any_in(range.clone()), a[range].contains(&true));
+            prop_assert_eq!(set(&a).any_in(range.clone()), a[range.clone()].contains(&true));
             prop_assert_eq!(set(&a).count_in(range.clone()), a[range.clone()].iter().filter(|is_in| **is_in).count());
             let mut filled = Bits::none(a.len());
             filled.insert_range(range.clone());

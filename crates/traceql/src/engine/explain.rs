@@ -1,6 +1,7 @@
 //! Plans as text, for `--explain`.
 
 use std::fmt::Write;
+use std::sync::Arc;
 
 use spoor_model::columns::{ColumnRequest, ValuesOf};
 use spoor_model::scan::{Condition, Field, Literal, Predicate, Test};
@@ -179,7 +180,7 @@ fn condition(one: &Condition) -> String {
 
 fn field(one: &Field) -> String {
     let intrinsic = match one {
-        Field::Attribute(scope, name) => return Attribute::Named(*scope, std::sync::Arc::clone(name)).to_string(),
+        Field::Attribute(scope, name) => return Attribute::Named(*scope, Arc::clone(name)).to_string(),
         Field::StartTime => return "start".to_owned(),
         Field::Name => Intrinsic::Name,
         Field::Kind => Intrinsic::Kind,
