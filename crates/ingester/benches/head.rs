@@ -19,7 +19,7 @@ use spoor_model::columns::{ColumnRequest, ValuesOf};
 use spoor_model::ingest::{Append, AppendRequest, BodyEncoding, Decode};
 use spoor_model::memory::MemoryBudget;
 use spoor_model::scan::{
-    AttrScope, Condition, Field, Literal, Predicate, QueryContext, Snapshots, SpanSource, Test, ValueSet,
+    AttrScope, Condition, Field, KeySet, Literal, Predicate, QueryContext, Snapshots, SpanSource, Test, ValueSet,
 };
 use spoor_model::{Clock, TenantId, TimeRange, UnixNano};
 use spoor_otlp::OtlpDecoder;
@@ -140,6 +140,7 @@ fn scans(head: &dyn SpanSource) {
         ("http status", plain(vec![], vec![attribute("http.response.status_code")])),
         ("db.query.text", plain(vec![], vec![attribute("db.query.text")])),
         ("event names", plain(vec![], vec![Field::EventName])),
+        ("event attribute", plain(vec![], vec![Field::Attribute(AttrScope::Event, "exception.type".into())])),
         ("any user.id", plain(vec![], vec![Field::Attribute(AttrScope::Any, "user.id".into())])),
         ("rare, its service, tree", tree(needed(request(vec![rare()], vec![service.clone()])))),
         ("a value of nobody", needed(request(vec![nobody()], vec![service.clone()]))),
@@ -181,6 +182,12 @@ fn others(head: &dyn SpanSource) {
         found = values.into_values().len();
     });
     report("values of service.name", head, found, time);
+    let time = measure(|| {
+        let mut keys = KeySet::new();
+        head.keys(&context(), &mut keys).expect("reads");
+        found = keys.values().map(BTreeSet::len).sum();
+    });
+    report("attribute names", head, found, time);
     let time = measure(|| {
         let mut operations = BTreeSet::new();
         head.operations(&context(), &mut operations).expect("reads");

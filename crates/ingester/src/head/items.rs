@@ -14,24 +14,21 @@ pub(super) fn messages(lists: &SparseBytes, at: usize) -> impl Iterator<Item = &
     nested::split_list(lists.get_at(at)).unwrap_or_default().into_iter()
 }
 
-/// The first attribute of that name among the fields `number` of an event or link. What does not
-/// decode was refused long before.
-pub(super) fn attribute(item: &[u8], number: u32, key: &str) -> Option<Value> {
+/// The encoded attributes of an event or link: its fields `number`. What does not decode was refused long before.
+pub(super) fn attributes(item: &[u8], number: u32) -> impl Iterator<Item = &[u8]> {
     let mut reader = Reader::new(item);
-    while let Ok(Some((found, field))) = reader.next_field() {
-        if found == number
-            && let Ok(attribute) = field.bytes(number)
-            && let Some(value) = value_of(attribute, key)
-        {
-            return Some(value);
-        }
-    }
-    None
+    let fields = std::iter::from_fn(move || reader.next_field().ok().flatten());
+    fields.filter_map(move |(found, field)| if found == number { field.bytes(number).ok() } else { None })
 }
 
-/// The value of an encoded attribute when it has that name. Of repeated fields the last counts, as in
+/// The first attribute of that name among the fields `number` of an event or link.
+pub(super) fn attribute(item: &[u8], number: u32, key: &str) -> Option<Value> {
+    attributes(item, number).find_map(|attribute| value_of(attribute, key))
+}
+
+/// Name and encoded value of an encoded attribute. Of repeated fields the last counts, as in
 /// [`nested::decode_key_value`].
-fn value_of(attribute: &[u8], key: &str) -> Option<Value> {
+fn parts(attribute: &[u8]) -> Option<(&[u8], Option<&[u8]>)> {
     let (mut name, mut value): (&[u8], Option<&[u8]>) = (&[], None);
     let mut reader = Reader::new(attribute);
     while let Ok(Some((number, field))) = reader.next_field() {
@@ -41,8 +38,24 @@ fn value_of(attribute: &[u8], key: &str) -> Option<Value> {
             _ => {}
         }
     }
+    Some((name, value))
+}
+
+/// The name of an encoded attribute.
+pub(super) fn name_of(attribute: &[u8]) -> Option<&str> {
+    parts(attribute).and_then(|(name, _)| std::str::from_utf8(name).ok())
+}
+
+/// The value of an encoded attribute when it has that name.
+pub(super) fn value_of(attribute: &[u8], key: &str) -> Option<Value> {
+    let (name, value) = parts(attribute)?;
     let is_it = name == key.as_bytes();
     is_it.then(|| value.and_then(|value| nested::decode_value(value).ok()).unwrap_or_default())
+}
+
+/// The messages in all lists.
+pub(super) fn all_messages(lists: &SparseBytes) -> impl Iterator<Item = &[u8]> {
+    (0..lists.rows().len()).flat_map(|at| messages(lists, at))
 }
 
 /// The rows whose residual has an attribute of that name, ascending, and the first such value.

@@ -1,12 +1,15 @@
 //! What a batch has to offer: attribute names, values, operations.
 
-use std::collections::{BTreeSet, HashSet};
+use std::collections::BTreeSet;
 use std::ops::ControlFlow;
 
+use hashbrown::HashSet;
 use spoor_model::batch::{AttrColumn, AttrValues, SpanBatch, SparseBytes};
 use spoor_model::nested;
 use spoor_model::scan::{AttrScope, Field, KeySet, Operation, ValueSet};
-use spoor_model::{KeyValue, Origin, Value};
+use spoor_model::{Origin, Value};
+
+use super::items;
 
 /// Adds the attribute names by scope.
 pub(super) fn keys(batch: &SpanBatch, into: &mut KeySet) {
@@ -21,29 +24,24 @@ pub(super) fn keys(batch: &SpanBatch, into: &mut KeySet) {
         origin.resource.attributes.iter().for_each(|attribute| add(AttrScope::Resource, &attribute.key));
         origin.scope.attributes.iter().for_each(|attribute| add(AttrScope::Instrumentation, &attribute.key));
     }
-    for (scope, attribute) in residual(batch).chain(of_events(batch)).chain(of_links(batch)) {
-        add(scope, &attribute.key);
+    for (scope, names) in [
+        (AttrScope::Span, names(items::all_messages(batch.residual()))),
+        (AttrScope::Event, names(of_items(batch.events(), items::EVENT_ATTRIBUTES))),
+        (AttrScope::Link, names(of_items(batch.links(), items::LINK_ATTRIBUTES))),
+    ] {
+        names.into_iter().for_each(|name| add(scope, name));
     }
     into.retain(|_, keys| !keys.is_empty());
 }
 
-fn messages(lists: &SparseBytes) -> impl Iterator<Item = &[u8]> {
-    (0..lists.rows().len()).flat_map(|at| nested::split_list(lists.get_at(at)).unwrap_or_default())
+/// The distinct names of encoded attributes.
+fn names<'a>(attributes: impl Iterator<Item = &'a [u8]>) -> HashSet<&'a str> {
+    attributes.filter_map(items::name_of).collect()
 }
 
-fn residual(batch: &SpanBatch) -> impl Iterator<Item = (AttrScope, KeyValue)> {
-    let attributes = messages(batch.residual()).filter_map(|bytes| nested::decode_key_value(bytes).ok());
-    attributes.map(|attribute| (AttrScope::Span, attribute))
-}
-
-fn of_events(batch: &SpanBatch) -> impl Iterator<Item = (AttrScope, KeyValue)> {
-    let events = messages(batch.events()).filter_map(|bytes| nested::decode_event(bytes).ok());
-    events.flat_map(|event| event.attributes).map(|attribute| (AttrScope::Event, attribute))
-}
-
-fn of_links(batch: &SpanBatch) -> impl Iterator<Item = (AttrScope, KeyValue)> {
-    let links = messages(batch.links()).filter_map(|bytes| nested::decode_link(bytes).ok());
-    links.flat_map(|link| link.attributes).map(|attribute| (AttrScope::Link, attribute))
+/// The encoded attributes of all events or links.
+fn of_items(lists: &SparseBytes, number: u32) -> impl Iterator<Item = &[u8]> {
+    items::all_messages(lists).flat_map(move |item| items::attributes(item, number))
 }
 
 /// Adds the distinct values of a field; `Break` when the set is full.
@@ -66,7 +64,7 @@ pub(super) fn values(batch: &SpanBatch, field: &Field, into: &mut ValueSet) -> C
         Field::InstrumentationName => of_scopes(batch, into, |origin| &origin.scope.name),
         Field::InstrumentationVersion => of_scopes(batch, into, |origin| &origin.scope.version),
         Field::EventName => {
-            let mut events = messages(batch.events()).filter_map(|bytes| nested::decode_event(bytes).ok());
+            let mut events = items::all_messages(batch.events()).filter_map(|bytes| nested::decode_event(bytes).ok());
             events.try_for_each(|event| into.insert(&Value::Str(event.name)))
         }
         // Numbers and ids have no list of values worth having.
@@ -101,9 +99,18 @@ fn attribute_values(batch: &SpanBatch, scope: AttrScope, key: &str, into: &mut V
         let mut named = resource.chain(instrumentation).filter(|attribute| attribute.key == key);
         named.try_for_each(|attribute| into.insert(&attribute.value))?;
     }
-    let rare = residual(batch).chain(of_events(batch)).chain(of_links(batch));
-    let mut named = rare.filter(|(of, attribute)| is_wanted(*of) && attribute.key == key);
-    named.try_for_each(|(_, attribute)| into.insert(&attribute.value))
+    let mut add =
+        |attribute| items::value_of(attribute, key).map_or(ControlFlow::Continue(()), |value| into.insert(&value));
+    if is_wanted(AttrScope::Span) {
+        items::all_messages(batch.residual()).try_for_each(&mut add)?;
+    }
+    if is_wanted(AttrScope::Event) {
+        of_items(batch.events(), items::EVENT_ATTRIBUTES).try_for_each(&mut add)?;
+    }
+    if is_wanted(AttrScope::Link) {
+        of_items(batch.links(), items::LINK_ATTRIBUTES).try_for_each(&mut add)?;
+    }
+    ControlFlow::Continue(())
 }
 
 fn column_values(column: &AttrColumn, into: &mut ValueSet) -> ControlFlow<()> {
