@@ -188,8 +188,7 @@ impl Gather {
             }
             Field::EventName | Field::EventTimeSinceStart => self.put_lists(batch.events(), places, |row, bytes| {
                 let span = Span { start: UnixNano(batch.start()[row as usize]), ..Span::default() };
-                let event = nested::decode_event(bytes).ok()?;
-                Some(field::of_event(field, &event, &span))
+                Some(field::of_event(field, &items::event(bytes)?, &span))
             }),
             Field::LinkTraceId | Field::LinkSpanId => self.put_lists(batch.links(), places, |_, bytes| {
                 let link = nested::decode_link(bytes).ok()?;

@@ -2,7 +2,7 @@
 
 use spoor_model::batch::{SpanBatch, SparseBytes};
 use spoor_model::wire::Reader;
-use spoor_model::{Value, nested};
+use spoor_model::{Event, UnixNano, Value, nested};
 
 /// The field of OTLP's `Event` that holds its attributes.
 pub(super) const EVENT_ATTRIBUTES: u32 = 3;
@@ -12,6 +12,20 @@ pub(super) const LINK_ATTRIBUTES: u32 = 4;
 /// The messages in the `at`-th list.
 pub(super) fn messages(lists: &SparseBytes, at: usize) -> impl Iterator<Item = &[u8]> {
     nested::split_list(lists.get_at(at)).unwrap_or_default().into_iter()
+}
+
+/// Time and name of an event, the rest left out.
+pub(super) fn event(item: &[u8]) -> Option<Event> {
+    let mut event = Event::default();
+    let mut reader = Reader::new(item);
+    while let Some((number, field)) = reader.next_field().ok()? {
+        match number {
+            1 => event.time = UnixNano(field.fixed64(1).ok()?),
+            2 => event.name = field.text(2).ok()?.to_owned(),
+            _ => {}
+        }
+    }
+    Some(event)
 }
 
 /// The encoded attributes of an event or link: its fields `number`. What does not decode was refused long before.

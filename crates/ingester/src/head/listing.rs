@@ -5,7 +5,6 @@ use std::ops::ControlFlow;
 
 use hashbrown::HashSet;
 use spoor_model::batch::{AttrColumn, AttrValues, SpanBatch, SparseBytes};
-use spoor_model::nested;
 use spoor_model::scan::{AttrScope, Field, KeySet, Operation, ValueSet};
 use spoor_model::{Origin, Value};
 
@@ -64,7 +63,7 @@ pub(super) fn values(batch: &SpanBatch, field: &Field, into: &mut ValueSet) -> C
         Field::InstrumentationName => of_scopes(batch, into, |origin| &origin.scope.name),
         Field::InstrumentationVersion => of_scopes(batch, into, |origin| &origin.scope.version),
         Field::EventName => {
-            let mut events = items::all_messages(batch.events()).filter_map(|bytes| nested::decode_event(bytes).ok());
+            let mut events = items::all_messages(batch.events()).filter_map(items::event);
             events.try_for_each(|event| into.insert(&Value::Str(event.name)))
         }
         // Numbers and ids have no list of values worth having.

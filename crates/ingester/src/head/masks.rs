@@ -28,9 +28,13 @@ pub(super) fn rows_of(batch: &SpanBatch, predicate: &Predicate) -> Bits {
         Predicate::True => Bits::all(batch.len()),
         Predicate::False => Bits::none(batch.len()),
         Predicate::Is(condition) => rows_where(batch, condition),
-        Predicate::OneEvent(all) => rows_with_event(batch, |event, span| {
-            all.iter().all(|condition| condition.holds_for(field::of_event(&condition.field, event, span).as_ref()))
-        }),
+        Predicate::OneEvent(all) => rows_with_event(
+            batch,
+            |bytes| nested::decode_event(bytes).ok(),
+            |event, span| {
+                all.iter().all(|condition| condition.holds_for(field::of_event(&condition.field, event, span).as_ref()))
+            },
+        ),
         Predicate::OneLink(all) => rows_with_link(batch, |link| {
             all.iter().all(|condition| condition.holds_for(field::of_link(&condition.field, link).as_ref()))
         }),
@@ -83,7 +87,7 @@ fn rows_where(batch: &SpanBatch, condition: &Condition) -> Bits {
         Field::ParentSpanId => rows_where_id(batch.parent(), condition),
         Field::InstrumentationName => rows_where_origin(batch, |origin| text(&origin.scope.name)),
         Field::InstrumentationVersion => rows_where_origin(batch, |origin| text(&origin.scope.version)),
-        Field::EventName | Field::EventTimeSinceStart => rows_with_event(batch, |event, span| {
+        Field::EventName | Field::EventTimeSinceStart => rows_with_event(batch, items::event, |event, span| {
             condition.holds_for(field::of_event(&condition.field, event, span).as_ref())
         }),
         Field::LinkTraceId | Field::LinkSpanId => {
@@ -144,13 +148,17 @@ fn rows_where_origin(batch: &SpanBatch, holds: impl Fn(&Origin) -> bool) -> Bits
 }
 
 /// The rows of which one event is as wanted.
-fn rows_with_event(batch: &SpanBatch, is_wanted: impl Fn(&Event, &Span) -> bool) -> Bits {
+fn rows_with_event(
+    batch: &SpanBatch,
+    decode: impl Fn(&[u8]) -> Option<Event>,
+    is_wanted: impl Fn(&Event, &Span) -> bool,
+) -> Bits {
     let mut rows = Bits::none(batch.len());
     let events = batch.events();
     for (at, row) in events.rows().iter().enumerate() {
         // Fields of events look at nothing of the span but its start.
         let span = Span { start: UnixNano(batch.start()[*row as usize]), ..Span::default() };
-        let mut decoded = items::messages(events, at).filter_map(|bytes| nested::decode_event(bytes).ok());
+        let mut decoded = items::messages(events, at).filter_map(&decode);
         if decoded.any(|event| is_wanted(&event, &span)) {
             rows.insert(*row as usize);
         }
