@@ -123,16 +123,16 @@ impl<'a> At<'a> {
                 Some(choice) => choice.link.map(|link| links().swap_remove(link)).into_iter().collect(),
                 None => links(),
             },
+            // Whoever has the name has it, be the value one that cannot be queried.
             AttrScope::Any => {
-                let in_order = [
-                    self.named(AttrScope::Span, name),
-                    self.named(AttrScope::Resource, name),
-                    events(),
-                    links(),
-                    self.named(AttrScope::Instrumentation, name),
-                ];
-                let has_it = |values: &Vec<Datum>| values.iter().any(|value| !value.is_nil());
-                in_order.into_iter().find(has_it).unwrap_or_default()
+                let has = |attributes: &[KeyValue]| value::find(attributes, name).is_some();
+                match () {
+                    () if has(&entry.span.attributes) => self.named(AttrScope::Span, name),
+                    () if has(&entry.origin.resource.attributes) => self.named(AttrScope::Resource, name),
+                    () if entry.span.events.iter().any(|event| has(&event.attributes)) => events(),
+                    () if entry.span.links.iter().any(|link| has(&link.attributes)) => links(),
+                    () => self.named(AttrScope::Instrumentation, name),
+                }
             }
         }
     }

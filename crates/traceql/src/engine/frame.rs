@@ -172,7 +172,10 @@ impl Column<'_> {
         match self.find(row) {
             Found::None => Static::Nil,
             Found::One(value) => value,
-            Found::Items(items) => items.iter().flatten().next().map_or(Static::Nil, Static::of),
+            Found::Items(items) => {
+                let mut values = items.iter().flatten().map(Static::of);
+                values.find(|value| !value.is_nil()).unwrap_or(Static::Nil)
+            }
         }
     }
 

@@ -129,13 +129,27 @@ impl Spansets {
         let mut numbers = vec![0; self.rows.len()];
         // By new number: the old one, and the code.
         let mut pairs: Vec<(usize, u32)> = Vec::new();
+        // By code: the spanset in which it was last met, and its number there. Most rows need no more, as
+        // those of a spanset mostly come together.
+        let mut last: Vec<(usize, u32)> = vec![(usize::MAX, 0); by.values.len()];
         let mut known: HashMap<(usize, u32), u32> = HashMap::new();
+        let is_split = self.split.is_some();
         let mut place = |spanset: usize, row: usize| {
-            let pair = (spanset, by.codes[row]);
-            numbers[row] = *known.entry(pair).or_insert_with(|| {
-                pairs.push(pair);
-                pairs.len() as u32 - 1
-            });
+            let code = by.codes[row];
+            let (last_spanset, last_number) = &mut last[code as usize];
+            if *last_spanset != spanset {
+                let mut number = || {
+                    pairs.push((spanset, code));
+                    pairs.len() as u32 - 1
+                };
+                *last_number = match is_split {
+                    true => *known.entry((spanset, code)).or_insert_with(number),
+                    // Traces come one after the other, and none comes back.
+                    false => number(),
+                };
+                *last_spanset = spanset;
+            }
+            numbers[row] = *last_number;
         };
         match &self.description {
             None => self.for_each(batch, place),

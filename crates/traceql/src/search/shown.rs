@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use spoor_model::columns::{ColumnBatch, ColumnRequest, ValuesOf};
-use spoor_model::scan::field;
+use spoor_model::scan::{FieldValue, field};
 use spoor_model::structure::Tree;
 use spoor_model::{TimeRange, Trace};
 
@@ -108,10 +108,7 @@ pub(super) fn values(shown: &[Shown], trace: &Trace, spans: &[usize]) -> Vec<Vec
                 continue;
             }
             let value = match (attribute.field(), &tree) {
-                (Some(field), _) => {
-                    let found = field::of_span(&field, &trace.entries[*span]).first();
-                    found.map_or(Static::Nil, |value| Meaning::of(&field).value(Static::of(&value)))
-                }
+                (Some(field), _) => Meaning::of(&field).value(first(field::of_span(&field, &trace.entries[*span]))),
                 (None, Some(tree)) => tree.value(attribute, trace, *span),
                 (None, None) => Static::Nil,
             };
@@ -122,6 +119,16 @@ pub(super) fn values(shown: &[Shown], trace: &Trace, spans: &[usize]) -> Vec<Vec
         values
     };
     spans.iter().map(of_span).collect()
+}
+
+/// The value, or that of the first event or link that has one.
+fn first(found: FieldValue) -> Static {
+    let values = match found {
+        FieldValue::One(value) => vec![value],
+        FieldValue::PerItem(values) => values,
+    };
+    let mut values = values.iter().flatten().map(Static::of);
+    values.find(|value| !value.is_nil()).unwrap_or(Static::Nil)
 }
 
 /// The tree of one trace, for what columns of spans do not say.
@@ -157,8 +164,7 @@ impl TreeOfTrace {
             Attribute::OfParent(scope, name) => match frame.parent(self.rows[span]) {
                 Some(parent) => {
                     let field = spoor_model::scan::Field::Attribute(*scope, Arc::clone(name));
-                    let found = field::of_span(&field, &trace.entries[self.order[parent]]).first();
-                    found.map_or(Static::Nil, |value| Static::of(&value))
+                    first(field::of_span(&field, &trace.entries[self.order[parent]]))
                 }
                 None => Static::Nil,
             },

@@ -1,5 +1,7 @@
 //! TraceQL queries and identifiers.
 
+use spoor_model::TimeRange;
+
 use super::Target;
 
 const QUERIES: [&str; 16] = [
@@ -21,7 +23,7 @@ const QUERIES: [&str; 16] = [
     "({ .a } | by(.b)) > { 1 = 1 }",
 ];
 
-/// A query is planned or refused with a place that lies within it.
+/// A query is planned or refused with its place.
 pub fn query() -> Target {
     let seeds = QUERIES.iter().map(|query| query.as_bytes().to_vec()).collect();
     Target { name: "traceql", runs: 150_000, seeds, check: Box::new(check_query) }
@@ -30,7 +32,17 @@ pub fn query() -> Target {
 fn check_query(bytes: &[u8]) {
     let text = String::from_utf8_lossy(bytes);
     match spoor_traceql::parse(&text) {
-        Ok(query) => drop(spoor_traceql::plan(&query)),
+        Ok(query) => {
+            let is_checked = spoor_traceql::check(&query).is_ok();
+            match spoor_traceql::plan_search(&query) {
+                Ok(plan) => {
+                    assert!(is_checked, "planned though refused");
+                    let _ = (plan.explain(), plan.request(TimeRange::ALL));
+                }
+                Err(err) => assert!(err.to_string().contains("line "), "no place: {err}"),
+            }
+            let _ = spoor_traceql::plan_metrics(&query);
+        }
         Err(err) => assert!(err.to_string().contains("line "), "no place: {err}"),
     }
 }
