@@ -235,6 +235,7 @@ impl OpenHead {
         if rows == 0 || fits {
             return;
         }
+        self.open.seal();
         self.sealed_bytes += self.open_bytes;
         self.open_bytes = 0;
         self.open = Arc::new(Segment::default());

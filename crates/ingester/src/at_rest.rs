@@ -200,6 +200,7 @@ impl Growing {
         let rows = self.open.read().len();
         let fits = rows + coming <= SEGMENT_ROWS && self.open_bytes < SEGMENT_BYTES;
         if rows > 0 && !fits {
+            self.open.seal();
             *self = Self::begin(Arc::clone(&self.tenant));
         }
     }

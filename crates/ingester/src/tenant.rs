@@ -154,6 +154,7 @@ impl Tenant {
         let mut parts = self.parts.write();
         let segments = std::mem::take(&mut parts.head);
         assert!(!segments.is_empty(), "only heads with spans are frozen");
+        segments.iter().for_each(|segment| segment.seal());
         assert!(parts.cutting.last().is_none_or(|before| before.last < last), "heads are frozen in order");
         let frozen = Arc::new(Frozen {
             tenant: Arc::clone(self),

@@ -120,7 +120,8 @@ impl<'a> HeadScan<'a> {
     fn masks(&self, segment: usize) -> &SegmentMasks {
         self.masks[segment].get_or_init(|| {
             let batch = self.segments[segment].read();
-            let evaluated = self.request.masks.iter().map(|predicate| masks::rows_of(&batch, predicate));
+            let names = self.segments[segment].names(&batch);
+            let evaluated = self.request.masks.iter().map(|predicate| masks::rows_of(&batch, names, predicate));
             let masks: Vec<Bits> = evaluated.collect();
             let needed = self.needed_traces(&batch, &self.traces.views[segment], &masks);
             SegmentMasks { masks, needed }

@@ -20,7 +20,7 @@ use spoor_model::{Origin, Span, SpanId, TraceId, UnixNano, Value, nested, value}
 
 use super::Segment;
 use super::coder::Coder;
-use super::items;
+use super::items::{self, ItemNames};
 use super::layout::Places;
 
 /// A text field with more dictionary entries than this, and more than half as many as values, is not
@@ -46,7 +46,7 @@ pub(super) fn column(
     let mut gather = Gather::new(row_count, has_many_texts(field, segments, places));
     for places in places {
         let batch = segments[places.segment].read();
-        gather.add(field, &batch, places);
+        gather.add(field, &batch, segments[places.segment].names(&batch), places);
     }
     gather.finish()
 }
@@ -158,7 +158,7 @@ impl Gather {
         }
     }
 
-    fn add(&mut self, field: &Field, batch: &SpanBatch, places: &Places) {
+    fn add(&mut self, field: &Field, batch: &SpanBatch, names: Option<&ItemNames>, places: &Places) {
         let once = &mut Decided(None);
         match field {
             Field::Name => {
@@ -194,12 +194,19 @@ impl Gather {
                 let link = nested::decode_link(bytes).ok()?;
                 Some(field::of_link(field, &link))
             }),
-            Field::Attribute(scope, key) => self.put_attribute(*scope, key, batch, places),
+            Field::Attribute(scope, key) => self.put_attribute(*scope, key, batch, names, places),
             Field::TraceId => unreachable!("traces know their ids"),
         }
     }
 
-    fn put_attribute(&mut self, scope: AttrScope, key: &str, batch: &SpanBatch, places: &Places) {
+    fn put_attribute(
+        &mut self,
+        scope: AttrScope,
+        key: &str,
+        batch: &SpanBatch,
+        names: Option<&ItemNames>,
+        places: &Places,
+    ) {
         let once = &mut Decided(None);
         match scope {
             AttrScope::Span => self.put_span_attribute(batch, key, places, None),
@@ -214,8 +221,12 @@ impl Gather {
                 let mut decided = Decided(Some(Bits::none(self.row_count)));
                 self.put_span_attribute(batch, key, places, Some(&mut decided));
                 self.put_origins(batch, places, resource(key), &mut decided);
-                self.put_found(batch.events(), items::EVENT_ATTRIBUTES, key, places, &mut decided);
-                self.put_found(batch.links(), items::LINK_ATTRIBUTES, key, places, &mut decided);
+                if items::may_have(names, AttrScope::Event, key) {
+                    self.put_found(batch.events(), items::EVENT_ATTRIBUTES, key, places, &mut decided);
+                }
+                if items::may_have(names, AttrScope::Link, key) {
+                    self.put_found(batch.links(), items::LINK_ATTRIBUTES, key, places, &mut decided);
+                }
                 self.put_origins(batch, places, instrumentation(key), &mut decided);
             }
         }

@@ -1,6 +1,8 @@
 //! Lists within a span, taken apart only as far as is asked: events, links, attributes that fit no column.
 
+use hashbrown::HashSet;
 use spoor_model::batch::{SpanBatch, SparseBytes};
+use spoor_model::scan::AttrScope;
 use spoor_model::wire::Reader;
 use spoor_model::{Event, UnixNano, Value, nested};
 
@@ -78,4 +80,60 @@ pub(super) fn residual<'a>(batch: &'a SpanBatch, key: &'a str) -> impl Iterator<
     lists.rows().iter().enumerate().filter_map(move |(at, row)| {
         messages(lists, at).find_map(|attribute| value_of(attribute, key)).map(|value| (*row, value))
     })
+}
+
+/// The most names of one kind that are remembered: a client that puts data into names costs no memory here.
+const NAMES_MAX: usize = if cfg!(test) { 2 } else { 1024 };
+
+/// Which attribute names occur in the lists of a segment that takes no more spans; `None` when they are too
+/// many. Most queries ask for names that occur in no event and no link, and need not walk these.
+#[derive(Debug)]
+pub(super) struct ItemNames {
+    residual: Option<HashSet<Box<str>>>,
+    events: Option<HashSet<Box<str>>>,
+    links: Option<HashSet<Box<str>>>,
+}
+
+impl ItemNames {
+    /// Walks all lists.
+    pub(super) fn of(batch: &SpanBatch) -> Self {
+        Self {
+            residual: few_names(all_messages(batch.residual())),
+            events: few_names(of_items(batch.events(), EVENT_ATTRIBUTES)),
+            links: few_names(of_items(batch.links(), LINK_ATTRIBUTES)),
+        }
+    }
+
+    /// The names in one place: [`AttrScope::Span`] is the residual. `None`: not known.
+    pub(super) fn list(&self, scope: AttrScope) -> Option<&HashSet<Box<str>>> {
+        match scope {
+            AttrScope::Span => self.residual.as_ref(),
+            AttrScope::Event => self.events.as_ref(),
+            AttrScope::Link => self.links.as_ref(),
+            AttrScope::Any | AttrScope::Resource | AttrScope::Instrumentation => None,
+        }
+    }
+}
+
+/// Whether the name may occur in a place; `false` is certain.
+pub(super) fn may_have(names: Option<&ItemNames>, scope: AttrScope, key: &str) -> bool {
+    names.and_then(|names| names.list(scope)).is_none_or(|names| names.contains(key))
+}
+
+fn few_names<'a>(attributes: impl Iterator<Item = &'a [u8]>) -> Option<HashSet<Box<str>>> {
+    let mut names: HashSet<Box<str>> = HashSet::new();
+    for name in attributes.filter_map(name_of) {
+        if !names.contains(name) {
+            names.insert(name.into());
+        }
+        if names.len() > NAMES_MAX {
+            return None;
+        }
+    }
+    Some(names)
+}
+
+/// The encoded attributes of all events or links.
+pub(super) fn of_items(lists: &SparseBytes, number: u32) -> impl Iterator<Item = &[u8]> {
+    all_messages(lists).flat_map(move |item| attributes(item, number))
 }

@@ -187,21 +187,20 @@ impl Collector {
         let traces = || self.trace_slots.windows(2).map(|ends| ends[0] as usize..ends[1] as usize);
         let mut order = Order::new(self.want, &self.trace_slots);
         let mut irregular = Bits::none(self.trace_slots.len() - 1);
-        if self.want != Want::Rows {
+        if self.want == Want::Copies {
             let mut sorted = Vec::new();
-            for (trace, slots) in traces().enumerate() {
-                if has_repeats(&self.ids[slots], &mut sorted) {
-                    irregular.insert(trace);
-                }
-            }
+            let repeats = traces().enumerate().filter(|(_, slots)| has_repeats(&self.ids[slots.clone()], &mut sorted));
+            repeats.for_each(|(trace, _)| irregular.insert(trace));
         }
         if self.want == Want::Tree {
             for (trace, slots) in traces().enumerate() {
                 let first = slots.start as u32;
-                order.add_trace(&self.ids[slots.clone()], &self.slots[slots], first, irregular.contains(trace));
-                let is_root =
-                    |slot: u32| self.slots[slot as usize].parent == 0 && !self.children_by_link.contains(&slot);
-                order.add_root(first, is_root);
+                if order.add_trace(&self.ids[slots.clone()], &self.slots[slots], first) {
+                    irregular.insert(trace);
+                }
+                order.add_root(first, |slot| {
+                    self.slots[slot as usize].parent == 0 && !self.children_by_link.contains(&slot)
+                });
             }
         }
         let mut places = self.places;
@@ -281,14 +280,16 @@ impl Order {
         }
     }
 
-    /// Orders the slots of a trace, the first of which is `first`, as is its first row.
-    fn add_trace(&mut self, ids: &[u64], slots: &[Slot], first: u32, has_shared_ids: bool) {
+    /// Orders the slots of a trace, the first of which is `first`, as is its first row. Returns whether an id
+    /// occurs twice.
+    fn add_trace(&mut self, ids: &[u64], slots: &[Slot], first: u32) -> bool {
         self.sorted.clear();
         self.sorted.extend(ids.iter().zip(slots).zip(0..).map(|((id, slot), at)| (slot.start, *id, at)));
         self.sorted.sort_unstable();
-        self.fill_table();
+        let has_shared_ids = self.fill_table();
         self.find_parents(slots, has_shared_ids);
         self.walk(first);
+        has_shared_ids
     }
 
     /// Notes the root of the trace that was ordered last: the last of its rows that can be one.
@@ -308,16 +309,19 @@ impl Order {
         at
     }
 
-    /// Of spans that share an id only the first is in the table.
-    fn fill_table(&mut self) {
+    /// Whether an id came twice; then only the first is in the table.
+    fn fill_table(&mut self) -> bool {
         self.table.clear();
         self.table.resize((self.sorted.len() * 2).next_power_of_two(), NONE);
+        let mut has_shared_ids = false;
         for place in 0..self.sorted.len() {
             let at = self.find(self.sorted[place].1);
-            if self.table[at] == NONE {
-                self.table[at] = place as u32;
+            match self.table[at] {
+                NONE => self.table[at] = place as u32,
+                _ => has_shared_ids = true,
             }
         }
+        has_shared_ids
     }
 
     /// Fills the lists of children, each from the last to the first.

@@ -4,14 +4,14 @@ use std::collections::BTreeSet;
 use std::ops::ControlFlow;
 
 use hashbrown::HashSet;
-use spoor_model::batch::{AttrColumn, AttrValues, SpanBatch, SparseBytes};
+use spoor_model::batch::{AttrColumn, AttrValues, SpanBatch};
 use spoor_model::scan::{AttrScope, Field, KeySet, Operation, ValueSet};
 use spoor_model::{Origin, Value};
 
-use super::items;
+use super::items::{self, ItemNames};
 
 /// Adds the attribute names by scope.
-pub(super) fn keys(batch: &SpanBatch, into: &mut KeySet) {
+pub(super) fn keys(batch: &SpanBatch, known: Option<&ItemNames>, into: &mut KeySet) {
     let mut add = |scope: AttrScope, key: &str| {
         let keys = into.entry(scope).or_default();
         if !keys.contains(key) {
@@ -23,24 +23,24 @@ pub(super) fn keys(batch: &SpanBatch, into: &mut KeySet) {
         origin.resource.attributes.iter().for_each(|attribute| add(AttrScope::Resource, &attribute.key));
         origin.scope.attributes.iter().for_each(|attribute| add(AttrScope::Instrumentation, &attribute.key));
     }
-    for (scope, names) in [
-        (AttrScope::Span, names(items::all_messages(batch.residual()))),
-        (AttrScope::Event, names(of_items(batch.events(), items::EVENT_ATTRIBUTES))),
-        (AttrScope::Link, names(of_items(batch.links(), items::LINK_ATTRIBUTES))),
-    ] {
-        names.into_iter().for_each(|name| add(scope, name));
+    for scope in [AttrScope::Span, AttrScope::Event, AttrScope::Link] {
+        match known.and_then(|known| known.list(scope)) {
+            Some(known) => known.iter().for_each(|name| add(scope, name)),
+            None => names(batch, scope).into_iter().for_each(|name| add(scope, name)),
+        }
     }
     into.retain(|_, keys| !keys.is_empty());
 }
 
-/// The distinct names of encoded attributes.
-fn names<'a>(attributes: impl Iterator<Item = &'a [u8]>) -> HashSet<&'a str> {
-    attributes.filter_map(items::name_of).collect()
-}
-
-/// The encoded attributes of all events or links.
-fn of_items(lists: &SparseBytes, number: u32) -> impl Iterator<Item = &[u8]> {
-    items::all_messages(lists).flat_map(move |item| items::attributes(item, number))
+/// The distinct names of attributes in lists.
+fn names(batch: &SpanBatch, scope: AttrScope) -> HashSet<&str> {
+    match scope {
+        AttrScope::Event => {
+            items::of_items(batch.events(), items::EVENT_ATTRIBUTES).filter_map(items::name_of).collect()
+        }
+        AttrScope::Link => items::of_items(batch.links(), items::LINK_ATTRIBUTES).filter_map(items::name_of).collect(),
+        _ => items::all_messages(batch.residual()).filter_map(items::name_of).collect(),
+    }
 }
 
 /// Adds the distinct values of a field; `Break` when the set is full.
@@ -104,10 +104,10 @@ fn attribute_values(batch: &SpanBatch, scope: AttrScope, key: &str, into: &mut V
         items::all_messages(batch.residual()).try_for_each(&mut add)?;
     }
     if is_wanted(AttrScope::Event) {
-        of_items(batch.events(), items::EVENT_ATTRIBUTES).try_for_each(&mut add)?;
+        items::of_items(batch.events(), items::EVENT_ATTRIBUTES).try_for_each(&mut add)?;
     }
     if is_wanted(AttrScope::Link) {
-        of_items(batch.links(), items::LINK_ATTRIBUTES).try_for_each(&mut add)?;
+        items::of_items(batch.links(), items::LINK_ATTRIBUTES).try_for_each(&mut add)?;
     }
     ControlFlow::Continue(())
 }

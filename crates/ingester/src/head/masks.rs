@@ -20,14 +20,17 @@ use spoor_model::nested;
 use spoor_model::scan::{AttrScope, Condition, Field, Literal, Predicate, Test, field};
 use spoor_model::{Event, Link, Origin, Span, SpanId, UnixNano, Value, value};
 
-use super::items;
+use super::items::{self, ItemNames};
 
-/// The rows for which the predicate holds.
-pub(super) fn rows_of(batch: &SpanBatch, predicate: &Predicate) -> Bits {
+/// What is known of the names in a segment's lists.
+type Names<'a> = Option<&'a ItemNames>;
+
+/// The rows for which the predicate holds. `names` are those of the batch.
+pub(super) fn rows_of(batch: &SpanBatch, names: Names<'_>, predicate: &Predicate) -> Bits {
     match predicate {
         Predicate::True => Bits::all(batch.len()),
         Predicate::False => Bits::none(batch.len()),
-        Predicate::Is(condition) => rows_where(batch, condition),
+        Predicate::Is(condition) => rows_where(batch, names, condition),
         Predicate::OneEvent(all) => rows_with_event(
             batch,
             |bytes| nested::decode_event(bytes).ok(),
@@ -41,7 +44,7 @@ pub(super) fn rows_of(batch: &SpanBatch, predicate: &Predicate) -> Bits {
         Predicate::And(all) => {
             let mut rows = Bits::all(batch.len());
             for part in all {
-                rows.intersect(&rows_of(batch, part));
+                rows.intersect(&rows_of(batch, names, part));
                 if rows.is_empty() {
                     break;
                 }
@@ -50,13 +53,13 @@ pub(super) fn rows_of(batch: &SpanBatch, predicate: &Predicate) -> Bits {
         }
         Predicate::Or(any) => {
             let mut rows = Bits::none(batch.len());
-            any.iter().for_each(|part| rows.union(&rows_of(batch, part)));
+            any.iter().for_each(|part| rows.union(&rows_of(batch, names, part)));
             rows
         }
     }
 }
 
-fn rows_where(batch: &SpanBatch, condition: &Condition) -> Bits {
+fn rows_where(batch: &SpanBatch, names: Names<'_>, condition: &Condition) -> Bits {
     let len = batch.len();
     let holds = |value: AttrValue<'_>| condition.holds_for_attribute(value);
     let int = |value: u64| holds(AttrValue::Int(i64::try_from(value).unwrap_or(i64::MAX)));
@@ -93,7 +96,7 @@ fn rows_where(batch: &SpanBatch, condition: &Condition) -> Bits {
         Field::LinkTraceId | Field::LinkSpanId => {
             rows_with_link(batch, |link| condition.holds_for(field::of_link(&condition.field, link).as_ref()))
         }
-        Field::Attribute(scope, key) => rows_where_attribute(batch, *scope, key, condition),
+        Field::Attribute(scope, key) => rows_where_attribute(batch, names, *scope, key, condition),
     }
 }
 
@@ -179,18 +182,32 @@ fn rows_with_link(batch: &SpanBatch, is_wanted: impl Fn(&Link) -> bool) -> Bits 
     rows
 }
 
-fn rows_where_attribute(batch: &SpanBatch, scope: AttrScope, key: &str, condition: &Condition) -> Bits {
+fn rows_where_attribute(
+    batch: &SpanBatch,
+    names: Names<'_>,
+    scope: AttrScope,
+    key: &str,
+    condition: &Condition,
+) -> Bits {
     match scope {
-        AttrScope::Any => rows_where_any(batch, key, condition),
-        AttrScope::Span => rows_where_of_span(batch, key, condition),
+        AttrScope::Any => rows_where_any(batch, names, key, condition),
+        AttrScope::Span => rows_where_of_span(batch, names, key, condition),
         AttrScope::Resource => {
             rows_where_origin(batch, |origin| condition.holds_for(value::find(&origin.resource.attributes, key)))
         }
         AttrScope::Instrumentation => {
             rows_where_origin(batch, |origin| condition.holds_for(value::find(&origin.scope.attributes, key)))
         }
-        AttrScope::Event => rows_where_item(batch, batch.events(), items::EVENT_ATTRIBUTES, key, condition),
-        AttrScope::Link => rows_where_item(batch, batch.links(), items::LINK_ATTRIBUTES, key, condition),
+        AttrScope::Event | AttrScope::Link => {
+            if !condition.holds_for(None) && !items::may_have(names, scope, key) {
+                return Bits::none(batch.len());
+            }
+            let (lists, number) = match scope {
+                AttrScope::Event => (batch.events(), items::EVENT_ATTRIBUTES),
+                _ => (batch.links(), items::LINK_ATTRIBUTES),
+            };
+            rows_where_item(batch, lists, number, key, condition)
+        }
     }
 }
 
@@ -207,11 +224,12 @@ fn rows_where_item(batch: &SpanBatch, lists: &SparseBytes, number: u32, key: &st
 }
 
 /// A key nearly always has one column and nothing in the residual; then no row is decided twice.
-fn rows_where_of_span(batch: &SpanBatch, key: &str, condition: &Condition) -> Bits {
+fn rows_where_of_span(batch: &SpanBatch, names: Names<'_>, key: &str, condition: &Condition) -> Bits {
     let columns: Vec<&AttrColumn> = batch.columns().iter().filter(|column| **column.key() == *key).collect();
-    if !batch.residual().rows().is_empty() || columns.len() > 1 {
+    let is_in_residual = !batch.residual().rows().is_empty() && items::may_have(names, AttrScope::Span, key);
+    if is_in_residual || columns.len() > 1 {
         let mut verdict = Verdict::new(batch.len());
-        verdict.by_span(batch, key, condition);
+        verdict.by_span(batch, names, key, condition);
         return verdict.finish(condition);
     }
     let mut rows = if condition.holds_for(None) { Bits::all(batch.len()) } else { Bits::none(batch.len()) };
@@ -229,12 +247,16 @@ fn rows_where_of_span(batch: &SpanBatch, key: &str, condition: &Condition) -> Bi
     rows
 }
 
-fn rows_where_any(batch: &SpanBatch, key: &str, condition: &Condition) -> Bits {
+fn rows_where_any(batch: &SpanBatch, names: Names<'_>, key: &str, condition: &Condition) -> Bits {
     let mut verdict = Verdict::new(batch.len());
-    verdict.by_span(batch, key, condition);
+    verdict.by_span(batch, names, key, condition);
     verdict.by_origin(batch, |origin| value::find(&origin.resource.attributes, key), condition);
-    verdict.by_items(batch.events(), items::EVENT_ATTRIBUTES, key, condition);
-    verdict.by_items(batch.links(), items::LINK_ATTRIBUTES, key, condition);
+    if items::may_have(names, AttrScope::Event, key) {
+        verdict.by_items(batch.events(), items::EVENT_ATTRIBUTES, key, condition);
+    }
+    if items::may_have(names, AttrScope::Link, key) {
+        verdict.by_items(batch.links(), items::LINK_ATTRIBUTES, key, condition);
+    }
     verdict.by_origin(batch, |origin| value::find(&origin.scope.attributes, key), condition);
     verdict.finish(condition)
 }
@@ -262,7 +284,7 @@ impl Verdict {
 
     /// Columns in their order and then the residual: the order in which a span taken apart lists its
     /// attributes, of which the first of a name counts.
-    fn by_span(&mut self, batch: &SpanBatch, key: &str, condition: &Condition) {
+    fn by_span(&mut self, batch: &SpanBatch, names: Names<'_>, key: &str, condition: &Condition) {
         for column in batch.columns().iter().filter(|column| **column.key() == *key) {
             match column_where(column, condition) {
                 Some(holds) => {
@@ -270,6 +292,9 @@ impl Verdict {
                 }
                 None => column.rows().iter().for_each(|row| self.decided.insert(*row as usize)),
             }
+        }
+        if !items::may_have(names, AttrScope::Span, key) {
+            return;
         }
         for (row, value) in items::residual(batch, key) {
             self.decide(row as usize, || condition.holds_for(Some(&value)));

@@ -214,6 +214,9 @@ fn head(rows: &[Row], segment_rows: usize) -> Head {
     let segment = |rows: &[Row]| {
         let segment = Segment::default();
         rows.iter().for_each(|row| push(&mut segment.write(), row));
+        if rows.len() == segment_rows {
+            segment.seal();
+        }
         Arc::new(segment)
     };
     let mut segments: Vec<_> = rows.chunks(segment_rows).map(segment).collect();
@@ -509,7 +512,7 @@ fn spans_that_come_during_a_scan_are_not_in_its_batches() {
         scope_name: String::new(),
         scope: Vec::new(),
     };
-    let head = head(&[1, 2].map(row), 2);
+    let head = head(&[1, 2].map(row), 3);
     let request = ColumnRequest {
         masks: vec![Predicate::True],
         needed: vec![0],
