@@ -34,8 +34,9 @@ pub(super) struct GroupRows {
 
 impl GroupRows {
     /// The newest 20 traces of nearly any search are among 16k rows. 128k are enough that what a group
-    /// costs besides its rows is little, and few enough that a batch with a handful of columns stays within a few
-    /// megabytes.
+    /// costs besides its rows is little, and few enough that its trees stay in cache: on 613k spans, all in one
+    /// group, a search for the newest takes 16 ms instead of 3, a tree 69 ns per span instead of 55
+    /// (`benches/head.rs`).
     pub(super) const USUAL: Self = Self { first: 16 << 10, max: 128 << 10 };
 }
 

@@ -457,10 +457,15 @@ fn instrumentation(key: &str) -> impl Fn(&mut Coder, &Origin) -> Option<i32> {
 fn texts(spans: &[(u32, u32)], bytes: &[u8]) -> StringArray {
     let mut texts = StringBuilder::with_capacity(spans.len(), bytes.len());
     for (start, end) in spans {
-        match start.checked_sub(1) {
-            // Whoever decodes has checked that texts are UTF-8; a text that is not is shown as far as it is.
-            Some(start) => texts.append_value(String::from_utf8_lossy(&bytes[start as usize..*end as usize - 1])),
-            None => texts.append_null(),
+        let Some(start) = start.checked_sub(1) else {
+            texts.append_null();
+            continue;
+        };
+        // Whoever decodes has checked that texts are UTF-8; one that is not is shown as far as it is.
+        let text = &bytes[start as usize..*end as usize - 1];
+        match std::str::from_utf8(text) {
+            Ok(text) => texts.append_value(text),
+            Err(_) => texts.append_value(String::from_utf8_lossy(text)),
         }
     }
     texts.finish()
