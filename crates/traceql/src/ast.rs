@@ -476,6 +476,11 @@ impl Intrinsic {
         Self::ALL.iter().find(|(_, texts)| texts.contains(&text)).map(|(intrinsic, _)| *intrinsic)
     }
 
+    /// All spellings of all intrinsics.
+    pub(crate) fn texts() -> impl Iterator<Item = &'static str> {
+        Self::ALL.iter().flat_map(|(_, texts)| texts.iter().copied())
+    }
+
     /// How results of searches spell it.
     pub fn text(self) -> &'static str {
         Self::ALL.iter().find(|(intrinsic, _)| *intrinsic == self).map_or("", |(_, texts)| texts[0])

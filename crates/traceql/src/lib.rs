@@ -29,6 +29,7 @@ mod parser;
 mod plan;
 pub mod re2;
 mod search;
+mod suggest;
 
 pub use ast::{Attribute, Intrinsic, Query, Static};
 pub use check::{TypeError, check};
@@ -37,6 +38,6 @@ pub use identifier::{IdentifierError, parse_attribute, parse_identifier};
 pub use lenient::{LenientFilter, lenient_filter};
 pub use lexer::ParseError;
 pub use metrics::{Exemplar, Label, MetricsOperand, MetricsPlan, Partial, Series, Window, plan_metrics};
-pub use parser::{NESTING_MAX, parse};
+pub use parser::{NESTING_MAX, REGEXES_MAX, parse};
 pub use plan::{SpanFilter, Spanset, plan};
 pub use search::{MatchedSpanset, SearchPlan, Shown, TraceMatches, plan_search};

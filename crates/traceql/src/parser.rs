@@ -8,12 +8,15 @@
 //! Precedence, loosest first, all left-associative but the last: `|`; `&&` and `||` (one level!);
 //! comparisons and structural operators; `+ -` and the sign; `!`; `* / %`; `^`.
 
+use spoor_model::scan::AttrScope;
+
 use crate::ast::{
-    Aggregate, BinaryOp, Body, Expr, Hint, MetricsExpr, Node, Pipeline, Pos, Quantifier, Query, Relation, ScalarExpr,
-    SecondStage, SpansetExpr, SpansetKind, SpansetOp, Stage, StageKind, Static,
+    Aggregate, Attribute, BinaryOp, Body, Expr, Hint, MetricsExpr, Node, Pipeline, Pos, Quantifier, Query, Relation,
+    ScalarExpr, SecondStage, SpansetExpr, SpansetKind, SpansetOp, Stage, StageKind, Static,
 };
 use crate::fold;
 use crate::lexer::{self, ParseError, Token, TokenKind};
+use crate::suggest;
 
 mod field;
 mod metrics;
@@ -29,7 +32,7 @@ pub fn parse(text: &str) -> Result<Query, ParseError> {
 
 /// Reads a query that is split already; the last token is [`TokenKind::End`].
 pub(crate) fn parse_tokens(tokens: Vec<Token>) -> Result<Query, ParseError> {
-    let mut parser = Parser { tokens, at: 0, depth: 0, item_operators: 0 };
+    let mut parser = Parser { tokens, at: 0, depth: 0, item_operators: 0, regex_count: 0 };
     let body = match parser.pipeline()? {
         Piped::Search(pipeline) => Body::Search(pipeline),
         Piped::Metrics(metrics) => Body::Metrics(metrics),
@@ -45,12 +48,16 @@ pub(crate) fn parse_tokens(tokens: Vec<Token>) -> Result<Query, ParseError> {
     }
 }
 
+/// How many regular expressions a query may have: each may take 1 MB once it is compiled.
+pub const REGEXES_MAX: usize = 100;
+
 pub(crate) struct Parser {
     tokens: Vec<Token>,
     /// Index of the next token; the last token is `End` and is never passed.
     at: usize,
     depth: usize,
     item_operators: usize,
+    regex_count: usize,
 }
 
 /// What stands between operators outside braces.
@@ -75,7 +82,7 @@ enum Piped {
 
 impl Parser {
     pub(crate) fn new(text: &str) -> Result<Self, ParseError> {
-        Ok(Self { tokens: lexer::tokens(text)?, at: 0, depth: 0, item_operators: 0 })
+        Ok(Self { tokens: lexer::tokens(text)?, at: 0, depth: 0, item_operators: 0, regex_count: 0 })
     }
 
     fn peek(&self) -> &TokenKind {
@@ -140,6 +147,22 @@ impl Parser {
             TokenKind::End => "end of query".to_owned(),
         };
         self.error_at(self.pos(), format!("unexpected {found}, expected {expected}"))
+    }
+
+    /// A word that means nothing here, with the one that was perhaps meant.
+    fn unknown<T>(&self, pos: Pos, ident: &str, candidates: &[&str]) -> Result<T, ParseError> {
+        // `app.user.id` reads as a word and an attribute that touches it.
+        let touching = Pos { column: pos.column + ident.chars().count() as u32, ..pos };
+        let attribute = self.tokens.iter().find(|token| token.pos == touching).and_then(|token| match &token.kind {
+            TokenKind::Attribute(Attribute::Named(AttrScope::Any, name)) => Some(name),
+            _ => None,
+        });
+        let hint = match (attribute, suggest::nearest(ident, candidates.iter().copied())) {
+            (Some(name), _) => format!("; attributes begin with a dot or a scope: .{ident}.{name}"),
+            (None, Some(nearest)) => format!(", did you mean {nearest}?"),
+            (None, None) => String::new(),
+        };
+        self.error_at(pos, format!("unknown identifier: {ident}{hint}"))
     }
 
     /// Runs `parse` one level deeper.
@@ -261,7 +284,10 @@ impl Parser {
             self.expect(")")?;
             return Ok(Item::Scalar(ScalarExpr::Aggregate(aggregate, of)));
         }
-        self.unexpected("a spanset filter like \"{ }\"")
+        match self.ident() {
+            Some(ident) if !WORDS.contains(&ident) => self.unknown(pos, ident, &[STAGES, metrics::FUNCTIONS].concat()),
+            _ => self.unexpected("a spanset filter like \"{ }\""),
+        }
     }
 
     /// What stands between braces, the opening one being eaten.
@@ -355,6 +381,14 @@ impl Parser {
         }
     }
 }
+
+/// Words that stand where spansets do.
+const STAGES: &[&str] = &["by", "coalesce", "select", "count", "avg", "max", "min", "sum", "with", "topk", "bottomk"];
+/// Words that mean something, though not wherever they stand.
+const WORDS: [&str; 17] = [
+    "by", "coalesce", "select", "count", "avg", "max", "min", "sum", "with", "topk", "bottomk", "rate", "compare",
+    "nil", "true", "false", "parent",
+];
 
 /// The operand of a sign may hold what binds tighter than `+` and `-`: `-2 ^ 2` is `-(2 ^ 2)`.
 const SIGN_OPERAND: u8 = 5;

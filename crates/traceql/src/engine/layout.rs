@@ -1,5 +1,6 @@
 //! What a plan asks of sources, gathered while the plan is made.
 
+use hashbrown::HashMap;
 use spoor_model::TimeRange;
 use spoor_model::columns::{ColumnRequest, ValuesOf};
 use spoor_model::scan::{Field, Predicate};
@@ -8,8 +9,8 @@ use spoor_model::scan::{Field, Predicate};
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Layout {
     masks: Vec<Predicate>,
-    /// What tells masks apart: predicates hold compiled expressions, which have no equality.
-    mask_texts: Vec<String>,
+    /// By what tells masks apart: predicates hold compiled expressions, which have no equality.
+    mask_places: HashMap<String, usize>,
     columns: Vec<Field>,
     tree: bool,
     copies: bool,
@@ -19,12 +20,11 @@ pub(crate) struct Layout {
 impl Layout {
     /// The place of a predicate's mask.
     pub(crate) fn mask(&mut self, predicate: Predicate) -> usize {
-        let text = format!("{predicate:?}");
-        self.mask_texts.iter().position(|known| *known == text).unwrap_or_else(|| {
+        let place = self.mask_places.entry(format!("{predicate:?}")).or_insert(self.masks.len());
+        if *place == self.masks.len() {
             self.masks.push(predicate);
-            self.mask_texts.push(text);
-            self.masks.len() - 1
-        })
+        }
+        *place
     }
 
     /// The place of a field's column.

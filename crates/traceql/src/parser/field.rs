@@ -1,6 +1,6 @@
 //! Expressions over one span, the part between braces.
 
-use super::{NESTING_MAX, Parser, SIGN_OPERAND};
+use super::{NESTING_MAX, Parser, REGEXES_MAX, SIGN_OPERAND};
 use crate::ast::{Attribute, BinaryOp, Expr, Intrinsic, KINDS, Node, STATUSES, Static};
 use crate::fold;
 use crate::lexer::{ParseError, TokenKind};
@@ -16,6 +16,12 @@ impl Parser {
             let Some((_, right_min)) = field_precedence(symbol).filter(|(precedence, _)| *precedence >= min) else {
                 break;
             };
+            if matches!(symbol, "=~" | "!~") {
+                self.regex_count += 1;
+                if self.regex_count > REGEXES_MAX {
+                    return self.error_at(self.pos(), format!("more than {REGEXES_MAX} regular expressions"));
+                }
+            }
             self.advance();
             let right = self.nested(|parser| parser.field_expr(right_min))?;
             left = joined(symbol, left, right);
@@ -53,7 +59,7 @@ impl Parser {
             TokenKind::Static(value) => value.clone(),
             TokenKind::Ident(ident) => match keyword(ident) {
                 Some(value) => value,
-                None => return self.error_at(pos, format!("unknown identifier: {ident}")),
+                None => return self.unknown(pos, ident, &values()),
             },
             _ => return self.unexpected("an attribute, an intrinsic or a value"),
         };
@@ -83,7 +89,7 @@ impl Parser {
         loop {
             match (next(self), self.ident()) {
                 (Some(item), _) => items.push(item),
-                (None, Some(ident)) => return self.error_at(self.pos(), format!("unknown identifier: {ident}")),
+                (None, Some(ident)) => return self.unknown(self.pos(), ident, &values()),
                 (None, None) => return self.unexpected("an attribute or an intrinsic"),
             }
             if !self.eat(",") {
@@ -143,6 +149,12 @@ fn joined(symbol: &str, left: Expr, right: Expr) -> Expr {
         }
     };
     Expr::new(pos, node)
+}
+
+/// Words that stand for a value.
+fn values() -> Vec<&'static str> {
+    let constants = ["nil", "true", "false", "minInt", "maxInt"];
+    Intrinsic::texts().chain(constants).chain(STATUSES).chain(KINDS).collect()
 }
 
 fn keyword(ident: &str) -> Option<Static> {

@@ -6,6 +6,19 @@ use super::{Item, Parser, Piped, ScalarExpr};
 use crate::ast::{Attribute, BinaryOp, GroupKey, MetricsExpr, MetricsFunction, SecondStage, Static};
 use crate::lexer::{ParseError, TokenKind};
 
+/// Metrics functions.
+pub(super) const FUNCTIONS: &[&str] = &[
+    "rate",
+    "count_over_time",
+    "min_over_time",
+    "max_over_time",
+    "sum_over_time",
+    "avg_over_time",
+    "histogram_over_time",
+    "quantile_over_time",
+    "compare",
+];
+
 impl Parser {
     /// `rate()` and its like, when one is next.
     pub(super) fn metrics_function(&mut self) -> Result<Option<MetricsFunction>, ParseError> {
@@ -29,7 +42,7 @@ impl Parser {
             "histogram_over_time" => MetricsFunction::Histogram(self.one_attribute()?),
             "quantile_over_time" => self.quantile()?,
             "compare" => self.compare()?,
-            _ => return self.error_at(pos, format!("unknown identifier: {name}")),
+            _ => return self.unknown(pos, &name, FUNCTIONS),
         };
         self.expect(")")?;
         Ok(Some(function))

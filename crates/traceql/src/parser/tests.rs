@@ -138,7 +138,10 @@ fn metrics_queries() {
     );
     check("({} | rate()) * (6 / 2 * (1+2))", "({ true } | rate()) * 9");
     check("{} | rate() + 1", "parse error at line 1, col 13: unexpected \"+\", expected the end of the query");
-    check("{} | median_over_time(.a)", "parse error at line 1, col 6: unknown identifier: median_over_time");
+    check(
+        "{} | median_over_time(.a)",
+        "parse error at line 1, col 6: unknown identifier: median_over_time, did you mean min_over_time?",
+    );
     check(
         "({} | rate()) && {}",
         "parse error at line 1, col 15: \"&&\" cannot stand between a metrics query and a spanset",
@@ -155,8 +158,26 @@ fn errors_carry_their_place() {
         "parse error at line 2, col 7: unexpected \"}\", expected an attribute, an intrinsic or a value",
     );
     check("{ foo = 1 }", "parse error at line 1, col 3: unknown identifier: foo");
-    check("{ trace:status = ok }", "parse error at line 1, col 3: unknown identifier: trace:status");
-    check("{ app.user.id = 1 }", "parse error at line 1, col 3: unknown identifier: app");
+    check(
+        "{ trace:status = ok }",
+        "parse error at line 1, col 3: unknown identifier: trace:status, did you mean span:status?",
+    );
+    check(
+        "{ app.user.id = 1 }",
+        "parse error at line 1, col 3: unknown identifier: app; attributes begin with a dot or a scope: .app.user.id",
+    );
+    check("{ statsu = ok }", "parse error at line 1, col 3: unknown identifier: statsu, did you mean status?");
+    check(
+        "{ span:parentid = 1 }",
+        "parse error at line 1, col 3: unknown identifier: span:parentid, did you mean span:parentID?",
+    );
+    check("{} | cuont() > 1", "parse error at line 1, col 6: unknown identifier: cuont, did you mean count?");
+    check("{} | rte()", "parse error at line 1, col 6: unknown identifier: rte, did you mean rate?");
+    check(
+        "{} | rate_over_time()",
+        "parse error at line 1, col 6: unknown identifier: rate_over_time, did you mean max_over_time?",
+    );
+    check("{} | select(nmae)", "parse error at line 1, col 13: unknown identifier: nmae, did you mean name?");
     check("{ .a = 1 } { .b }", "parse error at line 1, col 12: unexpected \"{\", expected the end of the query");
     check("{ .a = 1x }", "parse error at line 1, col 8: 1x is neither a number nor a duration");
     check("{ .a # 1 }", "parse error at line 1, col 6: unexpected character '#'");
@@ -176,6 +197,8 @@ fn depth_is_bounded_and_length_is_not() {
     check(&format!("{{ {sum} = 1 }}"), "parse error at line 1, col 3: nested deeper than 256 levels");
     let chain = vec!["{}"; 5000].join(" && ");
     assert!(parse(&chain).is_err());
+    let patterns = vec![".a =~ \"x\""; REGEXES_MAX + 1].join(" || ");
+    check(&format!("{{ {patterns} }}"), "parse error at line 1, col 1306: more than 100 regular expressions");
     let alternatives = vec![".a = 1"; 5000].join(" || ");
     assert!(parse(&format!("{{ {alternatives} }}")).is_ok());
 }

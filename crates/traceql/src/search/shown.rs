@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 
+use hashbrown::HashSet;
 use spoor_model::columns::{ColumnBatch, ColumnRequest, ValuesOf};
 use spoor_model::scan::{FieldValue, field};
 use spoor_model::structure::Tree;
@@ -18,15 +19,10 @@ pub(super) fn looked_at(pipeline: &Pipeline) -> (Vec<Shown>, bool) {
     in_pipeline(pipeline, &mut looked_at, &mut selected);
     looked_at.extend(selected);
     let shows_name = looked_at.contains(&Attribute::Intrinsic(Intrinsic::Name));
-    let mut shown: Vec<Shown> = Vec::new();
-    for attribute in looked_at {
-        if let Some(key) = key(&attribute)
-            && !shown.iter().any(|known| known.attribute == attribute)
-        {
-            shown.push(Shown { key, attribute });
-        }
-    }
-    (shown, shows_name)
+    let mut known: HashSet<Attribute> = HashSet::new();
+    looked_at.retain(|attribute| known.insert(attribute.clone()));
+    let shown = looked_at.into_iter().filter_map(|attribute| Some(Shown { key: key(&attribute)?, attribute }));
+    (shown.collect(), shows_name)
 }
 
 fn key(attribute: &Attribute) -> Option<Arc<str>> {

@@ -168,3 +168,17 @@ fn results_show_what_the_query_looks_at() {
     );
     assert_eq!(shown("{ } | select(parent.parent, event.code)", 1), "parent.parent=true code=1");
 }
+
+#[test]
+fn long_queries_are_planned_too() {
+    let check = |part: &dyn Fn(usize) -> String, joint: &str| {
+        let parts: Vec<String> = (0..4000).map(part).collect();
+        let plan = planned(&format!("{{ {} }}", parts.join(joint))).expect("plans");
+        let trace = trace();
+        assert!(plan.evaluate(&trace).len() <= 1 && plan.shown_values(&trace, &[0]).len() == 1);
+    };
+    check(&|n| format!(".a{n} = {n}"), " || ");
+    check(&|n| format!("!(.a{n} = {n})"), " && ");
+    check(&|n| format!(".a{n} + 1 > .b{n}"), " || ");
+    check(&|n| format!("event.a{n} = 1"), " && ");
+}
