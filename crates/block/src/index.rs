@@ -13,6 +13,7 @@
 //! then by trace number (block order): span count; start, as difference; range length.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use parquet::bloom_filter::Sbbf;
 use serde::{Deserialize, Serialize};
@@ -62,16 +63,12 @@ impl Catalogue {
 #[derive(Debug, Default)]
 pub(crate) struct TraceTable {
     /// Ascending; with equal fingerprints the reader compares trace ids.
-    fingerprints: Vec<u32>,
+    fingerprints: Arc<[u32]>,
     trace_of_fingerprint: Vec<u32>,
     /// By trace number, with one more entry at the end.
     first_row: Vec<u32>,
     start: Vec<u64>,
     length: Vec<u64>,
-}
-
-fn fingerprint(id: TraceId) -> u32 {
-    id.hash64() as u32
 }
 
 impl TraceTable {
@@ -81,7 +78,7 @@ impl TraceTable {
 
     /// Traces whose id may be this one: nearly always none or one.
     pub(crate) fn lookup(&self, id: TraceId) -> impl Iterator<Item = usize> + '_ {
-        let wanted = fingerprint(id);
+        let wanted = id.fingerprint();
         let from = self.fingerprints.partition_point(|known| *known < wanted);
         let count = self.fingerprints[from..].iter().take_while(|known| **known == wanted).count();
         self.trace_of_fingerprint[from..from + count].iter().map(|trace| *trace as usize)
@@ -98,6 +95,11 @@ impl TraceTable {
         TimeRange { start: UnixNano(start), end: UnixNano(start.saturating_add(self.length[trace])) }
     }
 
+    /// Fingerprints of all traces, ascending.
+    pub(crate) fn fingerprints(&self) -> &Arc<[u32]> {
+        &self.fingerprints
+    }
+
     /// The trace that a row belongs to.
     pub(crate) fn trace_of_row(&self, row: usize) -> usize {
         self.first_row.partition_point(|first| *first as usize <= row) - 1
@@ -109,7 +111,7 @@ impl TraceTable {
 
     fn encode(traces: &[OrderedTrace]) -> Vec<u8> {
         let mut by_fingerprint: Vec<(u32, u32)> =
-            traces.iter().enumerate().map(|(number, trace)| (fingerprint(trace.id), number as u32)).collect();
+            traces.iter().enumerate().map(|(number, trace)| (trace.id.fingerprint(), number as u32)).collect();
         by_fingerprint.sort_unstable();
         let mut out = Vec::with_capacity(traces.len() * 14 + 8);
         wire::put_varint(&mut out, traces.len() as u64);
@@ -143,7 +145,7 @@ impl TraceTable {
         };
         let narrow =
             |values: Vec<u64>| values.into_iter().map(|value| u32::try_from(value).ok()).collect::<Option<Vec<u32>>>();
-        let fingerprints = narrow(sum(list(count)?))?;
+        let fingerprints = narrow(sum(list(count)?))?.into();
         let trace_of_fingerprint = narrow(list(count)?)?;
         let mut first_row = vec![0];
         first_row.extend(narrow(sum(list(count)?))?);

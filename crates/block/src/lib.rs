@@ -22,6 +22,7 @@ mod index;
 mod meta;
 mod open;
 mod order;
+mod pages;
 mod pieces;
 mod plan;
 mod rows;

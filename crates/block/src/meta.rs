@@ -20,8 +20,10 @@ pub struct BlockMeta {
     pub created_at: UnixNano,
     /// Earliest start and latest end of the spans.
     pub range: TimeRange,
-    /// Spans, exact copies included.
+    /// Spans.
     pub span_count: u64,
+    /// Exact copies of those spans that came too and were left out.
+    pub copy_count: u64,
     /// Distinct trace ids.
     pub trace_count: u64,
     /// All files together.
@@ -91,6 +93,8 @@ struct Document {
     start_time_unix_nano: String,
     end_time_unix_nano: String,
     span_count: u64,
+    #[serde(default)]
+    copy_count: u64,
     trace_count: u64,
     size_bytes: u64,
     files: Vec<FileMeta>,
@@ -108,6 +112,7 @@ impl BlockMeta {
             start_time_unix_nano: self.range.start.0.to_string(),
             end_time_unix_nano: self.range.end.0.to_string(),
             span_count: self.span_count,
+            copy_count: self.copy_count,
             trace_count: self.trace_count,
             size_bytes: self.size_bytes,
             files: self.files.clone(),
@@ -139,6 +144,7 @@ impl BlockMeta {
             created_at: nanos(&document.created_at_unix_nano)?,
             range,
             span_count: document.span_count,
+            copy_count: document.copy_count,
             trace_count: document.trace_count,
             size_bytes: document.size_bytes,
             files: document.files,
@@ -154,6 +160,7 @@ impl BlockMeta {
     /// A meta without files, for the tests of those who keep catalogs.
     pub fn without_files(id: BlockId, tenant: TenantId, created_at: UnixNano, range: TimeRange) -> Self {
         let (files, columns) = (Vec::new(), Vec::new());
-        Self { id, tenant, created_at, range, span_count: 0, trace_count: 0, size_bytes: 0, files, columns }
+        let [span_count, copy_count, trace_count, size_bytes] = [0; 4];
+        Self { id, tenant, created_at, range, span_count, copy_count, trace_count, size_bytes, files, columns }
     }
 }

@@ -1,49 +1,30 @@
 //! An opened block: footers, tables and the verified files, ready to read rows.
 
+use std::ops::Range;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
-use arrow_array::Array;
 use arrow_array::cast::AsArray;
+use arrow_array::{Array, ArrayRef, RecordBatch};
 use arrow_schema::{DataType, Field, Schema};
-use bytes::Bytes;
 use hashbrown::HashMap;
-use parquet::arrow::ProjectionMask;
 use parquet::arrow::arrow_reader::{
-    ArrowReaderMetadata, ArrowReaderOptions, ParquetRecordBatchReader, ParquetRecordBatchReaderBuilder, RowSelection,
-    RowSelector,
+    ArrowReaderMetadata, ArrowReaderOptions, ParquetRecordBatchReader, RowSelection, RowSelector,
 };
-use parquet::file::metadata::PageIndexPolicy;
-use parquet::file::reader::{ChunkReader, Length};
-use spoor_model::{Origin, TraceId, Value};
+use parquet::arrow::{ProjectionMask, parquet_to_arrow_field_levels};
+use parquet::basic::{Encoding, PageType};
+use parquet::file::metadata::{ColumnChunkMetaData, PageIndexPolicy, ParquetMetaData};
+use parquet::file::statistics::Statistics;
+use spoor_model::bits::Bits;
+use spoor_model::columns::GroupInfo;
+use spoor_model::{Origin, TimeRange, TraceId, Value};
 
 use crate::error::Error;
 use crate::index::{self, Catalogue, TraceTable};
 use crate::meta::{BlockMeta, ColumnMeta, ColumnType, FileMeta};
+use crate::pages::{Extent, GroupChunks, SpansFile};
 use crate::pieces::VerifiedFile;
 use crate::tables::{self, Shape};
-
-/// One `spans.parquet`, shared by readers.
-#[derive(Clone)]
-struct SpansFile(Arc<VerifiedFile>);
-
-impl Length for SpansFile {
-    fn len(&self) -> u64 {
-        Length::len(&*self.0)
-    }
-}
-
-impl ChunkReader for SpansFile {
-    type T = <VerifiedFile as ChunkReader>::T;
-
-    fn get_read(&self, start: u64) -> parquet::errors::Result<Self::T> {
-        self.0.get_read(start)
-    }
-
-    fn get_bytes(&self, start: u64, length: usize) -> parquet::errors::Result<Bytes> {
-        self.0.get_bytes(start, length)
-    }
-}
 
 /// Everything of a block but its span columns.
 pub(crate) struct Opened {
@@ -54,14 +35,29 @@ pub(crate) struct Opened {
     pub(crate) traces: TraceTable,
     pub(crate) catalogue: Catalogue,
     pub(crate) columns: Vec<ColumnMeta>,
+    /// In row order.
+    pub(crate) groups: Vec<Group>,
     column_of_name: HashMap<String, usize>,
     file: SpansFile,
+    metadata: Arc<ParquetMetaData>,
     /// Texts as texts: for reading few rows.
-    plain: ArrowReaderMetadata,
+    plain: Arc<Schema>,
     /// Texts of few values as dictionaries: for scans.
-    coded: ArrowReaderMetadata,
-    /// First row of each row group, and the row count at the end.
-    group_rows: Vec<usize>,
+    coded: Arc<Schema>,
+}
+
+/// One row group.
+#[derive(Debug)]
+pub(crate) struct Group {
+    /// Its rows in the block.
+    pub(crate) rows: Range<usize>,
+    /// Its traces, by their numbers.
+    pub(crate) traces: Range<usize>,
+    pub(crate) info: GroupInfo,
+    /// Read when first asked for: ids of the traces...
+    pub(crate) trace_ids: OnceLock<Arc<[TraceId]>>,
+    /// ... and which of them have two rows of one span id.
+    pub(crate) irregular: OnceLock<Bits>,
 }
 
 pub(crate) fn file_meta<'a>(meta: &'a BlockMeta, name: &str) -> Result<&'a FileMeta, Error> {
@@ -81,33 +77,31 @@ impl Opened {
         let file = SpansFile(Arc::new(VerifiedFile::open(block_dir, file_meta(meta, "spans.parquet")?, &block)?));
         let object = object("spans.parquet");
         let corrupt = |err: parquet::errors::ParquetError| Error::corrupt(&object, err.to_string());
-        let options = || {
-            ArrowReaderOptions::new()
-                .with_column_index_policy(PageIndexPolicy::Skip)
-                .with_offset_index_policy(PageIndexPolicy::Required)
-        };
-        let plain = ArrowReaderMetadata::load(&file, options()).map_err(corrupt)?;
-        let schema = Arc::new(coded_schema(plain.schema(), &meta.columns));
-        let coded = ArrowReaderMetadata::try_new(Arc::clone(plain.metadata()), options().with_schema(schema))
-            .map_err(corrupt)?;
+        let options = ArrowReaderOptions::new()
+            .with_column_index_policy(PageIndexPolicy::Skip)
+            .with_offset_index_policy(PageIndexPolicy::Required);
+        let loaded = ArrowReaderMetadata::load(&file, options).map_err(corrupt)?;
+        let plain = Arc::clone(loaded.schema());
+        let coded = Arc::new(coded_schema(&plain, &meta.columns));
+        let metadata = Arc::clone(loaded.metadata());
 
-        let mut group_rows = vec![0];
-        for group in plain.metadata().row_groups() {
-            group_rows.push(group_rows[group_rows.len() - 1] + group.num_rows().max(0) as usize);
-        }
-        let names = plain.schema().fields().iter().map(|field| field.name().clone());
+        let names = plain.fields().iter().map(|field| field.name().clone());
         let column_of_name = names.enumerate().map(|(index, name)| (name, index)).collect();
+        let groups = groups(&metadata, &traces)
+            .ok_or_else(|| Error::corrupt(&object, "the trace table does not fit the row groups"))?;
+        let columns = meta.columns.clone();
         let opened = Self {
             shapes,
             origins,
             traces,
             catalogue,
-            columns: meta.columns.clone(),
+            columns,
+            groups,
             column_of_name,
             file,
+            metadata,
             plain,
             coded,
-            group_rows,
             object,
         };
         opened.check(meta)?;
@@ -126,23 +120,19 @@ impl Opened {
             return Err(Error::corrupt(&self.object, "the trace table does not fit the spans"));
         }
         let listed = self.columns.iter().map(|column| column.name.as_str());
-        if !listed.eq(self.plain.schema().fields().iter().map(|field| field.name().as_str())) {
+        if !listed.eq(self.plain.fields().iter().map(|field| field.name().as_str())) {
             return Err(Error::corrupt(&self.object, "the columns are not those of the meta"));
         }
         Ok(())
     }
 
     pub(crate) fn row_count(&self) -> usize {
-        *self.group_rows.last().expect("begins with 0")
+        self.groups.last().map_or(0, |group| group.rows.end)
     }
 
-    pub(crate) fn group_count(&self) -> usize {
-        self.group_rows.len() - 1
-    }
-
-    /// The rows of a row group.
-    pub(crate) fn rows_of_group(&self, group: usize) -> std::ops::Range<usize> {
-        self.group_rows[group]..self.group_rows[group + 1]
+    /// The row group of a row.
+    pub(crate) fn group_of_row(&self, row: usize) -> usize {
+        self.groups.partition_point(|group| group.rows.end <= row)
     }
 
     /// The place of a column in the file.
@@ -156,67 +146,118 @@ impl Opened {
         self.columns.iter().enumerate().filter(move |(_, column)| is_wanted(column)).map(|(index, _)| index)
     }
 
+    fn chunk(&self, group: usize, column: usize) -> &ColumnChunkMetaData {
+        self.metadata.row_group(group).column(column)
+    }
+
     /// Whether a column has no value at all in a row group, by the footer.
     pub(crate) fn is_all_null(&self, group: usize, column: usize) -> bool {
-        let group = self.plain.metadata().row_group(group);
-        let nulls = group.column(column).statistics().and_then(|statistics| statistics.null_count_opt());
-        nulls == Some(group.num_rows().max(0) as u64)
+        let nulls = self.chunk(group, column).statistics().and_then(|statistics| statistics.null_count_opt());
+        nulls == Some(self.groups[group].rows.len() as u64)
     }
 
-    /// Compressed bytes of some columns of a row group.
-    pub(crate) fn stored_bytes(&self, group: usize, columns: &[usize]) -> u64 {
-        let group = self.plain.metadata().row_group(group);
-        columns.iter().map(|column| group.column(*column).compressed_size().max(0) as u64).sum()
+    /// Least and greatest value of an integer column in a row group, by the footer.
+    pub(crate) fn int_bounds(&self, group: usize, column: usize) -> Option<(i64, i64)> {
+        match self.chunk(group, column).statistics()? {
+            Statistics::Int64(bounds) => Some((*bounds.min_opt()?, *bounds.max_opt()?)),
+            _ => None,
+        }
     }
 
-    /// Batches of some columns of one row group, in row order.
-    pub(crate) fn scan_group(&self, group: usize, columns: &[usize]) -> Result<ParquetRecordBatchReader, Error> {
-        let builder = ParquetRecordBatchReaderBuilder::new_with_metadata(self.file.clone(), self.coded.clone());
-        let mask = ProjectionMask::roots(builder.parquet_schema(), columns.iter().copied());
-        let builder = builder.with_row_groups(vec![group]).with_projection(mask).with_batch_size(32_768);
-        builder.build().map_err(|err| Error::corrupt(&self.object, err.to_string()))
+    /// Compressed bytes of a column of a row group.
+    pub(crate) fn stored_bytes(&self, group: usize, column: usize) -> u64 {
+        self.chunk(group, column).compressed_size().max(0) as u64
+    }
+
+    /// Whether every value of the column in the row group is a code of its dictionary.
+    fn is_all_coded(&self, group: usize, column: usize) -> bool {
+        let chunk = self.chunk(group, column);
+        let is_code = |encoding| matches!(encoding, Encoding::RLE_DICTIONARY | Encoding::PLAIN_DICTIONARY);
+        let of_pages = chunk.page_encoding_stats().map(|pages| {
+            let mut data = pages.iter().filter(|page| page.page_type == PageType::DATA_PAGE);
+            data.all(|page| is_code(page.encoding))
+        });
+        let of_mask = || chunk.page_encoding_stats_mask().is_some_and(|mask| mask.encodings().all(is_code));
+        of_pages.unwrap_or_else(of_mask)
+    }
+
+    fn reader(
+        &self,
+        group: usize,
+        columns: &[usize],
+        hint: &Schema,
+        selection: Option<RowSelection>,
+        batch_rows: usize,
+    ) -> Result<ParquetRecordBatchReader, Error> {
+        let corrupt = |err: parquet::errors::ParquetError| Error::corrupt(&self.object, err.to_string());
+        let schema = self.metadata.file_metadata().schema_descr();
+        let mask = ProjectionMask::roots(schema, columns.iter().copied());
+        let levels = parquet_to_arrow_field_levels(schema, mask, Some(hint.fields())).map_err(corrupt)?;
+        let extent = if selection.is_some() { Extent::Pages } else { Extent::Whole };
+        let chunks = GroupChunks { file: &self.file, metadata: &self.metadata, group, extent };
+        ParquetRecordBatchReader::try_new_with_row_groups(&levels, &chunks, batch_rows.max(1), selection)
+            .map_err(corrupt)
+    }
+
+    /// A column of one row group in one piece: all rows, or those selected. Texts are codes when all pages of
+    /// the column are.
+    pub(crate) fn column_of_group(
+        &self,
+        group: usize,
+        column: usize,
+        selection: Option<RowSelection>,
+    ) -> Result<ArrayRef, Error> {
+        let all_rows = self.groups[group].rows.len();
+        let row_count = selection.as_ref().map_or(all_rows, RowSelection::row_count);
+        let is_whole = selection.is_none();
+        let hint = if is_whole && self.is_all_coded(group, column) { &self.coded } else { &self.plain };
+        if row_count == 0 {
+            return Ok(arrow_array::new_empty_array(hint.field(column).data_type()));
+        }
+        let mut batches = self.reader(group, &[column], hint, selection, row_count)?;
+        let malformed = |reason: String| Error::corrupt(&self.object, reason);
+        let batch = batches.next().unwrap_or_else(|| Ok(RecordBatch::new_empty(Arc::clone(hint))));
+        let batch = batch.map_err(|err| malformed(err.to_string()))?;
+        if batch.num_rows() != row_count || batch.num_columns() != 1 {
+            let name = &self.columns[column].name;
+            let got = batch.num_rows();
+            return Err(malformed(format!("column {name}: row count mismatch (want {row_count}, got {got})")));
+        }
+        Ok(Arc::clone(batch.column(0)))
+    }
+
+    /// Batches of one column of one row group, in row order.
+    pub(crate) fn scan_column(&self, group: usize, column: usize) -> Result<ParquetRecordBatchReader, Error> {
+        self.reader(group, &[column], &self.coded, None, 32_768)
     }
 
     /// Batches of all columns that have a value, for a range of rows within one row group.
-    pub(crate) fn read_rows(&self, rows: std::ops::Range<usize>) -> Result<ParquetRecordBatchReader, Error> {
+    pub(crate) fn read_rows(&self, rows: Range<usize>) -> Result<ParquetRecordBatchReader, Error> {
         let group = self.group_of_row(rows.start);
-        let columns = (0..self.columns.len()).filter(|column| !self.is_all_null(group, *column));
-        self.select(group, rows, columns)
+        let columns: Vec<usize> =
+            (0..self.columns.len()).filter(|column| !self.is_all_null(group, *column)).collect();
+        self.select(group, rows, &columns)
     }
 
     /// Whose a row is. One page of one column.
     pub(crate) fn trace_id_of_row(&self, row: usize) -> Result<TraceId, Error> {
         let malformed = || Error::corrupt(&self.object, format!("row {row} has no trace id"));
         let column = self.column("trace_id").ok_or_else(malformed)?;
-        let mut batches = self.select(self.group_of_row(row), row..row + 1, [column])?;
+        let mut batches = self.select(self.group_of_row(row), row..row + 1, &[column])?;
         let batch =
             batches.next().ok_or_else(malformed)?.map_err(|err| Error::corrupt(&self.object, err.to_string()))?;
         let ids = batch.column(0).as_fixed_size_binary_opt().filter(|ids| ids.len() == 1).ok_or_else(malformed)?;
         ids.value(0).try_into().map(TraceId).map_err(|_| malformed())
     }
 
-    /// The row group of a row.
-    pub(crate) fn group_of_row(&self, row: usize) -> usize {
-        self.group_rows.partition_point(|first| *first <= row) - 1
-    }
-
-    fn select(
-        &self,
-        group: usize,
-        rows: std::ops::Range<usize>,
-        columns: impl IntoIterator<Item = usize>,
-    ) -> Result<ParquetRecordBatchReader, Error> {
-        let of_group = self.rows_of_group(group);
+    fn select(&self, group: usize, rows: Range<usize>, columns: &[usize]) -> Result<ParquetRecordBatchReader, Error> {
+        let of_group = &self.groups[group].rows;
         if rows.end > of_group.end {
             return Err(Error::corrupt(&self.object, format!("rows {rows:?} cross the end of a row group")));
         }
-        let builder = ParquetRecordBatchReaderBuilder::new_with_metadata(self.file.clone(), self.plain.clone());
-        let mask = ProjectionMask::roots(builder.parquet_schema(), columns);
         let skip = RowSelector::skip(rows.start - of_group.start);
         let selection = RowSelection::from(vec![skip, RowSelector::select(rows.len())]);
-        let builder = builder.with_row_groups(vec![group]).with_projection(mask).with_row_selection(selection);
-        let reader = builder.with_batch_size(rows.len().min(8192)).build();
-        reader.map_err(|err| Error::corrupt(&self.object, err.to_string()))
+        self.reader(group, columns, &self.plain, Some(selection), rows.len().min(8192))
     }
 
     /// A rough count of the memory held.
@@ -227,12 +268,14 @@ impl Opened {
         let operation_bytes = self.catalogue.operations.len() * 96;
         let keys = [&self.catalogue.residual_keys, &self.catalogue.event_keys, &self.catalogue.link_keys];
         let key_bytes: usize = keys.into_iter().flatten().map(|key| 32 + key.len()).sum();
-        self.plain.metadata().memory_size()
+        self.metadata.memory_size()
             + shape_bytes
             + origin_bytes
             + operation_bytes
             + key_bytes
             + self.traces.memory_bytes()
+            // Ids of the traces, when they are read.
+            + self.traces.len() * 16
     }
 }
 
@@ -242,6 +285,30 @@ fn attribute_bytes(attribute: &spoor_model::KeyValue) -> usize {
         _ => 16,
     };
     attribute.key.len() + value + size_of::<spoor_model::KeyValue>()
+}
+
+/// The row groups with their traces; `None` when a trace crosses the end of a group.
+fn groups(metadata: &ParquetMetaData, traces: &TraceTable) -> Option<Vec<Group>> {
+    let mut groups: Vec<Group> = Vec::new();
+    for stored in metadata.row_groups() {
+        let first = groups.last().map_or((0, 0), |last| (last.rows.end, last.traces.end));
+        let rows = first.0..first.0.checked_add(usize::try_from(stored.num_rows()).ok()?)?;
+        let mut end = first.1;
+        while end < traces.len() && traces.rows(end).end <= rows.end {
+            end += 1;
+        }
+        let of_group = first.1..end;
+        let range = of_group.clone().map(|trace| traces.range(trace)).reduce(|a: TimeRange, b| a.union(&b))?;
+        if traces.rows(first.1).start != rows.start || traces.rows(end - 1).end != rows.end {
+            return None;
+        }
+        // Traces are ordered by start.
+        let latest_trace_start = traces.range(end - 1).start;
+        let info = GroupInfo { latest_trace_start, range, span_count: rows.len() as u64 };
+        let (trace_ids, irregular) = (OnceLock::new(), OnceLock::new());
+        groups.push(Group { rows, traces: of_group, info, trace_ids, irregular });
+    }
+    Some(groups)
 }
 
 /// The schema with dictionaries where the meta promises that they pay.

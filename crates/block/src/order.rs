@@ -11,12 +11,15 @@
 //! where they compress best. Siblings are ordered by start, then span id.
 //!
 //! A span whose parent is not in the block, or whose ancestors form a cycle, is placed as a root;
-//! it keeps its explicit parent id. When several spans share an id (client and server of one call),
+//! it keeps its explicit parent id. Of what hangs on a cycle the first by (start, span id) is placed, and
+//! what it leads to, until nothing is left. When several spans share an id (client and server of one call),
 //! children hang below the first in the order of arrival; the id they name is the same.
+//!
+//! Exact copies of a span (a retried export), as [`Trace::assemble`] finds them, are placed once.
 
 use hashbrown::HashMap;
 use spoor_model::batch::SpanBatch;
-use spoor_model::{TimeRange, TraceId};
+use spoor_model::{TimeRange, Trace, TraceId};
 
 /// One span of the batches being written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -46,6 +49,8 @@ pub(crate) struct Order {
     pub(crate) parent_offset: Vec<u32>,
     /// Per block row: number of descendants.
     pub(crate) subtree_size: Vec<u32>,
+    /// Copies left out.
+    pub(crate) copy_count: usize,
 }
 
 const NONE: u32 = u32::MAX;
@@ -71,7 +76,8 @@ pub(crate) fn order(batches: &[&SpanBatch]) -> Order {
         let span_count = out.rows.len() as u32 - first_row;
         out.traces.push(OrderedTrace { id: trace.id, range: trace.range, first_row, span_count });
     }
-    assert_eq!(out.rows.len(), span_count, "every span is placed exactly once");
+    out.copy_count = walker.copy_count;
+    assert_eq!(out.rows.len() + out.copy_count, span_count, "every span is placed exactly once, and its copies never");
     out
 }
 
@@ -109,6 +115,8 @@ struct Walker {
     by_parent: Vec<u32>,
     index_of_id: HashMap<[u8; 8], u32>,
     stack: Vec<Frame>,
+    /// Copies left out, over all traces.
+    copy_count: usize,
 }
 
 #[derive(Clone, Copy)]
@@ -148,9 +156,9 @@ impl Walker {
                 });
             }
         }
-        self.index_of_id.clear();
-        for (index, span) in self.spans.iter().enumerate() {
-            self.index_of_id.entry(span.span_id).or_insert(index as u32);
+        if !self.index_ids() {
+            self.drop_copies(batches);
+            self.index_ids();
         }
         for index in 0..self.spans.len() {
             let span = &self.spans[index];
@@ -178,6 +186,30 @@ impl Walker {
         }
     }
 
+    /// Notes the first span of each id; `false` when some have the same.
+    fn index_ids(&mut self) -> bool {
+        self.index_of_id.clear();
+        for (index, span) in self.spans.iter().enumerate() {
+            self.index_of_id.entry(span.span_id).or_insert(index as u32);
+        }
+        self.index_of_id.len() == self.spans.len()
+    }
+
+    /// Takes exact copies out. Spans with an id of their own are not looked at.
+    fn drop_copies(&mut self, batches: &[&SpanBatch]) {
+        let mut twins: HashMap<([u8; 8], u64), Vec<RowRef>> = HashMap::new();
+        let before = self.spans.len();
+        self.spans.retain(|span| {
+            let kept = twins.entry((span.span_id, span.start)).or_default();
+            let is_copy = kept.iter().any(|other| is_copy(batches, *other, span.at));
+            if !is_copy {
+                kept.push(span.at);
+            }
+            !is_copy
+        });
+        self.copy_count += before - self.spans.len();
+    }
+
     fn walk(&mut self, out: &mut Order) {
         // Roots and orphans have the greatest parent number, so they are the tail of `by_parent`.
         let roots_from = self.by_parent.partition_point(|index| self.spans[*index as usize].parent != NONE);
@@ -185,8 +217,10 @@ impl Walker {
             self.walk_from(self.by_parent[place], out);
         }
         // Whatever is left hangs on a cycle: break it at the earliest span.
-        for place in 0..self.by_parent.len() {
-            let index = self.by_parent[place];
+        let mut left: Vec<u32> =
+            (0..self.spans.len() as u32).filter(|index| !self.spans[*index as usize].is_placed).collect();
+        left.sort_unstable_by_key(|index| (self.spans[*index as usize].start, self.spans[*index as usize].span_id));
+        for index in left {
             if !self.spans[index as usize].is_placed {
                 self.walk_from(index, out);
             }
@@ -220,6 +254,13 @@ impl Walker {
         out.parent_offset.push(parent_offset);
         out.subtree_size.push(0);
     }
+}
+
+/// Whether two rows are the same span in every field. Takes both apart.
+fn is_copy(batches: &[&SpanBatch], one: RowRef, other: RowRef) -> bool {
+    let entries: Vec<_> = [one, other].iter().map(|at| batches[at.batch as usize].span(at.row)).collect();
+    let id = entries[0].span.trace_id;
+    Trace::assemble(id, entries).is_some_and(|trace| trace.entries.len() == 1)
 }
 
 #[cfg(test)]
@@ -273,7 +314,10 @@ mod tests {
             let mut seen: Vec<_> = order.rows.iter().map(|at| (at.batch, at.row)).collect();
             seen.sort_unstable();
             seen.dedup();
-            prop_assert_eq!(seen.len(), spans.len());
+            // Spans of these tests are nothing but their numbers.
+            let distinct: std::collections::BTreeSet<_> = spans.iter().collect();
+            prop_assert_eq!(seen.len(), distinct.len());
+            prop_assert_eq!(order.rows.len(), distinct.len());
             for (row, at) in order.rows.iter().enumerate() {
                 let batch = &batches[at.batch as usize];
                 let offset = order.parent_offset[row] as usize;

@@ -8,11 +8,12 @@ use std::sync::Arc;
 use arrow_array::cast::AsArray;
 use arrow_array::{Array, RecordBatch};
 use parquet::bloom_filter::Sbbf;
+use spoor_model::columns::{ColumnRequest, ColumnScan};
 use spoor_model::scan::{
     AttrScope, Field, KeySet, Operation, QueryContext, ScanError, ScanRequest, ScanStats, SpanSource, ValueSet,
 };
 use spoor_model::value::{self, KeyValue, Value};
-use spoor_model::{SpanEntry, TimeRange, TraceId, nested};
+use spoor_model::{BlockId, SpanEntry, TimeRange, TraceId, nested};
 
 use crate::cache::BlockCache;
 use crate::error::Error;
@@ -96,7 +97,31 @@ impl SpanSource for Block {
         if !self.meta.range.overlaps(&request.range) {
             return Ok(ScanStats::default());
         }
-        scan::candidates(&*self.opened()?, request, ctx, sink)
+        scan::candidates(self.opened()?, request, ctx, sink)
+    }
+
+    fn scan<'a>(
+        &'a self,
+        request: &'a ColumnRequest,
+        ctx: &QueryContext,
+    ) -> Result<Box<dyn ColumnScan + 'a>, ScanError> {
+        ctx.check()?;
+        if !self.meta.range.overlaps(&request.range) {
+            return Ok(Box::new(scan::OutOfRange));
+        }
+        Ok(Box::new(scan::BlockScan::new(self.opened()?, request)))
+    }
+
+    fn identity(&self) -> Option<BlockId> {
+        Some(self.meta.id)
+    }
+
+    fn may_hold(&self, id: TraceId) -> bool {
+        self.may_contain(id)
+    }
+
+    fn trace_fingerprints(&self, _ctx: &QueryContext) -> Result<Arc<[u32]>, ScanError> {
+        Ok(Arc::clone(self.opened()?.traces.fingerprints()))
     }
 
     fn find_trace(&self, id: TraceId, ctx: &QueryContext) -> Result<Vec<SpanEntry>, ScanError> {
@@ -355,10 +380,10 @@ impl Values<'_> {
         column: usize,
         values: impl Fn(&arrow_array::ArrayRef, usize) -> Vec<Value>,
     ) -> Result<ControlFlow<()>, ScanError> {
-        for group in (0..self.opened.group_count()).filter(|group| !self.opened.is_all_null(*group, column)) {
-            self.stats.bytes_inspected += self.opened.stored_bytes(group, &[column]);
-            self.stats.spans_inspected += self.opened.rows_of_group(group).len() as u64;
-            for batch in self.opened.scan_group(group, &[column])? {
+        for group in (0..self.opened.groups.len()).filter(|group| !self.opened.is_all_null(*group, column)) {
+            self.stats.bytes_inspected += self.opened.stored_bytes(group, column);
+            self.stats.spans_inspected += self.opened.groups[group].rows.len() as u64;
+            for batch in self.opened.scan_column(group, column)? {
                 self.ctx.check()?;
                 let batch = batch.map_err(|err| Error::corrupt(&self.opened.object, err.to_string()))?;
                 let array = match batch.column(0).as_any_dictionary_opt() {

@@ -123,6 +123,7 @@ fn write_files(
         created_at,
         range: range.expect("a block has spans"),
         span_count: order.rows.len() as u64,
+        copy_count: order.copy_count as u64,
         trace_count: order.traces.len() as u64,
         size_bytes: files.iter().map(|file| file.size_bytes).sum(),
         files,

@@ -14,6 +14,8 @@ use spoor_model::{BlockId, SpanId, TenantId, Trace, UnixNano, wire};
 use super::*;
 use crate::write::{WriteOptions, write};
 
+mod columns;
+
 /// One attribute: a key of few, one of many (rare ones go to the residual), and a value.
 #[derive(Debug, Clone)]
 enum Attr {
@@ -21,7 +23,7 @@ enum Attr {
     Int(String, i64),
     Double(String, f64),
     Bool(String, bool),
-    Bytes(String, Vec<u8>),
+    Nested(String, Value),
 }
 
 #[derive(Debug, Clone)]
@@ -36,7 +38,7 @@ struct Seed {
     trace_state: String,
     dropped: (u32, u32, u32),
     events: Vec<String>,
-    link: bool,
+    links: Vec<(u8, &'static str)>,
 }
 
 fn attr() -> impl Strategy<Value = Attr> {
@@ -47,7 +49,20 @@ fn attr() -> impl Strategy<Value = Attr> {
         2 => (key.clone(), prop_oneof![0..4i64, any::<i64>()]).prop_map(|(key, int)| Attr::Int(key, int)),
         1 => (key.clone(), any::<f64>()).prop_map(|(key, double)| Attr::Double(key, double)),
         1 => (key.clone(), any::<bool>()).prop_map(|(key, flag)| Attr::Bool(key, flag)),
-        1 => (key, vec(any::<u8>(), 0..4)).prop_map(|(key, bytes)| Attr::Bytes(key, bytes)),
+        1 => (key, nested_value()).prop_map(|(key, value)| Attr::Nested(key, value)),
+    ]
+}
+
+/// What is no text, number or flag: bytes, arrays of one type and of two, maps, and nothing at all.
+fn nested_value() -> impl Strategy<Value = Value> {
+    let text = || Value::Str("x".into());
+    prop_oneof![
+        vec(any::<u8>(), 0..4).prop_map(Value::Bytes),
+        vec(0..3i64, 0..3).prop_map(|ints| Value::Array(ints.into_iter().map(Value::Int).collect())),
+        Just(Value::Array(vec![text(), Value::Int(1)])),
+        Just(Value::Array(vec![text(), text()])),
+        Just(Value::Map(vec![KeyValue::new("a", text())])),
+        Just(Value::Empty),
     ]
 }
 
@@ -62,10 +77,10 @@ prop_compose! {
         texts in (select(vec!["", "", "boom"]), select(vec!["", "", "k=v"])),
         dropped in (0..2u32, 0..2u32, 0..2u32),
         events in vec("[ef]{0,2}", 0..3),
-        link in any::<bool>(),
+        links in vec((1..4u8, select(vec!["child_of", "follows_from"])), 0..3),
     ) -> Seed {
         Seed {
-            ids, times, name, numbers, origin, attributes, dropped, events, link,
+            ids, times, name, numbers, origin, attributes, dropped, events, links,
             status_message: texts.0.to_owned(), trace_state: texts.1.to_owned(),
         }
     }
@@ -77,6 +92,10 @@ fn push(batch: &mut SpanBatch, seed: &Seed) {
     nested::put_attributes(&mut resource, 1, &[service]);
     let mut scope = Vec::new();
     wire::put_text(&mut scope, 1, b"lib");
+    if seed.origin > 1 {
+        nested::put_attributes(&mut resource, 1, &[KeyValue::new("a", Value::Str("x".into()))]);
+        nested::put_attributes(&mut scope, 3, &[KeyValue::new("b", Value::Int(1))]);
+    }
     let origin = batch.intern_origin(&resource, &scope, "", "").unwrap();
     for attribute in &seed.attributes {
         match attribute {
@@ -84,23 +103,34 @@ fn push(batch: &mut SpanBatch, seed: &Seed) {
             Attr::Int(key, int) => batch.push_attribute(key.as_bytes(), AttrValue::Int(*int)),
             Attr::Double(key, double) => batch.push_attribute(key.as_bytes(), AttrValue::Double(*double)),
             Attr::Bool(key, flag) => batch.push_attribute(key.as_bytes(), AttrValue::Bool(*flag)),
-            Attr::Bytes(key, bytes) => {
+            Attr::Nested(key, value) => {
                 let mut encoded = Vec::new();
-                nested::put_value(&mut encoded, &Value::Bytes(bytes.clone()));
+                nested::put_value(&mut encoded, value);
                 batch.push_attribute(key.as_bytes(), AttrValue::Encoded(&encoded));
             }
         }
     }
-    for name in &seed.events {
-        let attributes = vec![KeyValue::new("ek", Value::Int(1))];
-        let event = spoor_model::Event { name: name.clone(), attributes, ..spoor_model::Event::default() };
+    for (place, name) in seed.events.iter().enumerate() {
+        let attributes = match name.as_str() {
+            "e" => vec![KeyValue::new("ek", Value::Int(1)), KeyValue::new("a", Value::Str("x".into()))],
+            "ef" => vec![],
+            _ => vec![KeyValue::new("ek", Value::Int(place as i64))],
+        };
+        let time = UnixNano(seed.times.0 + place as u64);
+        let event = spoor_model::Event { name: name.clone(), attributes, time, ..spoor_model::Event::default() };
         let mut encoded = Vec::new();
         nested::put_event(&mut encoded, &event);
         batch.push_event(&encoded);
     }
-    if seed.link {
+    for (trace, reference) in &seed.links {
         let mut encoded = Vec::new();
-        nested::put_link(&mut encoded, &spoor_model::Link { trace_state: "t".into(), ..spoor_model::Link::default() });
+        let attributes = vec![
+            KeyValue::new("opentracing.ref_type", Value::Str((*reference).into())),
+            KeyValue::new("b", Value::Str("y".into())),
+        ];
+        let (trace_id, span_id) = (TraceId([*trace; 16]), SpanId([5; 8]));
+        let link = spoor_model::Link { trace_state: "t".into(), trace_id, span_id, attributes, ..Default::default() };
+        nested::put_link(&mut encoded, &link);
         batch.push_link(&encoded);
     }
     batch.push_span(SpanFields {
@@ -138,7 +168,13 @@ struct Written {
 
 fn write_block(parts: &[&[Seed]], options: &WriteOptions) -> Written {
     let batches: Vec<SpanBatch> = parts.iter().map(|seeds| batch(seeds)).collect();
-    let entries = batches.iter().flat_map(|batch| (0..batch.len() as u32).map(|row| batch.span(row))).collect();
+    let mut of_trace: BTreeMap<TraceId, Vec<SpanEntry>> = BTreeMap::new();
+    for entry in batches.iter().flat_map(|batch| (0..batch.len() as u32).map(|row| batch.span(row))) {
+        of_trace.entry(entry.span.trace_id).or_default().push(entry);
+    }
+    // Without exact copies.
+    let traces = of_trace.into_iter().filter_map(|(id, entries)| Trace::assemble(id, entries));
+    let entries = traces.flat_map(|trace| trace.entries).collect();
     let dir = tempfile::tempdir().unwrap();
     let id = BlockId::from_parts(UnixNano(1), 7);
     let batches: Vec<&SpanBatch> = batches.iter().collect();
@@ -162,44 +198,73 @@ fn small_pages() -> WriteOptions {
     WriteOptions { row_group_rows: 16, page_rows: 4, zstd_level: 1 }
 }
 
-fn condition() -> impl Strategy<Value = Condition> {
-    let field = prop_oneof![
-        Just(Field::Name),
-        Just(Field::Kind),
-        Just(Field::Status),
-        Just(Field::StatusMessage),
-        Just(Field::Duration),
-        Just(Field::EventName),
-        Just(Field::SpanId),
-        Just(Field::InstrumentationName),
-        (
-            select(vec![AttrScope::Any, AttrScope::Span, AttrScope::Resource, AttrScope::Event]),
-            select(vec!["a", "b", "ek", "rare.ab", "service.name"])
-        )
-            .prop_map(|(scope, key)| Field::Attribute(scope, key.into())),
+fn field() -> impl Strategy<Value = Field> {
+    let scopes = vec![
+        AttrScope::Any,
+        AttrScope::Span,
+        AttrScope::Resource,
+        AttrScope::Event,
+        AttrScope::Link,
+        AttrScope::Instrumentation,
     ];
+    let attribute = (select(scopes), select(vec!["a", "b", "ek", "rare.ab", "service.name"]));
+    let intrinsics = vec![
+        Field::Name,
+        Field::Kind,
+        Field::Status,
+        Field::StatusMessage,
+        Field::Duration,
+        Field::StartTime,
+        Field::TraceId,
+        Field::SpanId,
+        Field::ParentSpanId,
+        Field::InstrumentationName,
+        Field::InstrumentationVersion,
+        Field::EventName,
+        Field::EventTimeSinceStart,
+        Field::LinkTraceId,
+        Field::LinkSpanId,
+    ];
+    prop_oneof![select(intrinsics), attribute.prop_map(|(scope, key)| Field::Attribute(scope, key.into()))]
+}
+
+fn condition() -> impl Strategy<Value = Condition> {
+    let texts = vec!["x", "GET", "s1", "boom", "", "e", "lib", "y", "0505050505050505", "0505050505050505050505050505050A"];
     let literal = prop_oneof![
-        select(vec!["x", "GET", "s1", "boom", "", "0505050505050505"]).prop_map(|text| Literal::Str(text.into())),
+        select(texts).prop_map(|text| Literal::Str(text.into())),
         (0..4i64).prop_map(Literal::Int),
-        Just(Literal::Float(1.5)),
+        any::<i64>().prop_map(Literal::Int),
+        select(vec![1.5, 1.0, f64::NAN]).prop_map(Literal::Float),
         any::<bool>().prop_map(Literal::Bool),
     ];
-    let test = prop_oneof![
-        literal.clone().prop_map(Test::Eq),
-        literal.clone().prop_map(Test::Ne),
-        literal.clone().prop_map(Test::Lt),
-        literal.prop_map(Test::Ge),
-        Just(Test::Exists),
-        Just(Test::Absent),
-        Just(Test::TextEq("1".into())),
-        Just(Test::Contains("o".into())),
+    let tests = vec![
+        Test::Exists,
+        Test::Absent,
+        Test::TextEq("1".into()),
+        Test::TextEq("".into()),
+        Test::Contains("o".into()),
     ];
-    (field, test).prop_map(|(field, test)| Condition { field, test })
+    let test = prop_oneof![
+        2 => literal.clone().prop_map(Test::Eq),
+        1 => literal.clone().prop_map(Test::Ne),
+        1 => literal.clone().prop_map(Test::Lt),
+        1 => literal.clone().prop_map(Test::Le),
+        1 => literal.clone().prop_map(Test::Gt),
+        1 => literal.prop_map(Test::Ge),
+        2 => select(tests),
+    ];
+    (field(), test).prop_map(|(field, test)| Condition { field, test })
 }
 
 fn predicate() -> impl Strategy<Value = Predicate> {
-    condition().prop_map(Predicate::Is).prop_recursive(2, 6, 3, |inner| {
-        prop_oneof![vec(inner.clone(), 1..3).prop_map(Predicate::And), vec(inner, 1..3).prop_map(Predicate::Or),]
+    let leaf = prop_oneof![
+        8 => condition().prop_map(Predicate::Is),
+        1 => vec(condition(), 0..3).prop_map(Predicate::OneEvent),
+        1 => vec(condition(), 0..3).prop_map(Predicate::OneLink),
+        1 => select(vec![Predicate::True, Predicate::False]),
+    ];
+    leaf.prop_recursive(2, 6, 3, |inner| {
+        prop_oneof![vec(inner.clone(), 0..3).prop_map(Predicate::And), vec(inner, 0..3).prop_map(Predicate::Or),]
     })
 }
 
@@ -330,7 +395,7 @@ fn shapes_that_explode_become_columns_and_nothing_is_lost() {
             trace_state: String::new(),
             dropped: (0, 0, 0),
             events: vec![],
-            link: false,
+            links: vec![],
         })
         .collect();
     let written = write_block(&[&seeds], &WriteOptions::default());

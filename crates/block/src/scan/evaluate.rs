@@ -1,0 +1,387 @@
+//! Which rows of a row group satisfy a compiled predicate.
+//!
+//! Kernels turn a column into bits, a word of 64 rows at a time; of dictionaries they look at the entries
+//! first. What earlier terms of a conjunction leave over is all that later ones look at.
+
+use arrow_array::cast::AsArray;
+use arrow_array::types::{Float64Type, Int32Type, Int64Type, TimestampNanosecondType};
+use arrow_array::{Array, ArrayRef, FixedSizeBinaryArray, Int32Array};
+use arrow_schema::DataType;
+use spoor_model::batch::AttrValue;
+use spoor_model::bits::Bits;
+use spoor_model::scan::{Condition, Literal, Test, field};
+use spoor_model::value::{self, Value};
+use spoor_model::{Span, UnixNano, nested};
+
+use super::compile::{IdField, ItemKind, Items, Node, Part, Table};
+use super::group::{GroupReader, Picked};
+use super::tree;
+use crate::error::Error;
+use crate::rows::attr_value;
+
+/// What a part says about rows.
+struct Judged {
+    /// Where it has a value.
+    has: Bits,
+    /// Where the condition holds for it.
+    holds: Bits,
+}
+
+impl Node {
+    /// The rows of `within` that satisfy the node.
+    pub(super) fn evaluate(&self, reader: &GroupReader<'_>, within: &Bits) -> Result<Bits, Error> {
+        let len = reader.row_count();
+        if within.is_empty() {
+            return Ok(Bits::none(len));
+        }
+        Ok(match self {
+            Self::Always => within.clone(),
+            Self::Never => Bits::none(len),
+            Self::Shapes(table) => by_number(&shapes(reader)?, table, within),
+            Self::Origins(table) => by_number(&origins(reader)?, table, within),
+            Self::First { parts, or_else } => evaluate_first(parts, *or_else, reader, within)?,
+            Self::And(nodes) => {
+                let mut kept = within.clone();
+                for node in nodes {
+                    kept = node.evaluate(reader, &kept)?;
+                }
+                kept
+            }
+            Self::Or(nodes) => {
+                let mut found = Bits::none(len);
+                let mut open = within.clone();
+                for node in nodes {
+                    let more = node.evaluate(reader, &open)?;
+                    open.subtract(&more);
+                    found.union(&more);
+                }
+                found
+            }
+        })
+    }
+}
+
+fn evaluate_first(parts: &[Part], or_else: bool, reader: &GroupReader<'_>, within: &Bits) -> Result<Bits, Error> {
+    let mut open = within.clone();
+    let mut found = Bits::none(within.len());
+    for part in parts {
+        let mut judged = part.judge(reader, &open)?;
+        judged.holds.intersect(&open);
+        found.union(&judged.holds);
+        open.subtract(&judged.has);
+    }
+    if or_else {
+        found.union(&open);
+    }
+    Ok(found)
+}
+
+fn shapes(reader: &GroupReader<'_>) -> Result<Int32Array, Error> {
+    reader.numbers("shape_id", reader.opened.shapes.len())
+}
+
+fn origins(reader: &GroupReader<'_>) -> Result<Int32Array, Error> {
+    reader.numbers("origin_id", reader.opened.origins.len())
+}
+
+fn by_number(numbers: &Int32Array, table: &Table, within: &Bits) -> Bits {
+    let numbers = numbers.values();
+    let mut bits = Bits::from_fn(numbers.len(), |row| table[numbers[row] as usize]);
+    bits.intersect(within);
+    bits
+}
+
+impl Part {
+    /// Exact for the rows of `within`.
+    fn judge(&self, reader: &GroupReader<'_>, within: &Bits) -> Result<Judged, Error> {
+        let len = reader.row_count();
+        let nothing = || Judged { has: Bits::none(len), holds: Bits::none(len) };
+        if within.is_empty() {
+            return Ok(nothing());
+        }
+        let tables = |numbers: &Int32Array, has, holds| Judged {
+            has: by_number(numbers, has, within),
+            holds: by_number(numbers, holds, within),
+        };
+        match self {
+            Self::Shapes { has, holds } => Ok(tables(&shapes(reader)?, has, holds)),
+            Self::Origins { has, holds } => Ok(tables(&origins(reader)?, has, holds)),
+            Self::Column(column, condition) | Self::Unsigned(column, condition) => {
+                if reader.opened.is_all_null(reader.group, *column) {
+                    return Ok(nothing());
+                }
+                let picked = reader.picked(*column, within)?;
+                let is_unsigned = matches!(self, Self::Unsigned(..));
+                let judged = judge_array(&picked.array, condition, is_unsigned);
+                Ok(Judged { has: spread(judged.has, &picked, len), holds: spread(judged.holds, &picked, len) })
+            }
+            Self::Residual(key, condition) => judge_lists(reader, "residual_otlp", within, |list, _| {
+                let value = residual_value(list, key)?;
+                Ok((value.is_some(), value.is_some_and(|value| condition.holds_for(Some(&value)))))
+            }),
+            Self::Items(items) => judge_items(reader, items, within),
+            Self::Ids(field, condition) => {
+                Ok(Judged { has: within.clone(), holds: judge_ids(reader, *field, condition, within)? })
+            }
+        }
+    }
+}
+
+/// From places in what was picked to rows.
+fn spread(bits: Bits, picked: &Picked, len: usize) -> Bits {
+    if picked.rows.is_none() {
+        return bits;
+    }
+    let mut spread = Bits::none(len);
+    bits.iter().for_each(|place| spread.insert(picked.row(place)));
+    spread
+}
+
+fn validity(array: &dyn Array) -> Bits {
+    match array.nulls().filter(|nulls| nulls.null_count() > 0) {
+        Some(nulls) => Bits::from_fn(array.len(), |row| nulls.is_valid(row)),
+        None => Bits::all(array.len()),
+    }
+}
+
+/// What a condition says about the values of an array.
+fn judge_array(array: &ArrayRef, condition: &Condition, is_unsigned: bool) -> Judged {
+    let has = validity(array);
+    let int = |int: i64| condition.holds_for_attribute(AttrValue::Int(int));
+    let mut holds = match array.data_type() {
+        DataType::Dictionary(_, _) => {
+            let coded = array.as_dictionary::<Int32Type>();
+            let entries = coded.values().as_string::<i32>();
+            let text = |text: &str| condition.holds_for_attribute(AttrValue::Str(text.as_bytes()));
+            let mut table: Table = entries.iter().map(|entry| entry.is_some_and(text)).collect();
+            // A null's code means nothing and may lie past the end.
+            table.push(false);
+            let last = table.len() - 1;
+            let codes = coded.keys().values();
+            Bits::from_fn(codes.len(), |row| table[(codes[row] as usize).min(last)])
+        }
+        DataType::Int32 => {
+            let values = array.as_primitive::<Int32Type>().values();
+            Bits::from_fn(values.len(), |row| int(i64::from(values[row])))
+        }
+        DataType::Int64 => judge_ints(array.as_primitive::<Int64Type>().values(), condition, is_unsigned),
+        DataType::Timestamp(..) => {
+            judge_ints(array.as_primitive::<TimestampNanosecondType>().values(), condition, is_unsigned)
+        }
+        DataType::Float64 => {
+            let values = array.as_primitive::<Float64Type>().values();
+            Bits::from_fn(values.len(), |row| condition.holds_for_attribute(AttrValue::Double(values[row])))
+        }
+        DataType::Utf8 => {
+            let texts = array.as_string::<i32>();
+            match &condition.test {
+                Test::Eq(Literal::Str(wanted)) => Bits::from_fn(texts.len(), |row| texts.value(row) == &**wanted),
+                _ => Bits::from_fn(texts.len(), |row| {
+                    has.contains(row) && condition.holds_for_attribute(AttrValue::Str(texts.value(row).as_bytes()))
+                }),
+            }
+        }
+        _ => Bits::from_fn(array.len(), |row| {
+            attr_value(array, row).is_some_and(|value| condition.holds_for_attribute(value))
+        }),
+    };
+    holds.intersect(&has);
+    Judged { has, holds }
+}
+
+/// A number as queries see it: past the largest integer it is that.
+pub(super) fn clamped(stored: i64) -> i64 {
+    if stored < 0 { i64::MAX } else { stored }
+}
+
+fn judge_ints(values: &[i64], condition: &Condition, is_unsigned: bool) -> Bits {
+    let within = |least: i64, greatest: i64, is_outside: bool| {
+        // One comparison of the distance instead of two: what is below `least` wraps to far above.
+        let span = greatest.wrapping_sub(least) as u64;
+        if is_unsigned {
+            let distance = |value: i64| clamped(value).wrapping_sub(least) as u64;
+            return Bits::from_fn(values.len(), |row| (distance(values[row]) <= span) != is_outside);
+        }
+        Bits::from_fn(values.len(), |row| (values[row].wrapping_sub(least) as u64 <= span) != is_outside)
+    };
+    match &condition.test {
+        Test::Eq(Literal::Int(int)) => within(*int, *int, false),
+        Test::Ne(Literal::Int(int)) => within(*int, *int, true),
+        Test::Lt(Literal::Int(int)) if *int > i64::MIN => within(i64::MIN, *int - 1, false),
+        Test::Le(Literal::Int(int)) => within(i64::MIN, *int, false),
+        Test::Gt(Literal::Int(int)) if *int < i64::MAX => within(*int + 1, i64::MAX, false),
+        Test::Ge(Literal::Int(int)) => within(*int, i64::MAX, false),
+        _ => {
+            let value = |row: usize| if is_unsigned { clamped(values[row]) } else { values[row] };
+            Bits::from_fn(values.len(), |row| condition.holds_for_attribute(AttrValue::Int(value(row))))
+        }
+    }
+}
+
+/// Judges the rows that have a list, by (has, holds) of the list.
+fn judge_lists(
+    reader: &GroupReader<'_>,
+    name: &str,
+    within: &Bits,
+    mut judge: impl FnMut(&[u8], usize) -> Result<(bool, bool), Error>,
+) -> Result<Judged, Error> {
+    let len = reader.row_count();
+    let mut judged = Judged { has: Bits::none(len), holds: Bits::none(len) };
+    for_lists(reader, name, within, |row, list| {
+        let (has, holds) = judge(list, row)?;
+        if has {
+            judged.has.insert(row);
+        }
+        if holds {
+            judged.holds.insert(row);
+        }
+        Ok(())
+    })?;
+    Ok(judged)
+}
+
+/// Visits the rows of `within` that have a list in a column, ascending.
+pub(super) fn for_lists(
+    reader: &GroupReader<'_>,
+    name: &str,
+    within: &Bits,
+    mut visit: impl FnMut(usize, &[u8]) -> Result<(), Error>,
+) -> Result<(), Error> {
+    let Some(column) = reader.opened.column(name).filter(|column| !reader.opened.is_all_null(reader.group, *column))
+    else {
+        return Ok(());
+    };
+    let picked = reader.picked(column, within)?;
+    let lists = picked.array.as_binary_opt::<i32>();
+    let lists = lists.ok_or_else(|| reader.corrupt(format!("column {name} has the wrong type")))?;
+    for place in 0..lists.len() {
+        let row = picked.row(place);
+        if lists.is_valid(place) && within.contains(row) {
+            visit(row, lists.value(place))?;
+        }
+    }
+    Ok(())
+}
+
+/// The first residual attribute of that name.
+pub(super) fn residual_value(list: &[u8], key: &str) -> Result<Option<Value>, Error> {
+    Ok(value::find(&crate::tables::decode_list(list, "residual_otlp")?, key).cloned())
+}
+
+fn judge_items(reader: &GroupReader<'_>, items: &Items, within: &Bits) -> Result<Judged, Error> {
+    let starts = ItemStarts::new(reader, items.conditions.iter().map(|condition| &condition.field))?;
+    judge_lists(reader, items.kind.column(), within, |list, row| {
+        let (mut has, mut holds) = (false, false);
+        for_items(reader, items.kind, list, |item| {
+            let is_counted = items.key.as_ref().is_none_or(|key| item.has_attribute(key));
+            has |= is_counted;
+            holds |= is_counted
+                && items.conditions.iter().all(|condition| {
+                    condition.holds_for(item.value(&condition.field, &starts, row).as_ref())
+                });
+        })?;
+        Ok((has, holds))
+    })
+}
+
+/// Starts of the spans, where a field of events is relative to them.
+pub(super) struct ItemStarts(Option<ArrayRef>);
+
+impl ItemStarts {
+    pub(super) fn new<'a>(
+        reader: &GroupReader<'_>,
+        mut fields: impl Iterator<Item = &'a spoor_model::scan::Field>,
+    ) -> Result<Self, Error> {
+        let is_relative = fields.any(|field| matches!(field, spoor_model::scan::Field::EventTimeSinceStart));
+        Ok(Self(if is_relative { Some(reader.named("start_time_unix_nano")?) } else { None }))
+    }
+
+    fn span(&self, row: usize) -> Span {
+        let starts = self.0.as_ref().and_then(|array| array.as_primitive_opt::<TimestampNanosecondType>());
+        let start = UnixNano(starts.map_or(0, |starts| starts.value(row) as u64));
+        Span { start, ..Span::default() }
+    }
+}
+
+/// An event or a link.
+pub(super) enum Item {
+    Event(spoor_model::Event),
+    Link(spoor_model::Link),
+}
+
+impl Item {
+    fn has_attribute(&self, key: &str) -> bool {
+        let attributes = match self {
+            Self::Event(event) => &event.attributes,
+            Self::Link(link) => &link.attributes,
+        };
+        value::find(attributes, key).is_some()
+    }
+
+    pub(super) fn value(&self, field: &spoor_model::scan::Field, starts: &ItemStarts, row: usize) -> Option<Value> {
+        match self {
+            Self::Event(event) => field::of_event(field, event, &starts.span(row)),
+            Self::Link(link) => field::of_link(field, link),
+        }
+    }
+}
+
+/// Takes a list of events or links apart.
+pub(super) fn for_items(
+    reader: &GroupReader<'_>,
+    kind: ItemKind,
+    list: &[u8],
+    mut visit: impl FnMut(&Item),
+) -> Result<(), Error> {
+    let corrupt = |err: spoor_model::wire::WireError| reader.corrupt(format!("{}: {err}", kind.column()));
+    for bytes in nested::split_list(list).map_err(corrupt)? {
+        visit(&match kind {
+            ItemKind::Event => Item::Event(nested::decode_event(bytes).map_err(corrupt)?),
+            ItemKind::Link => Item::Link(nested::decode_link(bytes).map_err(corrupt)?),
+        });
+    }
+    Ok(())
+}
+
+fn judge_ids(reader: &GroupReader<'_>, field: IdField, condition: &Condition, within: &Bits) -> Result<Bits, Error> {
+    let len = reader.row_count();
+    let holds = |id: &[u8]| condition.holds_for_attribute(AttrValue::Str(hex(id).as_bytes()));
+    match field {
+        IdField::Trace => {
+            let table: Table = reader.trace_ids()?.iter().map(|id| holds(&id.0)).collect();
+            let mut bits = Bits::none(len);
+            for (trace, _) in table.iter().enumerate().filter(|(_, holds)| **holds) {
+                tree::rows_of_trace(reader, trace).for_each(|row| bits.insert(row));
+            }
+            Ok(bits)
+        }
+        IdField::Span => {
+            let array = tree::span_ids(reader)?;
+            Ok(judge_fixed(&array, condition, within))
+        }
+        IdField::Parent => {
+            let ids = tree::parent_ids(reader)?;
+            Ok(Bits::from_fn(len, |row| within.contains(row) && holds(&ids[row])))
+        }
+    }
+}
+
+fn judge_fixed(array: &FixedSizeBinaryArray, condition: &Condition, within: &Bits) -> Bits {
+    if let Test::Eq(Literal::Str(text)) = &condition.test {
+        // Other spellings are other texts.
+        let wanted = spoor_model::SpanId::from_hex(text).ok().filter(|id| id.to_string() == **text);
+        return match wanted {
+            Some(id) => Bits::from_fn(array.len(), |row| array.value(row) == id.0),
+            None => Bits::none(array.len()),
+        };
+    }
+    let holds = |row: usize| condition.holds_for_attribute(AttrValue::Str(hex(array.value(row)).as_bytes()));
+    Bits::from_fn(array.len(), |row| within.contains(row) && holds(row))
+}
+
+/// Lower-case hex digits.
+pub(super) fn hex(id: &[u8]) -> String {
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    let digit = |nibble: u8| char::from(DIGITS[usize::from(nibble)]);
+    id.iter().flat_map(|byte| [digit(byte >> 4), digit(byte & 15)]).collect()
+}

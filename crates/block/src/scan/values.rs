@@ -1,0 +1,299 @@
+//! Values of fields by row, coded wherever the block has codes.
+
+use std::sync::Arc;
+
+use arrow_array::cast::AsArray;
+use arrow_array::types::{ArrowPrimitiveType, Int32Type, Int64Type, TimestampNanosecondType};
+use arrow_array::{Array, ArrayRef, Int32Array, Int64Array, PrimitiveArray, StringArray};
+use arrow_schema::DataType;
+use hashbrown::HashMap;
+use spoor_model::bits::Bits;
+use spoor_model::columns::{ColumnPart, FieldColumn};
+use spoor_model::scan::{AttrScope, Field};
+use spoor_model::value::{self, Value};
+
+use super::compile::{IdField, ItemKind};
+use super::evaluate::{ItemStarts, clamped, for_items, for_lists, hex, residual_value};
+use super::group::{GroupReader, Picked};
+use super::tree;
+use crate::error::Error;
+use crate::open::Opened;
+use crate::rows::attr_value;
+
+/// A dictionary with more entries than one per this many rows is no use to whoever works per entry.
+const CODED_ROWS_PER_ENTRY: usize = 4;
+
+/// Values by number.
+type ValueTable = Arc<[Option<Value>]>;
+
+/// Where a field has its values in one block, what counts first first.
+#[derive(Debug)]
+pub(super) struct Source {
+    parts: Vec<SourcePart>,
+}
+
+#[derive(Debug)]
+enum SourcePart {
+    Shapes(ValueTable),
+    Origins(ValueTable),
+    /// The same for all rows.
+    Constant(Value),
+    /// A column, by its place in the file.
+    Column(usize),
+    /// A column of unsigned numbers.
+    Unsigned(usize),
+    Residual(Arc<str>),
+    /// Of each event or link; of a lookup in all scopes only those that have it.
+    Items {
+        kind: ItemKind,
+        field: Field,
+        is_lookup: bool,
+    },
+    Ids(IdField),
+}
+
+impl Source {
+    /// Finds the places. Copies the values of shapes and origins.
+    pub(super) fn new(field: &Field, opened: &Opened) -> Self {
+        let column = |name: &str| opened.column(name).map(SourcePart::Column);
+        let int = |int: Option<i32>| int.map(|int| Value::Int(i64::from(int)));
+        let unsigned = |name: &str| opened.column(name).map(SourcePart::Unsigned);
+        let items = |kind| Some(SourcePart::Items { kind, field: field.clone(), is_lookup: false });
+        let part = match field {
+            Field::Attribute(scope, key) => return Self::of_attribute(*scope, key, opened),
+            Field::StatusMessage => {
+                let mut parts: Vec<SourcePart> = column("status_message").into_iter().collect();
+                parts.push(SourcePart::Constant(Value::Str(String::new())));
+                return Self { parts };
+            }
+            Field::Name => column("name").or_else(|| shapes(opened, |shape| shape.name.clone().map(Value::Str))),
+            Field::Kind => column("kind").or_else(|| shapes(opened, |shape| int(shape.kind))),
+            Field::Status => column("status_code").or_else(|| shapes(opened, |shape| int(shape.status_code))),
+            Field::Duration => unsigned("duration_nano"),
+            Field::StartTime => unsigned("start_time_unix_nano"),
+            Field::TraceId => Some(SourcePart::Ids(IdField::Trace)),
+            Field::SpanId => Some(SourcePart::Ids(IdField::Span)),
+            Field::ParentSpanId => Some(SourcePart::Ids(IdField::Parent)),
+            Field::InstrumentationName => origins(opened, |origin| Some(Value::Str(origin.scope.name.clone()))),
+            Field::InstrumentationVersion => origins(opened, |origin| Some(Value::Str(origin.scope.version.clone()))),
+            Field::EventName | Field::EventTimeSinceStart => items(ItemKind::Event),
+            Field::LinkTraceId | Field::LinkSpanId => items(ItemKind::Link),
+        };
+        Self { parts: part.into_iter().collect() }
+    }
+
+    fn of_attribute(scope: AttrScope, key: &Arc<str>, opened: &Opened) -> Self {
+        let resource = || origins(opened, |origin| value::find(&origin.resource.attributes, key).cloned());
+        let instrumentation = || origins(opened, |origin| value::find(&origin.scope.attributes, key).cloned());
+        let span = || {
+            let mut parts: Vec<SourcePart> =
+                shapes(opened, |shape| value::find(&shape.attributes, key).cloned()).into_iter().collect();
+            parts.extend(opened.attribute_columns(key).map(SourcePart::Column));
+            if opened.catalogue.residual_keys.contains(&**key) {
+                parts.push(SourcePart::Residual(Arc::clone(key)));
+            }
+            parts
+        };
+        let items = |kind: ItemKind, is_lookup: bool| {
+            let field = Field::Attribute(kind.scope(), Arc::clone(key));
+            // Items without the attribute count too, unless the attribute is looked up in all scopes.
+            (!is_lookup || kind.keys(opened).contains(&**key)).then_some(SourcePart::Items { kind, field, is_lookup })
+        };
+        let parts = match scope {
+            AttrScope::Span => span(),
+            AttrScope::Resource => resource().into_iter().collect(),
+            AttrScope::Instrumentation => instrumentation().into_iter().collect(),
+            AttrScope::Event => items(ItemKind::Event, false).into_iter().collect(),
+            AttrScope::Link => items(ItemKind::Link, false).into_iter().collect(),
+            AttrScope::Any => {
+                let mut parts = span();
+                parts.extend(resource());
+                parts.extend(items(ItemKind::Event, true));
+                parts.extend(items(ItemKind::Link, true));
+                parts.extend(instrumentation());
+                parts
+            }
+        };
+        let ends_at = parts.iter().position(SourcePart::is_always_there).map_or(parts.len(), |last| last + 1);
+        Self { parts: parts.into_iter().take(ends_at).collect() }
+    }
+
+    /// The values of a row group, at least at the rows of `wanted`.
+    pub(super) fn read(&self, reader: &GroupReader<'_>, wanted: &Bits) -> Result<FieldColumn, Error> {
+        let mut parts = Vec::new();
+        for part in &self.parts {
+            parts.extend(part.read(reader, wanted)?);
+        }
+        Ok(FieldColumn { parts })
+    }
+}
+
+fn table(values: Vec<Option<Value>>) -> Option<ValueTable> {
+    values.iter().any(Option::is_some).then(|| values.into())
+}
+
+fn shapes(opened: &Opened, value: impl Fn(&crate::tables::Shape) -> Option<Value>) -> Option<SourcePart> {
+    table(opened.shapes.iter().map(value).collect()).map(SourcePart::Shapes)
+}
+
+fn origins(opened: &Opened, value: impl Fn(&spoor_model::Origin) -> Option<Value>) -> Option<SourcePart> {
+    table(opened.origins.iter().map(|origin| value(origin)).collect()).map(SourcePart::Origins)
+}
+
+impl SourcePart {
+    fn is_always_there(&self) -> bool {
+        matches!(self, Self::Shapes(table) | Self::Origins(table) if table.iter().all(Option::is_some))
+    }
+
+    fn read(&self, reader: &GroupReader<'_>, wanted: &Bits) -> Result<Option<ColumnPart>, Error> {
+        let coded = |codes, values: &ValueTable| Ok(Some(ColumnPart::Coded { codes, values: Arc::clone(values) }));
+        match self {
+            Self::Shapes(values) => coded(reader.numbers("shape_id", values.len())?, values),
+            Self::Origins(values) => coded(reader.numbers("origin_id", values.len())?, values),
+            Self::Constant(value) => {
+                let codes = Int32Array::from(vec![0; reader.row_count()]);
+                Ok(Some(ColumnPart::Coded { codes, values: Arc::new([Some(value.clone())]) }))
+            }
+            Self::Column(column) | Self::Unsigned(column) => {
+                if reader.opened.is_all_null(reader.group, *column) {
+                    return Ok(None);
+                }
+                let picked = reader.picked(*column, wanted)?;
+                of_array(&picked, matches!(self, Self::Unsigned(_))).map_err(|reason| reader.corrupt(reason))
+            }
+            Self::Residual(key) => {
+                let (mut rows, mut values) = (Vec::new(), Vec::new());
+                for_lists(reader, "residual_otlp", wanted, |row, list| {
+                    if let Some(value) = residual_value(list, key)? {
+                        rows.push(row as u32);
+                        values.push(value);
+                    }
+                    Ok(())
+                })?;
+                Ok((!rows.is_empty()).then_some(ColumnPart::Sparse { rows, values }))
+            }
+            Self::Items { kind, field, is_lookup } => read_items(reader, *kind, field, *is_lookup, wanted),
+            Self::Ids(field) => read_ids(reader, *field, wanted).map(Some),
+        }
+    }
+}
+
+/// The values of a column as they are stored; few values of few rows as themselves.
+fn of_array(picked: &Picked, is_unsigned: bool) -> Result<Option<ColumnPart>, String> {
+    let array = &picked.array;
+    let int = |value: i64| if is_unsigned { clamped(value) } else { value };
+    if let Some(rows) = &picked.rows {
+        let value = |place: usize| match array.data_type() {
+            DataType::Int32 => Some(Value::Int(i64::from(array.as_primitive::<Int32Type>().value(place)))),
+            DataType::Int64 if is_unsigned => Some(Value::Int(int(array.as_primitive::<Int64Type>().value(place)))),
+            DataType::Timestamp(..) => {
+                Some(Value::Int(int(array.as_primitive::<TimestampNanosecondType>().value(place))))
+            }
+            _ => attr_value(array, place).map(|value| value.to_value()),
+        };
+        let found = rows.iter().enumerate().filter_map(|(place, row)| value(place).map(|value| (*row, value)));
+        let (rows, values): (Vec<u32>, Vec<Value>) = found.unzip();
+        return Ok((!rows.is_empty()).then_some(ColumnPart::Sparse { rows, values }));
+    }
+    Ok(Some(match array.data_type() {
+        DataType::Int32 => {
+            let values = array.as_primitive::<Int32Type>();
+            ColumnPart::Int(values.values().iter().map(|value| i64::from(*value)).collect::<Vec<_>>().into())
+        }
+        DataType::Int64 => {
+            let values = array.as_primitive::<Int64Type>();
+            ColumnPart::Int(if is_unsigned { ints(values) } else { values.clone() })
+        }
+        DataType::Timestamp(..) => ColumnPart::Int(ints(array.as_primitive::<TimestampNanosecondType>())),
+        DataType::Float64 => ColumnPart::Double(array.as_primitive().clone()),
+        DataType::Boolean => ColumnPart::Bool(array.as_boolean().clone()),
+        DataType::Utf8 => ColumnPart::Text(array.as_string::<i32>().clone()),
+        DataType::Dictionary(..) => of_dictionary(array),
+        DataType::Binary => of_encoded(array),
+        other => return Err(format!("a column of type {other}")),
+    }))
+}
+
+/// Unsigned numbers, those past the largest integer as that. There are none as a rule; then nothing is copied.
+fn ints<T: ArrowPrimitiveType<Native = i64>>(array: &PrimitiveArray<T>) -> Int64Array {
+    match array.values().iter().any(|value| *value < 0) {
+        true => array.values().iter().map(|value| clamped(*value)).collect::<Vec<i64>>().into(),
+        false => array.reinterpret_cast(),
+    }
+}
+
+fn of_dictionary(array: &ArrayRef) -> ColumnPart {
+    let coded = array.as_dictionary::<Int32Type>();
+    let entries = coded.values().as_string::<i32>();
+    if entries.len() * CODED_ROWS_PER_ENTRY > coded.len() {
+        let text = |code: Option<i32>| code.map(|code| entries.value(code as usize));
+        return ColumnPart::Text(coded.keys().iter().map(text).collect::<StringArray>());
+    }
+    let values = entries.iter().map(|entry| entry.map(|text| Value::Str(text.to_owned()))).collect();
+    ColumnPart::Coded { codes: coded.keys().clone(), values }
+}
+
+/// Encoded values: mostly few different ones, each decoded once.
+fn of_encoded(array: &ArrayRef) -> ColumnPart {
+    let encoded = array.as_binary::<i32>();
+    let mut values: Vec<Option<Value>> = Vec::new();
+    let mut known: HashMap<&[u8], i32> = HashMap::new();
+    let mut code = |bytes| {
+        *known.entry(bytes).or_insert_with(|| {
+            values.push(Some(spoor_model::batch::AttrValue::Encoded(bytes).to_value()));
+            values.len() as i32 - 1
+        })
+    };
+    let codes: Int32Array = encoded.iter().map(|bytes| bytes.map(&mut code)).collect();
+    ColumnPart::Coded { codes, values: values.into() }
+}
+
+fn read_items(
+    reader: &GroupReader<'_>,
+    kind: ItemKind,
+    field: &Field,
+    is_lookup: bool,
+    wanted: &Bits,
+) -> Result<Option<ColumnPart>, Error> {
+    let starts = ItemStarts::new(reader, std::iter::once(field))?;
+    let (mut rows, mut lists) = (Vec::new(), Vec::new());
+    for_lists(reader, kind.column(), wanted, |row, list| {
+        let mut values = Vec::new();
+        for_items(reader, kind, list, |item| values.push(item.value(field, &starts, row)))?;
+        if is_lookup {
+            values.retain(Option::is_some);
+        }
+        if !values.is_empty() {
+            rows.push(row as u32);
+            lists.push(values);
+        }
+        Ok(())
+    })?;
+    Ok((!rows.is_empty()).then_some(ColumnPart::PerItem { rows, values: lists }))
+}
+
+fn read_ids(reader: &GroupReader<'_>, field: IdField, wanted: &Bits) -> Result<ColumnPart, Error> {
+    let len = reader.row_count();
+    if field == IdField::Trace {
+        let values = reader.trace_ids()?.iter().map(|id| Some(Value::Str(hex(&id.0)))).collect();
+        let mut codes = Vec::with_capacity(len);
+        for trace in 0..reader.group().traces.len() {
+            codes.resize(tree::rows_of_trace(reader, trace).end, trace as i32);
+        }
+        return Ok(ColumnPart::Coded { codes: codes.into(), values });
+    }
+    let texts = |id: &dyn Fn(usize) -> String| {
+        let text = |row| wanted.contains(row).then(|| id(row));
+        ColumnPart::Text((0..len).map(text).collect::<StringArray>())
+    };
+    Ok(match field {
+        IdField::Parent => {
+            let ids = tree::parent_ids(reader)?;
+            texts(&|row| hex(&ids[row]))
+        }
+        _ => {
+            let ids = tree::span_ids(reader)?;
+            texts(&|row| hex(ids.value(row)))
+        }
+    })
+}

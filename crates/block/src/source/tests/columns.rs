@@ -1,0 +1,118 @@
+//! Columns of blocks against columns of the traces that they hold.
+
+use spoor_model::columns::{ColumnBatch, NO_ROW, ValuesOf};
+use spoor_model::structure::{MISSING, ROOT};
+
+use super::*;
+
+prop_compose! {
+    fn request()(
+        masks in vec(predicate(), 0..4),
+        needed in vec(any::<prop::sample::Index>(), 0..3),
+        mut columns in vec(field(), 0..4),
+        is_all_rows in any::<bool>(),
+        tree in any::<bool>(),
+        copies in any::<bool>(),
+        range in (0..1u64 << 40, 0..1u64 << 40),
+    ) -> ColumnRequest {
+        let needed = match masks.len() {
+            0 => vec![],
+            count => needed.into_iter().map(|index| index.index(count)).collect(),
+        };
+        // So that rows can be told apart.
+        columns.extend([Field::SpanId, Field::StartTime, Field::Name]);
+        let range = TimeRange { start: UnixNano(range.0), end: UnixNano(range.0 + range.1) };
+        let values_of = if is_all_rows { ValuesOf::AllRows } else { ValuesOf::NeededRows };
+        ColumnRequest { masks, needed, columns, values_of, tree, copies, range }
+    }
+}
+
+/// Everything that a batch says of each row, by trace, in no order.
+fn spell(batch: &ColumnBatch, request: &ColumnRequest) -> BTreeMap<TraceId, Vec<String>> {
+    let is_wanted = |row: usize| {
+        let mut needed = request.needed.iter();
+        request.values_of == ValuesOf::AllRows || needed.len() == 0 || needed.any(|mask| batch.masks[*mask].contains(row))
+    };
+    let span_id = request.columns.len() - 3;
+    let spell_row = |row: usize, has_tree: bool| {
+        let masks: Vec<bool> = batch.masks.iter().map(|mask| mask.contains(row)).collect();
+        let values: Vec<_> = match is_wanted(row) {
+            true => batch.columns.iter().map(|column| column.items(row)).collect(),
+            false => vec![],
+        };
+        let parent = match has_tree.then(|| batch.parents[row]) {
+            None => "not asked".to_owned(),
+            Some(ROOT) => "root".to_owned(),
+            Some(MISSING) => "missing".to_owned(),
+            Some(parent) if is_wanted(parent as usize) => format!("{:?}", batch.columns[span_id].value(parent as usize)),
+            Some(_) => "unknown".to_owned(),
+        };
+        format!("{masks:?} {values:?} {parent}")
+    };
+    let mut spelled = BTreeMap::new();
+    for (trace, id) in batch.trace_ids.iter().enumerate() {
+        let has_tree = request.tree && !batch.irregular.contains(trace);
+        let rows = batch.rows_of(trace);
+        if has_tree {
+            let is_behind = |row: usize| batch.parents[row] >= MISSING || rows.contains(&(batch.parents[row] as usize)) && (batch.parents[row] as usize) < row;
+            assert!(rows.clone().all(is_behind), "parents stand before their children, in their trace");
+        }
+        let mut of_trace: Vec<String> = rows.clone().map(|row| spell_row(row, has_tree)).collect();
+        of_trace.sort();
+        let root = has_tree.then(|| match batch.roots[trace] {
+            NO_ROW => "none".to_owned(),
+            row => spell_row(row as usize, true),
+        });
+        of_trace.push(format!("{:?} {:?} root {root:?}", batch.irregular.contains(trace), batch.trace_ranges[trace]));
+        spelled.insert(*id, of_trace);
+    }
+    spelled
+}
+
+fn traces_of(entries: &[SpanEntry]) -> Vec<Trace> {
+    let mut of_trace: BTreeMap<TraceId, Vec<SpanEntry>> = BTreeMap::new();
+    entries.iter().for_each(|entry| of_trace.entry(entry.span.trace_id).or_default().push(entry.clone()));
+    of_trace.into_iter().filter_map(|(id, entries)| Trace::assemble(id, entries)).collect()
+}
+
+fn check(written: &Written, request: &ColumnRequest) {
+    // Which of two attributes of one key comes first is for the block to say.
+    let ids: BTreeSet<TraceId> = written.entries.iter().map(|entry| entry.span.trace_id).collect();
+    let ids: Vec<TraceId> = ids.into_iter().collect();
+    let entries: Vec<SpanEntry> = written.block.find_traces(&ids, &context()).unwrap().into_iter().flatten().collect();
+    let whole = ColumnBatch::of_traces(&traces_of(&entries), request);
+    let expect = spell(&whole, request);
+
+    let ctx = context();
+    let scan = written.block.scan(request, &ctx).unwrap();
+    let latest: Vec<_> = scan.groups().iter().map(|group| group.latest_trace_start).collect();
+    assert!(latest.is_sorted_by(|a, b| a >= b), "latest first");
+    let mut got = BTreeMap::new();
+    for group in 0..scan.groups().len() {
+        let (batch, stats) = scan.read(group, &ctx).unwrap();
+        assert_eq!(stats.spans_inspected, scan.groups()[group].span_count);
+        if let Some(batch) = batch {
+            assert_eq!(batch.row_count() as u64, stats.spans_inspected);
+            got.extend(spell(&batch, request));
+        }
+    }
+    for (id, rows) in &got {
+        assert_eq!(rows, &expect[id]);
+    }
+    // What was left out neither overlaps nor is needed.
+    for (trace, id) in whole.trace_ids.iter().enumerate().filter(|(_, id)| !got.contains_key(*id)) {
+        let is_needed = |mask: &usize| whole.masks[*mask].any_in(whole.rows_of(trace));
+        let is_needed = request.needed.is_empty() || request.needed.iter().any(is_needed);
+        assert!(!whole.trace_ranges[trace].overlaps(&request.range) || !is_needed, "{id} is missing");
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(400))]
+
+    #[test]
+    fn columns_are_those_of_the_spans(seeds in vec(seed(), 1..60), request in request(), is_small in any::<bool>()) {
+        let options = if is_small { small_pages() } else { WriteOptions::default() };
+        check(&write_block(&[&seeds], &options), &request);
+    }
+}
