@@ -234,8 +234,7 @@ impl Opened {
     /// Batches of all columns that have a value, for a range of rows within one row group.
     pub(crate) fn read_rows(&self, rows: Range<usize>) -> Result<ParquetRecordBatchReader, Error> {
         let group = self.group_of_row(rows.start);
-        let columns: Vec<usize> =
-            (0..self.columns.len()).filter(|column| !self.is_all_null(group, *column)).collect();
+        let columns: Vec<usize> = (0..self.columns.len()).filter(|column| !self.is_all_null(group, *column)).collect();
         self.select(group, rows, &columns)
     }
 

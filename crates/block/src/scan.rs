@@ -53,8 +53,7 @@ pub(crate) struct BlockScan<'a> {
 impl<'a> BlockScan<'a> {
     /// Compiles a request. Reads no spans.
     pub(crate) fn new(opened: Arc<Opened>, request: &'a ColumnRequest) -> Self {
-        let masks: Vec<Node> =
-            request.masks.iter().map(|predicate| compile::compile(predicate, &opened)).collect();
+        let masks: Vec<Node> = request.masks.iter().map(|predicate| compile::compile(predicate, &opened)).collect();
         let mut pruned = Pruned { group_count: opened.groups.len() as u64, ..Pruned::default() };
         let mut groups = Vec::new();
         for (index, group) in opened.groups.iter().enumerate().rev() {
@@ -211,8 +210,9 @@ pub(crate) fn candidates(
         let (batch, cost) = scan.read(group, &ctx.part())?;
         stats += cost;
         let Some(batch) = batch else { continue };
-        let is_candidate =
-            |trace: &usize| batch.masks[0].any_in(batch.rows_of(*trace)) && batch.trace_ranges[*trace].overlaps(&request.range);
+        let is_candidate = |trace: &usize| {
+            batch.masks[0].any_in(batch.rows_of(*trace)) && batch.trace_ranges[*trace].overlaps(&request.range)
+        };
         let traces: Vec<usize> = (0..batch.trace_count()).filter(is_candidate).collect();
         if traces.is_empty() {
             continue;

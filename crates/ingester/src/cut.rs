@@ -252,8 +252,9 @@ impl Cutter {
         assert_eq!(rows, frozen.span_count, "a frozen head does not change");
         let now = self.clock.now();
         let meta = self.blocks.write(tenant, id, &batches, now).map_err(|err| err.to_string())?;
-        if meta.span_count != rows {
-            return Err(format!("block {id} has {} spans, its head has {rows}", meta.span_count));
+        let BlockMeta { span_count, copy_count, .. } = meta;
+        if span_count + copy_count != rows {
+            return Err(format!("block {id} has {span_count} spans and left out {copy_count}, its head has {rows}"));
         }
         let block = StoredBlock::open(&self.blocks, &meta).map_err(|err| err.to_string())?;
         Ok((meta, Arc::new(block)))

@@ -128,7 +128,8 @@ fn join(nodes: Vec<Node>, is_and: bool) -> Node {
         }
     }
     // Tables first: they are cheap and leave few rows to the rest.
-    let tables = [origins.map(|table| table_node(table, Node::Origins)), shapes.map(|table| table_node(table, Node::Shapes))];
+    let tables =
+        [origins.map(|table| table_node(table, Node::Origins)), shapes.map(|table| table_node(table, Node::Shapes))];
     for node in tables.into_iter().flatten() {
         match node {
             Node::Always if is_and => {}
@@ -326,7 +327,11 @@ fn may_hold_for(test: &Test, value_type: ColumnType) -> bool {
         return true;
     }
     match test {
-        Test::Eq(literal) | Test::Ne(literal) | Test::Lt(literal) | Test::Le(literal) | Test::Gt(literal)
+        Test::Eq(literal)
+        | Test::Ne(literal)
+        | Test::Lt(literal)
+        | Test::Le(literal)
+        | Test::Gt(literal)
         | Test::Ge(literal) => match literal {
             Literal::Str(_) => is_text,
             Literal::Int(_) | Literal::Float(_) => is_number,

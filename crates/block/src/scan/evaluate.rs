@@ -276,9 +276,10 @@ fn judge_items(reader: &GroupReader<'_>, items: &Items, within: &Bits) -> Result
             let is_counted = items.key.as_ref().is_none_or(|key| item.has_attribute(key));
             has |= is_counted;
             holds |= is_counted
-                && items.conditions.iter().all(|condition| {
-                    condition.holds_for(item.value(&condition.field, &starts, row).as_ref())
-                });
+                && items
+                    .conditions
+                    .iter()
+                    .all(|condition| condition.holds_for(item.value(&condition.field, &starts, row).as_ref()));
         })?;
         Ok((has, holds))
     })

@@ -81,7 +81,8 @@ pub(super) fn roots(reader: &GroupReader<'_>, parents: &[u32]) -> Result<Vec<u32
     let traces = reader.group().traces.len();
     let root_of = |trace| {
         let mut rows = rows_of_trace(reader, trace).rev();
-        let root = rows.find(|row| parents[*row] == ROOT && !children_by_link.as_ref().is_some_and(|set| set.contains(*row)));
+        let root =
+            rows.find(|row| parents[*row] == ROOT && !children_by_link.as_ref().is_some_and(|set| set.contains(*row)));
         root.map_or(NO_ROW, |row| row as u32)
     };
     Ok((0..traces).map(root_of).collect())
@@ -136,9 +137,8 @@ pub(super) fn irregular(reader: &GroupReader<'_>) -> Result<Bits, Error> {
         return Ok(known.clone());
     }
     let array = span_ids(reader)?;
-    let ids: Vec<u64> = (0..array.len())
-        .map(|row| u64::from_le_bytes(array.value(row).try_into().expect("8 bytes wide")))
-        .collect();
+    let ids: Vec<u64> =
+        (0..array.len()).map(|row| u64::from_le_bytes(array.value(row).try_into().expect("8 bytes wide"))).collect();
     let mut sorted: Vec<u64> = Vec::new();
     let irregular = Bits::from_fn(group.traces.len(), |trace| {
         let of_trace = &ids[rows_of_trace(reader, trace)];

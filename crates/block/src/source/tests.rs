@@ -229,7 +229,8 @@ fn field() -> impl Strategy<Value = Field> {
 }
 
 fn condition() -> impl Strategy<Value = Condition> {
-    let texts = vec!["x", "GET", "s1", "boom", "", "e", "lib", "y", "0505050505050505", "0505050505050505050505050505050A"];
+    let texts =
+        vec!["x", "GET", "s1", "boom", "", "e", "lib", "y", "0505050505050505", "0505050505050505050505050505050A"];
     let literal = prop_oneof![
         select(texts).prop_map(|text| Literal::Str(text.into())),
         (0..4i64).prop_map(Literal::Int),
@@ -237,13 +238,8 @@ fn condition() -> impl Strategy<Value = Condition> {
         select(vec![1.5, 1.0, f64::NAN]).prop_map(Literal::Float),
         any::<bool>().prop_map(Literal::Bool),
     ];
-    let tests = vec![
-        Test::Exists,
-        Test::Absent,
-        Test::TextEq("1".into()),
-        Test::TextEq("".into()),
-        Test::Contains("o".into()),
-    ];
+    let tests =
+        vec![Test::Exists, Test::Absent, Test::TextEq("1".into()), Test::TextEq("".into()), Test::Contains("o".into())];
     let test = prop_oneof![
         2 => literal.clone().prop_map(Test::Eq),
         1 => literal.clone().prop_map(Test::Ne),

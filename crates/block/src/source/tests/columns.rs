@@ -31,7 +31,9 @@ prop_compose! {
 fn spell(batch: &ColumnBatch, request: &ColumnRequest) -> BTreeMap<TraceId, Vec<String>> {
     let is_wanted = |row: usize| {
         let mut needed = request.needed.iter();
-        request.values_of == ValuesOf::AllRows || needed.len() == 0 || needed.any(|mask| batch.masks[*mask].contains(row))
+        request.values_of == ValuesOf::AllRows
+            || needed.len() == 0
+            || needed.any(|mask| batch.masks[*mask].contains(row))
     };
     let span_id = request.columns.len() - 3;
     let spell_row = |row: usize, has_tree: bool| {
@@ -44,7 +46,9 @@ fn spell(batch: &ColumnBatch, request: &ColumnRequest) -> BTreeMap<TraceId, Vec<
             None => "not asked".to_owned(),
             Some(ROOT) => "root".to_owned(),
             Some(MISSING) => "missing".to_owned(),
-            Some(parent) if is_wanted(parent as usize) => format!("{:?}", batch.columns[span_id].value(parent as usize)),
+            Some(parent) if is_wanted(parent as usize) => {
+                format!("{:?}", batch.columns[span_id].value(parent as usize))
+            }
             Some(_) => "unknown".to_owned(),
         };
         format!("{masks:?} {values:?} {parent}")
@@ -54,7 +58,10 @@ fn spell(batch: &ColumnBatch, request: &ColumnRequest) -> BTreeMap<TraceId, Vec<
         let has_tree = request.tree && !batch.irregular.contains(trace);
         let rows = batch.rows_of(trace);
         if has_tree {
-            let is_behind = |row: usize| batch.parents[row] >= MISSING || rows.contains(&(batch.parents[row] as usize)) && (batch.parents[row] as usize) < row;
+            let is_behind = |row: usize| {
+                batch.parents[row] >= MISSING
+                    || rows.contains(&(batch.parents[row] as usize)) && (batch.parents[row] as usize) < row
+            };
             assert!(rows.clone().all(is_behind), "parents stand before their children, in their trace");
         }
         let mut of_trace: Vec<String> = rows.clone().map(|row| spell_row(row, has_tree)).collect();
