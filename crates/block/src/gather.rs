@@ -1,5 +1,6 @@
 //! From the head's batches, in block order, to Arrow arrays.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use arrow_array::builder::{
@@ -8,11 +9,12 @@ use arrow_array::builder::{
 use arrow_array::{ArrayRef, Int32Array, Int64Array, RecordBatch, TimestampNanosecondArray};
 use arrow_schema::{ArrowError, SchemaRef};
 use hashbrown::HashMap;
-use spoor_model::batch::{AttrValue, Dropped, SpanBatch, SparseBytes, ValueType};
+use spoor_model::batch::{AttrColumn, AttrValue, AttrValues, Dropped, SpanBatch, SparseBytes, ValueType};
 use spoor_model::nested;
-use spoor_model::value::KeyValue;
+use spoor_model::value::{KeyValue, Value};
 
 use crate::columns::{MergedColumn, RankIndex};
+use crate::filter::Place;
 use crate::order::{Order, RowRef};
 use crate::plan::{Plan, Role};
 
@@ -90,13 +92,69 @@ impl<'a> Gatherer<'a> {
     }
 
     /// The rows `range` of the block as one Arrow batch.
-    pub(crate) fn gather(&self, range: std::ops::Range<usize>) -> Result<RecordBatch, ArrowError> {
+    pub(crate) fn gather(&self, range: Range<usize>) -> Result<RecordBatch, ArrowError> {
         let columns =
             self.plan.columns.iter().map(|column| self.array(column.role, range.clone())).collect::<Result<_, _>>()?;
         RecordBatch::try_new(self.schema(), columns)
     }
 
-    fn array(&self, role: Role, range: std::ops::Range<usize>) -> Result<ArrayRef, ArrowError> {
+    /// Hashes of the values of some rows that neither a shape nor a footer tells of, some perhaps twice.
+    pub(crate) fn value_hashes(&self, range: Range<usize>) -> Vec<u64> {
+        let rows = &self.order.rows[range];
+        let mut hashes = Vec::new();
+        for column in &self.plan.columns {
+            match column.role {
+                Role::Attribute(index) => add_values(&self.merged[index], rows, &mut hashes),
+                Role::Name => {
+                    let mut seen: Vec<Vec<bool>> =
+                        self.batches.iter().map(|batch| vec![false; batch.names().len()]).collect();
+                    for at in rows {
+                        let (batch, seen) = (self.batch(*at), &mut seen[at.batch as usize]);
+                        let code = batch.name()[at.row as usize];
+                        if !std::mem::replace(&mut seen[code as usize], true) {
+                            hashes.push(Place::Name.seed().text(batch.names().get(code)));
+                        }
+                    }
+                }
+                Role::StatusMessage => {
+                    let messages = rows.iter().filter_map(|at| self.status_message.get(*at));
+                    hashes.extend(messages.map(|text| Place::StatusMessage.seed().text(text)));
+                }
+                Role::Events => self.add_items(rows, &self.events, &mut hashes, |bytes, hashes| {
+                    let event = nested::decode_event(bytes).unwrap_or_default();
+                    hashes.push(Place::EventName.seed().text(event.name.as_bytes()));
+                    event.attributes.iter().for_each(|kv| Place::Event(&kv.key).seed().add(&kv.value, hashes));
+                }),
+                Role::Links => self.add_items(rows, &self.links, &mut hashes, |bytes, hashes| {
+                    let link = nested::decode_link(bytes).unwrap_or_default();
+                    link.attributes.iter().for_each(|kv| Place::Link(&kv.key).seed().add(&kv.value, hashes));
+                }),
+                Role::Residual => {
+                    let lists = rows.iter().filter_map(|at| self.residual.get(&(at.batch, at.row)));
+                    for bytes in lists.flat_map(|list| nested::split_list(list).unwrap_or_default()) {
+                        let kv = nested::decode_key_value(bytes).unwrap_or_else(|_| KeyValue::new("", Value::Empty));
+                        Place::Span(&kv.key).seed().add(&kv.value, &mut hashes);
+                    }
+                }
+                _ => {}
+            }
+        }
+        hashes
+    }
+
+    fn add_items(
+        &self,
+        rows: &[RowRef],
+        lists: &Sparse<'_>,
+        hashes: &mut Vec<u64>,
+        add: impl Fn(&[u8], &mut Vec<u64>),
+    ) {
+        for list in rows.iter().filter_map(|at| lists.get(*at)) {
+            nested::split_list(list).unwrap_or_default().into_iter().for_each(|bytes| add(bytes, hashes));
+        }
+    }
+
+    fn array(&self, role: Role, range: Range<usize>) -> Result<ArrayRef, ArrowError> {
         let rows = &self.order.rows[range.clone()];
         Ok(match role {
             Role::TraceId => fixed(16, rows, |at| {
@@ -154,7 +212,7 @@ impl<'a> Gatherer<'a> {
     }
 
     /// Parent ids that no offset can express: of orphans and where a cycle was broken.
-    fn explicit_parents(&self, range: std::ops::Range<usize>) -> Result<ArrayRef, ArrowError> {
+    fn explicit_parents(&self, range: Range<usize>) -> Result<ArrayRef, ArrowError> {
         let offsets = &self.order.parent_offset[range.clone()];
         let mut out = FixedSizeBinaryBuilder::with_capacity(offsets.len(), 8);
         for (at, offset) in self.order.rows[range].iter().zip(offsets) {
@@ -245,6 +303,30 @@ fn attribute(column: &MergedColumn<'_>, rows: &[RowRef]) -> ArrayRef {
                 })
             });
             Arc::new(out.finish())
+        }
+    }
+}
+
+/// Texts by their codes, each once per batch; of encoded values the elements. Numbers have bounds instead.
+fn add_values(column: &MergedColumn<'_>, rows: &[RowRef], hashes: &mut Vec<u64>) {
+    let seed = Place::Span(&column.key).seed();
+    if column.value_type == ValueType::Encoded {
+        let values = rows.iter().filter_map(|at| column.get(*at));
+        values.for_each(|value| seed.add(&value.to_value(), hashes));
+        return;
+    }
+    let entry_count = |part: &Option<(&AttrColumn, RankIndex)>| match part.as_ref().map(|(column, _)| column.values()) {
+        Some(AttrValues::Str { dictionary, .. }) => dictionary.len(),
+        _ => 0,
+    };
+    let mut seen: Vec<Vec<bool>> = column.parts.iter().map(|part| vec![false; entry_count(part)]).collect();
+    for at in rows {
+        if let Some((part, ranks)) = &column.parts[at.batch as usize]
+            && let AttrValues::Str { codes, dictionary } = part.values()
+            && let Some(place) = ranks.rank(at.row)
+            && !std::mem::replace(&mut seen[at.batch as usize][codes[place] as usize], true)
+        {
+            hashes.push(seed.text(dictionary.get(codes[place])));
         }
     }
 }

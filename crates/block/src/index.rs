@@ -7,6 +7,7 @@
 //!     1 bloom      split-block Bloom filter (Parquet's, XXH64 seed 0) over the 16-byte trace ids
 //!     2 traces     zstd; varints: count, then five lists of that length (below)
 //!     3 catalogue  zstd; JSON
+//!     4 values     per row group: length u32, split-block Bloom filter over the hashes of values
 //! ```
 //!
 //! The trace lists: fingerprints ascending, as differences; the trace number of each fingerprint;
@@ -22,6 +23,7 @@ use spoor_model::wire;
 use spoor_model::{TimeRange, TraceId, UnixNano};
 
 use crate::error::Error;
+use crate::filter::{self, ValueFilters};
 use crate::order::OrderedTrace;
 
 const MAGIC: &[u8; 8] = b"SPOORIDX";
@@ -29,6 +31,7 @@ const VERSION: u32 = 1;
 const BLOOM: u32 = 1;
 const TRACES: u32 = 2;
 const CATALOGUE: u32 = 3;
+const VALUES: u32 = 4;
 /// False positives of the trace id filter: one lookup in a thousand opens a block for nothing.
 const BLOOM_FALSE_POSITIVE_RATE: f64 = 0.001;
 /// No section of a block of 2^32 spans is larger when unpacked.
@@ -173,7 +176,12 @@ fn take_varint(bytes: &mut &[u8]) -> Option<u64> {
 }
 
 /// The content of `index.bin`.
-pub(crate) fn encode(traces: &[OrderedTrace], catalogue: &Catalogue, zstd_level: i32) -> Result<Vec<u8>, Error> {
+pub(crate) fn encode(
+    traces: &[OrderedTrace],
+    catalogue: &Catalogue,
+    value_filters: &[Vec<u8>],
+    zstd_level: i32,
+) -> Result<Vec<u8>, Error> {
     let internal =
         |err: &dyn std::error::Error| Error::Internal { object: "index.bin".into(), reason: err.to_string() };
     let mut bloom =
@@ -185,7 +193,7 @@ pub(crate) fn encode(traces: &[OrderedTrace], catalogue: &Catalogue, zstd_level:
     let json = serde_json::to_vec(catalogue).expect("plain data always serialises");
     let json = zstd::bulk::compress(&json, zstd_level).map_err(|err| internal(&err))?;
 
-    let sections = [(BLOOM, bitset), (TRACES, table), (CATALOGUE, json)];
+    let sections = [(BLOOM, bitset), (TRACES, table), (CATALOGUE, json), (VALUES, filter::encode(value_filters))];
     let mut out = Vec::new();
     out.extend_from_slice(MAGIC);
     out.extend_from_slice(&VERSION.to_le_bytes());
@@ -223,8 +231,8 @@ pub(crate) fn read_bloom(index: &[u8], object: &str) -> Result<Sbbf, Error> {
     bitset.map(Sbbf::new).ok_or_else(|| Error::corrupt(object, "no bloom section"))
 }
 
-/// The trace table and the catalogue; loaded when a query needs them.
-pub(crate) fn read_tables(index: &[u8], object: &str) -> Result<(TraceTable, Catalogue), Error> {
+/// Everything but the trace id filter; loaded when a query needs it.
+pub(crate) fn read_tables(index: &[u8], object: &str) -> Result<(TraceTable, Catalogue, ValueFilters), Error> {
     let unpack = |kind, name: &str| {
         let packed = section(index, kind).ok_or_else(|| Error::corrupt(object, format!("no {name} section")))?;
         let length = zstd::bulk::Decompressor::upper_bound(packed).filter(|length| *length <= SECTION_BYTES_MAX);
@@ -235,7 +243,12 @@ pub(crate) fn read_tables(index: &[u8], object: &str) -> Result<(TraceTable, Cat
         .ok_or_else(|| Error::corrupt(object, "traces section is malformed"))?;
     let catalogue = serde_json::from_slice(&unpack(CATALOGUE, "catalogue")?)
         .map_err(|err| Error::corrupt(object, format!("catalogue section: {err}")))?;
-    Ok((table, catalogue))
+    let filters = match section(index, VALUES) {
+        Some(section) => ValueFilters::decode(section),
+        None => Some(ValueFilters::default()),
+    };
+    let filters = filters.ok_or_else(|| Error::corrupt(object, "values section is malformed"))?;
+    Ok((table, catalogue, filters))
 }
 
 #[cfg(test)]
@@ -263,9 +276,9 @@ mod tests {
             seeds in proptest::collection::vec((0..1u64 << 40, 1..100u32, 0..1u64 << 40), 1..200),
         ) {
             let traces = traces(&seeds);
-            let index = encode(&traces, &Catalogue::default(), 3).unwrap();
+            let index = encode(&traces, &Catalogue::default(), &[], 3).unwrap();
             let bloom = read_bloom(&index, "b").unwrap();
-            let (table, _) = read_tables(&index, "b").unwrap();
+            let (table, _, _) = read_tables(&index, "b").unwrap();
             for (number, trace) in traces.iter().enumerate() {
                 prop_assert!(bloom.check(&trace.id.0[..]));
                 prop_assert!(table.lookup(trace.id).any(|found| found == number));
@@ -278,7 +291,7 @@ mod tests {
 
         #[test]
         fn damaged_indexes_are_errors(at in any::<prop::sample::Index>(), byte in any::<u8>(), cut in any::<prop::sample::Index>()) {
-            let mut index = encode(&traces(&[(1, 2, 3), (4, 5, 6)]), &Catalogue::default(), 3).unwrap();
+            let mut index = encode(&traces(&[(1, 2, 3), (4, 5, 6)]), &Catalogue::default(), &[filter::build(vec![1])], 3).unwrap();
             let at = at.index(index.len());
             index[at] = byte;
             index.truncate(cut.index(index.len() + 1));

@@ -5,7 +5,7 @@
 //!     spans.parquet     one row per span: ids, times, shape_id, origin_id, the attributes that vary
 //!     shapes.parquet    one row per distinct shape: name, kind, status, every low-cardinality attribute
 //!     origins.parquet   one row per distinct (resource, scope)
-//!     index.bin         bloom filter over trace ids, exact trace table, catalogue of keys and operations
+//!     index.bin         bloom filter over trace ids, exact trace table, catalogue of keys and operations, value filters
 //!     meta.json         what the block is; checksums of the other files
 //! ```
 //!
@@ -17,6 +17,7 @@
 mod cache;
 mod columns;
 mod error;
+mod filter;
 mod gather;
 mod index;
 mod meta;

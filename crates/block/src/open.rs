@@ -20,6 +20,7 @@ use spoor_model::columns::GroupInfo;
 use spoor_model::{Origin, TimeRange, TraceId, Value};
 
 use crate::error::Error;
+use crate::filter::ValueFilters;
 use crate::index::{self, Catalogue, TraceTable};
 use crate::meta::{BlockMeta, ColumnMeta, ColumnType, FileMeta};
 use crate::pages::{Extent, GroupChunks, SpansFile};
@@ -34,6 +35,7 @@ pub(crate) struct Opened {
     pub(crate) origins: Vec<Arc<Origin>>,
     pub(crate) traces: TraceTable,
     pub(crate) catalogue: Catalogue,
+    pub(crate) filters: ValueFilters,
     pub(crate) columns: Vec<ColumnMeta>,
     /// In row order.
     pub(crate) groups: Vec<Group>,
@@ -70,7 +72,7 @@ impl Opened {
         let block = meta.describe();
         let object = |name: &str| format!("{block} {name}");
         let read = |name: &str| VerifiedFile::open(block_dir, file_meta(meta, name)?, &block)?.read_all();
-        let (traces, catalogue) = index::read_tables(&read("index.bin")?, &object("index.bin"))?;
+        let (traces, catalogue, filters) = index::read_tables(&read("index.bin")?, &object("index.bin"))?;
         let shapes = tables::read_shapes(read("shapes.parquet")?, &object("shapes.parquet"))?;
         let origins = tables::read_origins(read("origins.parquet")?, &object("origins.parquet"))?;
 
@@ -95,6 +97,7 @@ impl Opened {
             origins,
             traces,
             catalogue,
+            filters,
             columns,
             groups,
             column_of_name,
@@ -272,6 +275,7 @@ impl Opened {
             + origin_bytes
             + operation_bytes
             + key_bytes
+            + self.filters.memory_bytes()
             + self.traces.memory_bytes()
             // Ids of the traces, when they are read.
             + self.traces.len() * 16

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io::Write;
+use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -14,6 +15,7 @@ use spoor_model::{BlockId, Origin, TenantId, TimeRange, UnixNano, nested};
 
 use crate::columns;
 use crate::error::Error;
+use crate::filter;
 use crate::gather::Gatherer;
 use crate::index::{self, Catalogue};
 use crate::meta::{BlockMeta, FileMeta};
@@ -110,11 +112,14 @@ fn write_files(
     });
 
     let spelled = tables::spell_shapes(&shapes, |index| &merged[index].key);
+    let groups = row_groups(&order.traces, options.row_group_rows);
+    let value_filters: Vec<Vec<u8>> =
+        groups.iter().map(|rows| filter::build(gatherer.value_hashes(rows.clone()))).collect();
     let files = vec![
-        write_spans(dir, &gatherer, &order.traces, &plan, options)?,
+        write_spans(dir, &gatherer, groups, &plan, options)?,
         tables::write_shapes(dir, &spelled, options.zstd_level)?,
         tables::write_origins(dir, &origins, options.zstd_level)?,
-        write_file(dir, "index.bin", &index::encode(&order.traces, &catalogue, options.zstd_level)?)?,
+        write_file(dir, "index.bin", &index::encode(&order.traces, &catalogue, &value_filters, options.zstd_level)?)?,
     ];
     let range = order.traces.iter().map(|trace| trace.range).reduce(|a: TimeRange, b| a.union(&b));
     let meta = BlockMeta {
@@ -142,7 +147,7 @@ fn write_file(dir: &Path, name: &str, bytes: &[u8]) -> Result<FileMeta, Error> {
 fn write_spans(
     dir: &Path,
     gatherer: &Gatherer<'_>,
-    traces: &[OrderedTrace],
+    groups: Vec<Range<usize>>,
     plan: &Plan,
     options: &WriteOptions,
 ) -> Result<FileMeta, Error> {
@@ -152,7 +157,7 @@ fn write_spans(
     let properties = plan.properties(options).map_err(|err| encode(&err))?;
     let arrow = ArrowWriterOptions::new().with_properties(properties).with_skip_arrow_metadata(true);
     let mut writer = ArrowWriter::try_new_with_options(file, gatherer.schema(), arrow).map_err(|err| encode(&err))?;
-    for group in row_groups(traces, options.row_group_rows) {
+    for group in groups {
         let mut from = group.start;
         while from < group.end {
             let to = (from + GATHER_ROWS).min(group.end);
@@ -166,7 +171,7 @@ fn write_spans(
 }
 
 /// Row ranges that end at trace ends, each of `target` rows and the rest of a trace.
-fn row_groups(traces: &[OrderedTrace], target: usize) -> Vec<std::ops::Range<usize>> {
+fn row_groups(traces: &[OrderedTrace], target: usize) -> Vec<Range<usize>> {
     let mut groups = Vec::new();
     let mut start = 0;
     for (index, trace) in traces.iter().enumerate() {

@@ -8,6 +8,7 @@ use spoor_model::batch::AttrValue;
 use spoor_model::scan::{AttrScope, Condition, Field, Literal, Predicate, Test};
 use spoor_model::value::{self, Value};
 
+use crate::filter::Place;
 use crate::meta::ColumnType;
 use crate::open::Opened;
 
@@ -359,12 +360,56 @@ impl Node {
 impl Part {
     fn may_match(&self, opened: &Opened, group: usize) -> bool {
         let has_values = |column: Option<usize>| column.is_some_and(|column| !opened.is_all_null(group, column));
+        let may_hold = |place, condition: &Condition| opened.filters.may_hold(group, place, &condition.test);
         match self {
             Self::Shapes { holds, .. } | Self::Origins { holds, .. } => holds.contains(&true),
-            Self::Column(column, _) => has_values(Some(*column)),
-            Self::Residual(..) => has_values(opened.column("residual_otlp")),
-            Self::Items(items) => has_values(opened.column(items.kind.column())),
-            Self::Unsigned(..) | Self::Ids(..) => true,
+            Self::Column(column, condition) => {
+                has_values(Some(*column)) && column_may_match(opened, group, *column, condition)
+            }
+            Self::Unsigned(column, condition) => bounds_may_match(opened.int_bounds(group, *column), condition),
+            Self::Residual(key, condition) => {
+                has_values(opened.column("residual_otlp")) && may_hold(Place::Span(key), condition)
+            }
+            Self::Items(items) => {
+                let mut conditions = items.conditions.iter();
+                has_values(opened.column(items.kind.column()))
+                    && conditions.all(|condition| match &condition.field {
+                        Field::Attribute(AttrScope::Event, key) => may_hold(Place::Event(key), condition),
+                        Field::Attribute(AttrScope::Link, key) => may_hold(Place::Link(key), condition),
+                        Field::EventName => may_hold(Place::EventName, condition),
+                        _ => true,
+                    })
+            }
+            Self::Ids(..) => true,
         }
+    }
+}
+
+fn column_may_match(opened: &Opened, group: usize, column: usize, condition: &Condition) -> bool {
+    let meta = &opened.columns[column];
+    let place = match (&meta.attribute, meta.name.as_str()) {
+        (Some(key), _) => Place::Span(key),
+        (None, "name") => Place::Name,
+        (None, "status_message") => Place::StatusMessage,
+        _ => return true,
+    };
+    match meta.value_type {
+        Some(ColumnType::Int) => bounds_may_match(opened.int_bounds(group, column), condition),
+        Some(ColumnType::Double | ColumnType::Bool) => true,
+        Some(ColumnType::String | ColumnType::Otlp) | None => opened.filters.may_hold(group, place, &condition.test),
+    }
+}
+
+/// Whether an integer between the bounds may satisfy the condition. Bounds of unsigned numbers whose
+/// greatest values look negative say nothing.
+fn bounds_may_match(bounds: Option<(i64, i64)>, condition: &Condition) -> bool {
+    let Some((least, greatest)) = bounds.filter(|(least, _)| *least >= 0) else { return true };
+    match &condition.test {
+        Test::Eq(Literal::Int(int)) => (least..=greatest).contains(int),
+        // What holds for some value of an order holds for one of its ends.
+        Test::Lt(_) | Test::Le(_) | Test::Gt(_) | Test::Ge(_) => {
+            [least, greatest].into_iter().any(|int| condition.holds_for_attribute(AttrValue::Int(int)))
+        }
+        _ => true,
     }
 }

@@ -1,0 +1,198 @@
+//! What a row group may hold: filters over its values, so that a value that is nowhere costs no read.
+//!
+//! Shapes and origins are tables and answer by themselves, numbers have bounds in the footer. The rest,
+//! texts in columns and everything in events, links and the residual, goes into one split-block Bloom
+//! filter per row group, each value with its place: 10 bits per distinct value, right 98 times in 100.
+
+use parquet::bloom_filter::Sbbf;
+use spoor_model::scan::{Literal, Test};
+use spoor_model::value::Value;
+use xxhash_rust::xxh3::xxh3_64_with_seed;
+
+/// Bits per distinct value.
+const BITS_PER_VALUE: usize = 10;
+/// The unit of a split-block filter.
+const BLOCK_BYTES: usize = 32;
+
+/// Where a value stands. The numbers are part of the format.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Place<'a> {
+    /// A span attribute.
+    Span(&'a str),
+    /// An attribute of events.
+    Event(&'a str),
+    /// An attribute of links.
+    Link(&'a str),
+    /// A span name.
+    Name,
+    /// A status message.
+    StatusMessage,
+    /// A name of events.
+    EventName,
+}
+
+/// The seed of the hashes of one place.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct PlaceSeed(u64);
+
+impl Place<'_> {
+    pub(crate) fn seed(self) -> PlaceSeed {
+        let (number, key) = match self {
+            Self::Span(key) => (1, key),
+            Self::Event(key) => (2, key),
+            Self::Link(key) => (3, key),
+            Self::Name => (4, ""),
+            Self::StatusMessage => (5, ""),
+            Self::EventName => (6, ""),
+        };
+        PlaceSeed(xxh3_64_with_seed(key.as_bytes(), number))
+    }
+}
+
+impl PlaceSeed {
+    pub(crate) fn text(self, text: &[u8]) -> u64 {
+        xxh3_64_with_seed(text, self.0)
+    }
+
+    /// Integers and floats that are equal have equal hashes.
+    fn number(self, number: f64) -> u64 {
+        // Both zeros are one.
+        xxh3_64_with_seed(&(number + 0.0).to_bits().to_le_bytes(), self.0.wrapping_add(1))
+    }
+
+    fn flag(self, flag: bool) -> u64 {
+        xxh3_64_with_seed(&[u8::from(flag)], self.0.wrapping_add(2))
+    }
+
+    /// Adds the hashes of a value; of an array those of its elements. Nothing equals bytes and maps.
+    pub(crate) fn add(self, value: &Value, into: &mut Vec<u64>) {
+        match value {
+            Value::Str(text) => into.push(self.text(text.as_bytes())),
+            Value::Int(int) => into.push(self.number(*int as f64)),
+            Value::Double(double) => into.push(self.number(*double)),
+            Value::Bool(flag) => into.push(self.flag(*flag)),
+            Value::Array(values) => values.iter().for_each(|value| self.add(value, into)),
+            Value::Empty | Value::Bytes(_) | Value::Map(_) => {}
+        }
+    }
+}
+
+/// A filter over hashes, as bits.
+pub(crate) fn build(mut hashes: Vec<u64>) -> Vec<u8> {
+    hashes.sort_unstable();
+    hashes.dedup();
+    let size_bytes = (hashes.len() * BITS_PER_VALUE).div_ceil(8 * BLOCK_BYTES).max(1) * BLOCK_BYTES;
+    let mut filter = Sbbf::new(&vec![0; size_bytes]);
+    hashes.iter().for_each(|hash| filter.insert(&hash.to_le_bytes()[..]));
+    let mut bits = Vec::with_capacity(size_bytes);
+    filter.write_bitset(&mut bits).expect("memory can be written to");
+    bits
+}
+
+/// The section of the index: each filter with its length before it.
+pub(crate) fn encode(filters: &[Vec<u8>]) -> Vec<u8> {
+    let mut section = Vec::new();
+    for bits in filters {
+        section.extend_from_slice(&(bits.len() as u32).to_le_bytes());
+        section.extend_from_slice(bits);
+    }
+    section
+}
+
+/// The filters of a block, one per row group; none in blocks that were written without.
+#[derive(Debug, Default)]
+pub(crate) struct ValueFilters {
+    filters: Vec<Sbbf>,
+    size_bytes: usize,
+}
+
+impl ValueFilters {
+    /// Reads a section; `None` when it is malformed.
+    pub(crate) fn decode(mut section: &[u8]) -> Option<Self> {
+        let (mut filters, size_bytes) = (Vec::new(), section.len());
+        while let Some((length, rest)) = section.split_first_chunk::<4>() {
+            let (bits, rest) = rest.split_at_checked(u32::from_le_bytes(*length) as usize)?;
+            if bits.is_empty() || !bits.len().is_multiple_of(BLOCK_BYTES) {
+                return None;
+            }
+            filters.push(Sbbf::new(bits));
+            section = rest;
+        }
+        section.is_empty().then_some(Self { filters, size_bytes })
+    }
+
+    pub(crate) fn memory_bytes(&self) -> usize {
+        self.size_bytes
+    }
+
+    /// Whether a value that satisfies the test may stand at a place in a row group: `false` is certain.
+    /// Knows equality only.
+    pub(crate) fn may_hold(&self, group: usize, place: Place<'_>, test: &Test) -> bool {
+        let (Some(filter), Some(wanted)) = (self.filters.get(group), wanted(place.seed(), test)) else {
+            return true;
+        };
+        wanted.iter().any(|hash| filter.check(&hash.to_le_bytes()[..]))
+    }
+}
+
+/// The hashes of all values that satisfy a test; `None` when they cannot be listed.
+fn wanted(seed: PlaceSeed, test: &Test) -> Option<Vec<u64>> {
+    match test {
+        Test::Eq(Literal::Str(text)) => Some(vec![seed.text(text.as_bytes())]),
+        Test::Eq(Literal::Int(int)) => Some(vec![seed.number(*int as f64)]),
+        Test::Eq(Literal::Float(float)) => Some(vec![seed.number(*float)]),
+        Test::Eq(Literal::Bool(flag)) => Some(vec![seed.flag(*flag)]),
+        // A value that was never set is the empty text, and there is no telling one NaN from another.
+        Test::TextEq(text) if text.is_empty() || &**text == "NaN" => None,
+        Test::TextEq(text) => {
+            let mut hashes = vec![seed.text(text.as_bytes())];
+            hashes.extend(text.parse().ok().map(|number| seed.number(number)));
+            hashes.extend(text.parse().ok().map(|flag| seed.flag(flag)));
+            Some(hashes)
+        }
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_added_is_found_and_little_else() {
+        let seed = Place::Span("user.id").seed();
+        let mut hashes = Vec::new();
+        (0..1000).for_each(|n| seed.add(&Value::Str(format!("u{n}")), &mut hashes));
+        let numbers = vec![Value::Int(7), Value::Double(-0.0), Value::Double(1.5)];
+        seed.add(&Value::Array(numbers), &mut hashes);
+        seed.add(&Value::Bool(true), &mut hashes);
+        let filters = ValueFilters::decode(&encode(&[build(hashes)])).unwrap();
+        let holds = |test: Test| filters.may_hold(0, Place::Span("user.id"), &test);
+        for test in [
+            Test::Eq(Literal::Str("u7".into())),
+            Test::Eq(Literal::Float(7.0)),
+            Test::Eq(Literal::Int(0)),
+            Test::Eq(Literal::Bool(true)),
+            Test::TextEq("7".into()),
+            Test::TextEq("1.5".into()),
+            Test::TextEq("true".into()),
+            Test::TextEq("".into()),
+            Test::Exists,
+        ] {
+            assert!(holds(test.clone()), "{test:?}");
+        }
+        let wrong = (0..1000).filter(|n| holds(Test::Eq(Literal::Str(format!("nobody {n}").into())))).count();
+        assert!(wrong < 60, "{wrong} of 1000 values that are not there");
+        let elsewhere = |place| filters.may_hold(0, place, &Test::Eq(Literal::Str("u7".into())));
+        assert!(!elsewhere(Place::Event("user.id")) && !elsewhere(Place::Span("user.name")));
+        assert!(filters.may_hold(1, Place::Name, &Test::Eq(Literal::Str("u7".into()))), "a group without a filter");
+    }
+
+    #[test]
+    fn malformed_sections_are_no_filters() {
+        let section = encode(&[build(vec![1]), build(vec![2])]);
+        for length in (0..section.len()).filter(|length| *length != 0 && *length != section.len() / 2) {
+            assert!(ValueFilters::decode(&section[..length]).is_none());
+        }
+    }
+}
