@@ -24,6 +24,7 @@ mod error;
 mod explain;
 mod filter;
 mod filtered;
+mod fold;
 mod group;
 mod held_bytes;
 mod lookup;

@@ -504,4 +504,4 @@ fn pop_while<T: Ord>(heap: &mut BinaryHeap<T>, max: usize, is_next: impl Fn(&T) 
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -15,7 +15,7 @@ use crate::request::{Filter, GroupCondition};
 use crate::root;
 use crate::turns::{Lanes, Turns};
 
-fn pool() -> &'static ComputePool {
+pub(crate) fn pool() -> &'static ComputePool {
     static POOL: std::sync::OnceLock<ComputePool> = std::sync::OnceLock::new();
     POOL.get_or_init(|| ComputePool::new("test", 2).expect("threads start"))
 }
@@ -112,7 +112,7 @@ fn any_entry() -> impl Strategy<Value = SpanEntry> {
 }
 
 /// Up to four sources. A span may be in several of them, and several times in one.
-fn any_sources() -> impl Strategy<Value = Vec<Arc<Oracle>>> {
+pub(crate) fn any_sources() -> impl Strategy<Value = Vec<Arc<Oracle>>> {
     let places = prop::collection::vec(0_usize..4, 1..3);
     let spans = prop::collection::vec((any_entry(), places), 0..40);
     (spans, prop::collection::vec((any::<bool>(), 1_usize..4), 4)).prop_map(|(spans, kinds)| {
