@@ -20,6 +20,8 @@
 //! in which sources are scanned.
 //! **Invariant:** no HTTP, no JSON, no Parquet, no RocksDB here.
 
+#[cfg(test)]
+mod agreement;
 mod error;
 mod explain;
 mod filter;

@@ -36,7 +36,7 @@ fn named(name: &str) -> Predicate {
     is(Field::Name, Test::Eq(Literal::Str(name.into())))
 }
 
-fn search_in(
+pub(crate) fn search_in(
     sources: &[Arc<Oracle>],
     request: &SearchRequest,
     limits: &Limits,
