@@ -3,11 +3,12 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use spoor_model::{BlockId, SpanEntry, TimeRange, Trace, Value};
+use spoor_model::{BlockId, SpanEntry, TenantId, TimeRange, Trace, Value};
 use spoor_testkit::answer::{FoundSpan, FoundSpanset, FoundTrace, Series, Window};
-use spoor_testkit::traceql_corpus::{self, Engine, Failure, OracleEngine};
-use spoor_traceql::{MatchedSpanset, SearchPlan, Static, parse, plan_search};
+use spoor_testkit::traceql_corpus::{self, Engine, Failure};
+use spoor_traceql::{MatchedSpanset, SearchPlan, Static, parse, plan_metrics, plan_search};
 
+use crate::lookup::tests::querier;
 use crate::oracle::{Oracle, at_hand};
 use crate::request::{Filter, Limits, SearchRequest};
 use crate::search::tests::search_in;
@@ -26,12 +27,11 @@ enum Layout {
 struct InSources {
     layout: Layout,
     sources: Vec<Arc<Oracle>>,
-    oracle: OracleEngine,
 }
 
 impl InSources {
     fn new(layout: Layout) -> Self {
-        Self { layout, sources: Vec::new(), oracle: OracleEngine::default() }
+        Self { layout, sources: Vec::new() }
     }
 }
 
@@ -73,7 +73,7 @@ fn shown(plan: &SearchPlan, trace: &Trace, spansets: &[MatchedSpanset]) -> Found
 impl Engine for InSources {
     fn load(&mut self, entries: &[SpanEntry]) -> Result<(), String> {
         self.sources = dealt(self.layout, entries);
-        self.oracle.load(entries)
+        Ok(())
     }
 
     fn search(&mut self, query: &str) -> Result<Vec<FoundTrace>, Failure> {
@@ -91,7 +91,16 @@ impl Engine for InSources {
     }
 
     fn metrics(&mut self, query: &str, window: Window) -> Result<Vec<Series>, Failure> {
-        self.oracle.metrics(query, window)
+        let plan = plan_metrics(&parse(query).map_err(refused)?).map_err(refused)?;
+        let window = spoor_traceql::Window::exact(window.from, window.to, window.step);
+        let (querier, _) = querier(self.sources.clone());
+        let answer = querier.metrics(&[TenantId::single()], &plan, &window, 0, &at_hand());
+        let answer = answer.map_err(|error| Failure::Broken(error.to_string()))?;
+        let series = answer
+            .value
+            .iter()
+            .map(|series| Series { labels: series.labels.iter().map(pair).collect(), points: series.values.clone() });
+        Ok(series.collect())
     }
 
     fn instant(&mut self, query: &str, window: Window) -> Result<Vec<Series>, Failure> {

@@ -45,19 +45,32 @@ pub(crate) trait Accumulate: Sync {
     fn start(&self) -> Self::Partial;
 
     /// Adds the traces of a batch, the answer to the request, that are not in `skip`.
-    fn add(&self, partial: &mut Self::Partial, batch: &ColumnBatch, skip: &Bits) -> Result<(), QueryError>;
+    fn add(&self, partial: &mut Self::Partial, batch: &ColumnBatch, skip: &Bits);
+
+    /// The traces of a batch that may matter, were its rows only a part of them.
+    fn may_match(&self, batch: &ColumnBatch) -> Bits;
 
     /// Adds what another partial holds.
-    fn merge(&self, into: &mut Self::Partial, other: Self::Partial) -> Result<(), QueryError>;
+    fn merge(&self, into: &mut Self::Partial, other: Self::Partial);
 
     /// About what a partial holds in memory.
     fn held_bytes(&self, partial: &Self::Partial) -> usize;
+}
+
+/// Where spans may lie that make a trace matter.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Reach {
+    /// In the range.
+    Range,
+    /// Anywhere in a trace that overlaps it.
+    Around,
 }
 
 /// Asks sources for `asked` and adds up what they answer.
 pub(crate) fn fold<A: Accumulate>(
     accumulate: &A,
     asked: &ColumnRequest,
+    reach: Reach,
     limits: &Limits,
     pairs: &PairCache,
     sources: &mut Sources<'_>,
@@ -67,7 +80,11 @@ pub(crate) fn fold<A: Accumulate>(
     if !asked.needed.is_empty() && asked.needed.iter().all(is_never) {
         return Ok(accumulate.start());
     }
-    let widened = ColumnRequest { range: widened(asked.range, limits.trace_duration_max), ..asked.clone() };
+    let range = match reach {
+        Reach::Range => asked.range,
+        Reach::Around => widened(asked.range, limits.trace_duration_max),
+    };
+    let widened = ColumnRequest { range, ..asked.clone() };
     let ranges = sources.ranges();
     let all = sources.all;
     let mut fold = Fold {
@@ -85,7 +102,7 @@ pub(crate) fn fold<A: Accumulate>(
     let groups = fold.groups(&scans)?;
     fold.read(&scans, &groups)?;
     fold.assemble(limits.examined_traces_max)?;
-    fold.merged()
+    Ok(fold.merged())
 }
 
 struct Fold<'f, 'a, A: Accumulate> {
@@ -181,7 +198,7 @@ impl<'a, A: Accumulate> Fold<'_, 'a, A> {
             let this = &*self;
             let added = this.sources.lanes.map(wave, |group| this.read_group(&scans[group.opened], *group));
             for (group, added) in wave.iter().zip(added) {
-                let Some(added) = self.good(added)? else { continue };
+                let Some(added) = self.sources.good(added)? else { continue };
                 let report = &mut self.stage.sources[scans[group.opened].report];
                 report.groups_read += 1;
                 report.groups_without_match += u64::from(!added.has_match);
@@ -193,7 +210,7 @@ impl<'a, A: Accumulate> Fold<'_, 'a, A> {
         Ok(())
     }
 
-    fn read_group(&self, opened: &Opened<'_>, group: Group) -> Result<Added, Failure> {
+    fn read_group(&self, opened: &Opened<'_>, group: Group) -> Result<Added, ScanError> {
         let ctx = &self.sources.ctx.part();
         ctx.check()?;
         let (batch, stats) = opened.scan.read(group.group, ctx)?;
@@ -203,23 +220,20 @@ impl<'a, A: Accumulate> Fold<'_, 'a, A> {
             (group.is_in_range && batch.is_irregular(trace)) || self.torn.contains(batch.trace_ids[trace])
         };
         let apart = Bits::from_fn(batch.trace_count(), is_apart);
-        let may_match = |trace: &usize| {
-            let has_row = |mask: &usize| batch.masks[*mask].any_in(batch.rows_of(*trace));
-            self.asked.needed.is_empty() || self.asked.needed.iter().any(has_row)
-        };
-        let ids = apart.iter().filter(may_match).map(|trace| batch.trace_ids[trace]).collect();
+        let mut to_assemble = self.accumulate.may_match(&batch);
+        to_assemble.intersect(&apart);
+        let ids = to_assemble.iter().map(|trace| batch.trace_ids[trace]).collect();
         if group.is_in_range {
-            self.add(&batch, &apart)?;
+            self.add(&batch, &apart);
         }
         Ok(Added { ids, has_match: true, stats })
     }
 
-    fn add(&self, batch: &ColumnBatch, skip: &Bits) -> Result<(), QueryError> {
+    fn add(&self, batch: &ColumnBatch, skip: &Bits) {
         let free = self.partials.lock().expect("nothing panics while it holds the lock").pop();
         let mut partial = free.unwrap_or_else(|| self.accumulate.start());
-        self.accumulate.add(&mut partial, batch, skip)?;
+        self.accumulate.add(&mut partial, batch, skip);
         self.partials.lock().expect("nothing panics while it holds the lock").push(partial);
-        Ok(())
     }
 
     /// Puts the torn and the irregular traces together and adds them.
@@ -238,11 +252,11 @@ impl<'a, A: Accumulate> Fold<'_, 'a, A> {
                 ctx.check()?;
                 let (traces, errors) = this.sources.assembled(ids, ctx);
                 let batch = ColumnBatch::of_traces(&traces, this.asked);
-                this.add(&batch, &Bits::none(batch.trace_count()))?;
-                Ok::<_, Failure>((batch.row_count(), errors))
+                this.add(&batch, &Bits::none(batch.trace_count()));
+                Ok::<_, ScanError>((batch.row_count(), errors))
             });
             for added in added {
-                let Some((span_count, errors)) = self.good(added)? else { continue };
+                let Some((span_count, errors)) = self.sources.good(added)? else { continue };
                 self.stage.spans_assembled += span_count as u64;
                 self.sources.note(errors)?;
             }
@@ -251,19 +265,11 @@ impl<'a, A: Accumulate> Fold<'_, 'a, A> {
         Ok(())
     }
 
-    fn merged(self) -> Result<A::Partial, QueryError> {
+    fn merged(self) -> A::Partial {
         let mut partials = self.partials.into_inner().expect("nothing panics while it holds the lock").into_iter();
         let mut sum = partials.next().unwrap_or_else(|| self.accumulate.start());
-        partials.try_for_each(|partial| self.accumulate.merge(&mut sum, partial))?;
-        Ok(sum)
-    }
-
-    fn good<T>(&mut self, result: Result<T, Failure>) -> Result<Option<T>, QueryError> {
-        match result {
-            Ok(value) => Ok(Some(value)),
-            Err(Failure::Source(error)) => self.sources.good(Err(error)),
-            Err(Failure::Query(error)) => Err(error),
-        }
+        partials.for_each(|partial| self.accumulate.merge(&mut sum, partial));
+        sum
     }
 
     /// Reserves what has grown beyond what was reserved before.
@@ -276,24 +282,6 @@ impl<'a, A: Accumulate> Fold<'_, 'a, A> {
         let grown_bytes = held_bytes.saturating_sub(self.accounted_bytes);
         self.accounted_bytes += grown_bytes;
         Ok(self.sources.ctx.reserve(grown_bytes)?)
-    }
-}
-
-/// Why a group was not added: its source failed, which may be passed over, or the query did.
-enum Failure {
-    Source(ScanError),
-    Query(QueryError),
-}
-
-impl From<ScanError> for Failure {
-    fn from(error: ScanError) -> Self {
-        Self::Source(error)
-    }
-}
-
-impl From<QueryError> for Failure {
-    fn from(error: QueryError) -> Self {
-        Self::Query(error)
     }
 }
 

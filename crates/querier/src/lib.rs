@@ -36,6 +36,7 @@ mod oracle;
 mod request;
 mod root;
 mod search;
+mod series;
 mod torn;
 mod turns;
 
@@ -109,13 +110,30 @@ impl Querier {
         ctx: &QueryContext,
         work: impl FnOnce(Snapshot) -> Result<Answer<T>, QueryError>,
     ) -> Result<Answer<T>, QueryError> {
+        self.observed_of_all(op, std::slice::from_ref(tenant), ctx, work)
+    }
+
+    /// [`Self::observed`], of what several tenants have together. Counts under the first that has data.
+    fn observed_of_all<T>(
+        &self,
+        op: metrics::Op,
+        tenants: &[TenantId],
+        ctx: &QueryContext,
+        work: impl FnOnce(Snapshot) -> Result<Answer<T>, QueryError>,
+    ) -> Result<Answer<T>, QueryError> {
         let started_at = self.clock.now();
-        let snapshot = self.snapshots.snapshot(tenant);
-        let is_known = !snapshot.sources.is_empty() || !snapshot.skipped.is_empty();
-        let result = ctx.check().map_err(QueryError::from).and_then(|()| work(snapshot));
+        let (mut all, mut known) = (Snapshot::default(), None);
+        for tenant in tenants {
+            let Snapshot { sources, skipped } = self.snapshots.snapshot(tenant);
+            let is_known = !sources.is_empty() || !skipped.is_empty();
+            known = known.or(is_known.then_some(tenant));
+            all.sources.extend(sources);
+            all.skipped.extend(skipped);
+        }
+        let result = ctx.check().map_err(QueryError::from).and_then(|()| work(all));
         let took = self.clock.now().since(started_at);
         let outcome = result.as_ref().map(|answer| (answer.stats, answer.skipped.len()));
-        self.metrics.observe(op, is_known.then_some(tenant), took, outcome);
+        self.metrics.observe(op, known, took, outcome);
         result
     }
 }

@@ -50,6 +50,21 @@ impl<'a> Sources<'a> {
         Ok(good)
     }
 
+    /// The attribute names of all sources.
+    pub(crate) fn keys(&mut self) -> Result<(KeySet, ScanStats), QueryError> {
+        let ctx = self.ctx;
+        let answers = self.ask(|source| {
+            let mut keys = KeySet::new();
+            source.keys(ctx, &mut keys).map(|stats| (keys, stats))
+        })?;
+        let (mut all, mut stats) = (KeySet::new(), ScanStats::default());
+        for (keys, cost) in answers {
+            stats += cost;
+            keys.into_iter().for_each(|(scope, names)| all.entry(scope).or_default().extend(names));
+        }
+        Ok((all, stats))
+    }
+
     /// The answer, or `None` after noting that it is missing, or the end of the query.
     pub(crate) fn good<T>(&mut self, answer: Result<T, ScanError>) -> Result<Option<T>, QueryError> {
         match answer {
@@ -130,15 +145,7 @@ impl Querier {
         self.observed(Op::metadata, tenant, ctx, |snapshot| {
             let snapshot = overlapping(snapshot, range);
             let mut sources = Sources::new(&snapshot, self.lanes(), ctx);
-            let answers = sources.ask(|source| {
-                let mut keys = KeySet::new();
-                source.keys(ctx, &mut keys).map(|stats| (keys, stats))
-            })?;
-            let (mut all, mut stats) = (KeySet::new(), ScanStats::default());
-            for (keys, cost) in answers {
-                stats += cost;
-                keys.into_iter().for_each(|(scope, names)| all.entry(scope).or_default().extend(names));
-            }
+            let (all, stats) = sources.keys()?;
             Ok(sources.into_answer(all, stats, Explain::default()))
         })
     }

@@ -22,6 +22,8 @@ pub(crate) enum Op {
     search,
     /// Attribute names and values, services, operations.
     metadata,
+    /// Series.
+    metrics,
 }
 
 /// How queries end, by the names that Tempo's dashboards know, and one more.

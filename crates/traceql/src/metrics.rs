@@ -266,6 +266,11 @@ impl MetricsOperand {
         self.layout.request(self.spansets.needed(), values_of, window.range())
     }
 
+    /// Whether each span is selected for itself, whatever else its trace holds. Copies still count once.
+    pub fn is_single_span(&self) -> bool {
+        self.spansets.is_single_span()
+    }
+
     /// An empty result, that keeps at most that many exemplars.
     pub fn start(&self, window: &Window, exemplars_max: usize) -> Partial {
         Partial::new(self, *window, exemplars_max)

@@ -26,7 +26,7 @@ impl Accumulate for Counts {
         Count::new()
     }
 
-    fn add(&self, partial: &mut Count, batch: &ColumnBatch, skip: &Bits) -> Result<(), QueryError> {
+    fn add(&self, partial: &mut Count, batch: &ColumnBatch, skip: &Bits) {
         for trace in (0..batch.trace_count()).filter(|trace| !skip.contains(*trace)) {
             let starts_inside = |row: &usize| match batch.columns[0].value(*row) {
                 Some(Value::Int(start)) => (self.range.start.0..=self.range.end.0).contains(&(start as u64)),
@@ -39,14 +39,16 @@ impl Accumulate for Counts {
                 assert_eq!(known, None, "a trace is added once");
             }
         }
-        Ok(())
     }
 
-    fn merge(&self, into: &mut Count, other: Count) -> Result<(), QueryError> {
+    fn may_match(&self, batch: &ColumnBatch) -> Bits {
+        Bits::from_fn(batch.trace_count(), |trace| batch.masks[0].any_in(batch.rows_of(trace)))
+    }
+
+    fn merge(&self, into: &mut Count, other: Count) {
         for (id, count) in other {
             assert_eq!(into.insert(id, count), None, "a trace is added once");
         }
-        Ok(())
     }
 
     fn held_bytes(&self, _: &Count) -> usize {
@@ -58,7 +60,7 @@ fn named(name: &str) -> Predicate {
     Predicate::Is(Condition { field: Field::Name, test: Test::Eq(Literal::Str(name.into())) })
 }
 
-fn counted(sources: &[Arc<Oracle>], range: TimeRange, limits: &Limits) -> (Count, Stage) {
+fn counted(sources: &[Arc<Oracle>], range: TimeRange, reach: Reach, limits: &Limits) -> (Count, Stage) {
     let all = sources.iter().map(|source| Arc::clone(source) as Arc<dyn SpanSource>).collect();
     let (snapshot, turns) = (Snapshot { sources: all, skipped: Vec::new() }, Turns::default());
     let ctx = at_hand();
@@ -73,7 +75,8 @@ fn counted(sources: &[Arc<Oracle>], range: TimeRange, limits: &Limits) -> (Count
         range,
     };
     let mut stage = Stage::default();
-    let counts = fold(&Counts { range }, &asked, limits, &PairCache::default(), &mut sources, &mut stage);
+    let pairs = PairCache::default();
+    let counts = fold(&Counts { range }, &asked, reach, limits, &pairs, &mut sources, &mut stage);
     assert!(sources.skipped.is_empty());
     (counts.expect("nothing is in the way"), stage)
 }
@@ -103,7 +106,9 @@ proptest! {
         let (expect, longest) = naive(&sources, range);
         for trace_duration_max in [Duration::MAX, longest] {
             let limits = Limits { trace_duration_max, ..Limits::default() };
-            prop_assert_eq!(&counted(&sources, range, &limits).0, &expect);
+            for reach in [Reach::Range, Reach::Around] {
+                prop_assert_eq!(&counted(&sources, range, reach, &limits).0, &expect);
+            }
         }
     }
 }
@@ -116,7 +121,7 @@ fn only_torn_and_irregular_traces_that_may_match_are_assembled() {
         Arc::new(Oracle { traces_per_group: 1, ..Oracle::clone_of(entries) })
     };
     let other = Oracle::of(vec![span(1, 2, "b", 30, 40), span(2, 2, "b", 30, 40)]);
-    let (counts, stage) = counted(&[of(["a", "b", "a"]), other], TimeRange::ALL, &Limits::default());
+    let (counts, stage) = counted(&[of(["a", "b", "a"]), other], TimeRange::ALL, Reach::Range, &Limits::default());
     assert_eq!(counts.values().copied().collect::<Vec<_>>(), [(1, 2), (1, 1)]);
     assert_eq!((stage.traces_assembled, stage.spans_assembled), (1, 2));
     assert_eq!((stage.sources[0].groups_read, stage.sources[0].groups_without_match), (3, 1));
