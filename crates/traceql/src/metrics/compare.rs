@@ -13,25 +13,27 @@ use super::series::{Label, Series, label_value, text_of};
 use crate::ast::{Attribute, Intrinsic, Static};
 use crate::engine::{Frame, Operand};
 
-/// Every attribute that `compare()` looks at: those of spans, resources, scopes, events and links, and the
-/// intrinsics by which people tell spans apart.
+/// By which people tell spans apart.
+const INTRINSICS: [Intrinsic; 9] = [
+    Intrinsic::Name,
+    Intrinsic::Kind,
+    Intrinsic::Status,
+    Intrinsic::StatusMessage,
+    Intrinsic::RootName,
+    Intrinsic::RootServiceName,
+    Intrinsic::EventName,
+    Intrinsic::InstrumentationName,
+    Intrinsic::InstrumentationVersion,
+];
+
+/// Every attribute that `compare()` looks at: [`INTRINSICS`], and what spans, resources, scopes, events and links
+/// have.
 pub(super) fn attributes(keys: &KeySet) -> Vec<Attribute> {
-    let intrinsics = [
-        Intrinsic::Name,
-        Intrinsic::Kind,
-        Intrinsic::Status,
-        Intrinsic::StatusMessage,
-        Intrinsic::RootName,
-        Intrinsic::RootServiceName,
-        Intrinsic::EventName,
-        Intrinsic::InstrumentationName,
-        Intrinsic::InstrumentationVersion,
-    ];
     let named = keys
         .iter()
         .filter(|(scope, _)| **scope != AttrScope::Any)
         .flat_map(|(scope, keys)| keys.iter().map(|key| Attribute::Named(*scope, key.as_str().into())));
-    intrinsics.into_iter().map(Attribute::Intrinsic).chain(named).collect()
+    INTRINSICS.into_iter().map(Attribute::Intrinsic).chain(named).collect()
 }
 
 /// Baseline and selection.
@@ -94,11 +96,11 @@ impl Comparison {
             slots.push((row as u32, slot as u32));
         });
         let mut shared = Shared::default();
-        for (values, operand) in self.attributes.iter_mut().zip(attributes) {
+        for (place, (values, operand)) in self.attributes.iter_mut().zip(attributes).enumerate() {
             match operand.column_codes(frame) {
                 Some((codes, by_code)) => {
                     let counted = shared.count(codes, by_code.len(), &slots, slot_count);
-                    for (code, value) in by_code.iter().enumerate().filter(|(_, value)| is_counted(value)) {
+                    for (code, value) in by_code.iter().enumerate().filter(|(_, value)| is_counted(place, value)) {
                         values.add(value, &counted[code * slot_count..(code + 1) * slot_count]);
                     }
                 }
@@ -108,7 +110,7 @@ impl Comparison {
                     for (row, slot) in &slots {
                         counted[coded.codes[*row as usize] as usize * slot_count + *slot as usize] += 1;
                     }
-                    for (code, value) in coded.values.iter().enumerate().filter(|(_, value)| is_counted(value)) {
+                    for (code, value) in coded.values.iter().enumerate().filter(|(_, value)| is_counted(place, value)) {
                         values.add(value, &counted[code * slot_count..(code + 1) * slot_count]);
                     }
                 }
@@ -167,9 +169,21 @@ impl Values {
     }
 }
 
-/// Texts that say nothing are not worth a line.
-fn is_counted(value: &Static) -> bool {
-    !matches!(value, Static::Nil) && !matches!(value, Static::Str(text) if text.is_empty())
+/// Whether a value of the attribute at this place is listed: maps and bytes have no text, and of what
+/// every span has, it says nothing that it is empty.
+fn is_counted(place: usize, value: &Static) -> bool {
+    let may_be_unset = || {
+        let intrinsic = INTRINSICS.get(place);
+        matches!(
+            intrinsic,
+            Some(Intrinsic::StatusMessage | Intrinsic::InstrumentationName | Intrinsic::InstrumentationVersion)
+        )
+    };
+    match value {
+        Static::Nil | Static::Opaque(_) => false,
+        Static::Str(text) => !text.is_empty() || !may_be_unset(),
+        _ => true,
+    }
 }
 
 fn of_counts(side: &str, key: &Arc<str>, value: Static, counts: &[u64]) -> Series {
