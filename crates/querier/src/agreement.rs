@@ -3,9 +3,11 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use spoor_model::{BlockId, SpanEntry, TenantId, TimeRange, Trace, Value};
+use proptest::prelude::*;
+use spoor_model::{BlockId, SpanEntry, TenantId, TimeRange, Trace, UnixNano, Value};
 use spoor_testkit::answer::{FoundSpan, FoundSpanset, FoundTrace, Series, Window};
-use spoor_testkit::traceql_corpus::{self, Engine, Failure};
+use spoor_testkit::traceql_corpus::{self, Engine, Failure, T0};
+use spoor_testkit::{oracle as naive, random};
 use spoor_traceql::{MatchedSpanset, SearchPlan, Static, parse, plan_metrics, plan_search};
 
 use crate::lookup::tests::querier;
@@ -36,15 +38,24 @@ impl InSources {
 }
 
 fn dealt(layout: Layout, entries: &[SpanEntry]) -> Vec<Arc<Oracle>> {
+    let places: &[(usize, Option<usize>)] = match layout {
+        Layout::One => &[(0, None)],
+        Layout::Torn => &[(0, None), (1, None), (2, None)],
+        Layout::TornWithCopies => &[(0, Some(1)), (1, Some(2)), (2, Some(0))],
+    };
+    dealt_by(places, [false, true, true], entries)
+}
+
+/// Each span to a place of its own, and perhaps to another too; some sources never change.
+fn dealt_by(places: &[(usize, Option<usize>)], blocks: [bool; 3], entries: &[SpanEntry]) -> Vec<Arc<Oracle>> {
     let of_source = |number: usize| {
-        let is_here = |index: usize| match layout {
-            Layout::One => number == 0,
-            Layout::Torn => index % 3 == number,
-            Layout::TornWithCopies => index % 3 == number || (index + 1) % 3 == number,
+        let is_here = |index: usize| {
+            let (place, copy) = places[index % places.len()];
+            place == number || copy == Some(number)
         };
         let here = entries.iter().enumerate().filter(|(index, _)| is_here(*index)).map(|(_, entry)| entry.clone());
-        let identity = (number > 0).then_some(BlockId(number as u128));
-        Arc::new(Oracle { identity, traces_per_group: 2, ..Oracle::clone_of(here.collect()) })
+        let identity = blocks[number].then_some(BlockId(number as u128));
+        Arc::new(Oracle { identity, traces_per_group: 1 + number, ..Oracle::clone_of(here.collect()) })
     };
     (0..3).map(of_source).collect()
 }
@@ -70,6 +81,33 @@ fn shown(plan: &SearchPlan, trace: &Trace, spansets: &[MatchedSpanset]) -> Found
     FoundTrace { id: trace.id, spansets: spansets.iter().map(spanset).collect() }
 }
 
+fn search(sources: &[Arc<Oracle>], query: &str, range: TimeRange) -> Result<Vec<FoundTrace>, Failure> {
+    let plan = plan_search(&parse(query).map_err(refused)?).map_err(refused)?;
+    let request = SearchRequest {
+        filter: Filter::Query(plan.clone()),
+        min_duration_nano: None,
+        max_duration_nano: None,
+        range,
+        limit: 1000,
+    };
+    let answer = search_in(sources, &request, &Limits::default(), &at_hand());
+    let answer = answer.map_err(|error| Failure::Broken(error.to_string()))?;
+    Ok(answer.value.iter().map(|found| shown(&plan, &found.trace, &found.spansets)).collect())
+}
+
+fn metrics(sources: &[Arc<Oracle>], query: &str, window: Window) -> Result<Vec<Series>, Failure> {
+    let plan = plan_metrics(&parse(query).map_err(refused)?).map_err(refused)?;
+    let window = spoor_traceql::Window::exact(window.from, window.to, window.step);
+    let (querier, _) = querier(sources.to_vec());
+    let answer = querier.metrics(&[TenantId::single()], &plan, &window, 0, &at_hand());
+    let answer = answer.map_err(|error| Failure::Broken(error.to_string()))?;
+    let series = answer
+        .value
+        .iter()
+        .map(|series| Series { labels: series.labels.iter().map(pair).collect(), points: series.values.clone() });
+    Ok(series.collect())
+}
+
 impl Engine for InSources {
     fn load(&mut self, entries: &[SpanEntry]) -> Result<(), String> {
         self.sources = dealt(self.layout, entries);
@@ -77,30 +115,11 @@ impl Engine for InSources {
     }
 
     fn search(&mut self, query: &str) -> Result<Vec<FoundTrace>, Failure> {
-        let plan = plan_search(&parse(query).map_err(refused)?).map_err(refused)?;
-        let request = SearchRequest {
-            filter: Filter::Query(plan.clone()),
-            min_duration_nano: None,
-            max_duration_nano: None,
-            range: TimeRange::ALL,
-            limit: 1000,
-        };
-        let answer = search_in(&self.sources, &request, &Limits::default(), &at_hand());
-        let answer = answer.map_err(|error| Failure::Broken(error.to_string()))?;
-        Ok(answer.value.iter().map(|found| shown(&plan, &found.trace, &found.spansets)).collect())
+        search(&self.sources, query, TimeRange::ALL)
     }
 
     fn metrics(&mut self, query: &str, window: Window) -> Result<Vec<Series>, Failure> {
-        let plan = plan_metrics(&parse(query).map_err(refused)?).map_err(refused)?;
-        let window = spoor_traceql::Window::exact(window.from, window.to, window.step);
-        let (querier, _) = querier(self.sources.clone());
-        let answer = querier.metrics(&[TenantId::single()], &plan, &window, 0, &at_hand());
-        let answer = answer.map_err(|error| Failure::Broken(error.to_string()))?;
-        let series = answer
-            .value
-            .iter()
-            .map(|series| Series { labels: series.labels.iter().map(pair).collect(), points: series.values.clone() });
-        Ok(series.collect())
+        metrics(&self.sources, query, window)
     }
 
     fn instant(&mut self, query: &str, window: Window) -> Result<Vec<Series>, Failure> {
@@ -126,4 +145,85 @@ fn the_corpus_is_answered_alike_however_spans_lie() {
         }
     }
     assert!(failures.is_empty(), "\n{}", failures.join("\n"));
+}
+
+/// What two searches must agree on. The order of spans that share start and id is open; what is shown of
+/// spans is the language's, and tested there; sums of floats depend on the order of addition.
+fn outline(found: &[FoundTrace]) -> Vec<String> {
+    let of_attribute = |(key, value): &(String, Value)| match value {
+        Value::Double(value) => format!("{key}={value:.8e}"),
+        value => format!("{key}={value:?}"),
+    };
+    let of_spanset = |spanset: &FoundSpanset| {
+        let mut spans: Vec<String> = spanset.spans.iter().map(|span| format!("{} {:?}", span.id, span.name)).collect();
+        spans.sort_unstable();
+        let attributes: Vec<String> = spanset.attributes.iter().map(of_attribute).collect();
+        format!("  [{}] {}\n", attributes.join(" "), spans.join(", "))
+    };
+    let of_trace = |found: &FoundTrace| {
+        let mut spansets: Vec<String> = found.spansets.iter().map(of_spanset).collect();
+        spansets.sort_unstable();
+        format!("{}\n{}", found.id, spansets.concat())
+    };
+    found.iter().map(of_trace).collect()
+}
+
+/// Series without their order; points to nine digits, as sums depend on the order of addition.
+fn sketch(series: &[Series]) -> Vec<String> {
+    let point = |point: &Option<f64>| point.map_or("_".to_owned(), |value| format!("{value:.8e}"));
+    let of_series = |series: &Series| {
+        let mut labels: Vec<String> = series.labels.iter().map(|label| format!("{label:?}")).collect();
+        labels.sort_unstable();
+        format!("{}: {}", labels.join(" "), series.points.iter().map(point).collect::<Vec<_>>().join(" "))
+    };
+    let has_points = |series: &&Series| series.points.iter().any(Option::is_some);
+    let mut sketch: Vec<String> = series.iter().filter(has_points).map(of_series).collect();
+    sketch.sort_unstable();
+    sketch
+}
+
+fn any_places() -> impl Strategy<Value = Vec<(usize, Option<usize>)>> {
+    prop::collection::vec((0_usize..3, prop::option::weighted(0.3, 0_usize..3)), 1..12)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 1000, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn random_searches_find_what_the_oracle_finds(
+        entries in random::entries(),
+        query in random::search_query(),
+        places in any_places(),
+        blocks in any::<[bool; 3]>(),
+        around in prop::option::of((0_u64..20, 0_u64..20)),
+    ) {
+        let range = around.map_or(TimeRange::ALL, |(start, length)| TimeRange {
+            start: UnixNano(T0 + start * 1_000_000_000),
+            end: UnixNano(T0 + (start + length) * 1_000_000_000),
+        });
+        let expect = naive::Oracle::new(entries.clone()).search_in(&parse(&query).expect("well typed"), range);
+        let got = search(&dealt_by(&places, blocks, &entries), &query, range);
+        match (got, expect) {
+            (Ok(got), Ok(expect)) => prop_assert_eq!(outline(&got), outline(&expect), "{}", query),
+            (Err(Failure::Refused(_)), Err(_)) => {}
+            (got, expect) => prop_assert!(false, "{query}: {got:?} instead of {expect:?}"),
+        }
+    }
+
+    #[test]
+    fn random_metrics_are_what_the_oracle_counts(
+        entries in random::entries(),
+        query in random::metrics_query(),
+        window in random::window(),
+        places in any_places(),
+        blocks in any::<[bool; 3]>(),
+    ) {
+        let expect = naive::Oracle::new(entries.clone()).metrics(&parse(&query).expect("well typed"), window);
+        let got = metrics(&dealt_by(&places, blocks, &entries), &query, window);
+        match (got, expect) {
+            (Ok(got), Ok(expect)) => prop_assert_eq!(sketch(&got), sketch(&expect), "{}", query),
+            (Err(Failure::Refused(_)), Err(_)) => {}
+            (got, expect) => prop_assert!(false, "{query}: {got:?} instead of {expect:?}"),
+        }
+    }
 }

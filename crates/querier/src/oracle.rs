@@ -163,11 +163,17 @@ impl SpanSource for Oracle {
     fn keys(&self, _: &QueryContext, into: &mut KeySet) -> Result<ScanStats, ScanError> {
         self.fail()?;
         for SpanEntry { origin, span } in &self.entries {
-            for (scope, attributes) in
-                [(AttrScope::Span, &span.attributes), (AttrScope::Resource, &origin.resource.attributes)]
-            {
-                into.entry(scope).or_default().extend(attributes.iter().map(|attribute| attribute.key.clone()));
-            }
+            let mut add = |scope, attributes: &[KeyValue]| {
+                // A scope is there when it has names.
+                for attribute in attributes {
+                    into.entry(scope).or_default().insert(attribute.key.clone());
+                }
+            };
+            add(AttrScope::Span, &span.attributes);
+            add(AttrScope::Resource, &origin.resource.attributes);
+            add(AttrScope::Instrumentation, &origin.scope.attributes);
+            span.events.iter().for_each(|event| add(AttrScope::Event, &event.attributes));
+            span.links.iter().for_each(|link| add(AttrScope::Link, &link.attributes));
         }
         Ok(ScanStats::default())
     }
