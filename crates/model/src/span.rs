@@ -230,7 +230,7 @@ pub struct SpanEntry {
 pub struct Trace {
     /// The id that all spans share.
     pub id: TraceId,
-    /// Sorted by start, then span id; never empty.
+    /// Sorted by start, then span id, then kind, then content; never empty.
     pub entries: Vec<SpanEntry>,
 }
 
@@ -254,6 +254,14 @@ impl Trace {
             if !is_copy {
                 kept.push(entry);
             }
+        }
+        // What differs in neither start nor id stands in one order, wherever its spans were read from.
+        for twins in kept.chunk_by_mut(|a, b| place(a) == place(b)).filter(|twins| twins.len() > 1) {
+            let origin = |origin: &Origin| {
+                let schema_urls = [origin.resource_schema_url.clone(), origin.scope_schema_url.clone()];
+                (origin.resource_encoded.clone(), origin.scope_encoded.clone(), schema_urls)
+            };
+            twins.sort_by_cached_key(|entry| (entry.span.kind, entry.span.fingerprint(), origin(&entry.origin)));
         }
         Some(Self { id, entries: kept })
     }

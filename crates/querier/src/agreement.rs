@@ -152,6 +152,8 @@ fn the_corpus_is_answered_alike_however_spans_lie() {
 /// spans is the language's, and tested there; sums of floats depend on the order of addition.
 fn outline(found: &[FoundTrace]) -> Vec<String> {
     let of_attribute = |(key, value): &(String, Value)| match value {
+        // Of an integer and a float that are equal, either may be the least.
+        Value::Int(value) => format!("{key}={:.8e}", *value as f64),
         Value::Double(value) => format!("{key}={value:.8e}"),
         value => format!("{key}={value:?}"),
     };
