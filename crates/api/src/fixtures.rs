@@ -202,6 +202,7 @@ pub(crate) fn tempo(store: Store, tenancy: Tenancy) -> Router {
     let mut registry = Registry::default();
     tempo::router(tempo::State {
         gate: gate(store, LIMITS),
+        limits: tempo::Limits::default(),
         tenancy,
         clock: Arc::new(FixedClock),
         requests: RequestMetrics::register(&mut registry, Arc::new(FixedClock)),

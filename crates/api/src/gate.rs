@@ -62,6 +62,11 @@ impl QueryGate {
         Self { querier, pool, memory, limits, places, turns, metrics }
     }
 
+    /// What counts the fate of queries.
+    pub(crate) fn metrics(&self) -> &QueryMetrics {
+        &self.metrics
+    }
+
     /// Runs `work` on the compute pool once it is its turn. `work` should build the answer's bytes
     /// too: encoding a large trace is no job for an async thread.
     pub(crate) async fn run<T, F>(&self, work: F) -> Result<T, ApiError>

@@ -14,6 +14,27 @@ pub(crate) enum Reason {
     queue_full,
     /// It took longer than `query_timeout`.
     timeout,
+    /// Its text is longer than `query_max_bytes`.
+    query_bytes,
+    /// Its time range is longer than `query_search_max_range` or `query_metrics_max_range`.
+    range,
+    /// It asks for more than `query_metrics_max_intervals`.
+    intervals,
+}
+
+/// What an answer ends at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, EncodeLabelValue)]
+#[allow(non_camel_case_types, reason = "the label's values")]
+pub(crate) enum Cut {
+    /// `query_metrics_max_series`, or the client's own bound.
+    series,
+    /// `query_tags_max_bytes`.
+    tags_bytes,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct CutLabels {
+    limit: Cut,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -27,6 +48,7 @@ pub struct QueryMetrics {
     running: Gauge,
     waiting: Gauge,
     refused: Family<Labels, Counter>,
+    cut: Family<CutLabels, Counter>,
 }
 
 impl QueryMetrics {
@@ -35,13 +57,19 @@ impl QueryMetrics {
         let metrics = Self::default();
         registry.register("spoor_api_queries_running", "Queries that run now", metrics.running.clone());
         registry.register("spoor_api_queries_waiting", "Queries that wait for their turn", metrics.waiting.clone());
-        let help = "Queries without an answer, for want of room or of time";
+        let help = "Queries without an answer, for want of room or of time, or for what they ask";
         registry.register("spoor_api_queries_refused", help, metrics.refused.clone());
+        let help = "Answers that end at a limit, and say so";
+        registry.register("spoor_api_answers_cut", help, metrics.cut.clone());
         metrics
     }
 
     pub(crate) fn refuse(&self, reason: Reason) {
         self.refused.get_or_create(&Labels { reason }).inc();
+    }
+
+    pub(crate) fn cut(&self, limit: Cut) {
+        self.cut.get_or_create(&CutLabels { limit }).inc();
     }
 
     /// Counts a waiting query until dropped.

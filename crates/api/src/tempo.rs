@@ -3,6 +3,8 @@
 //! Query routes take any method and read their parameters from the URL only. Errors are plain text.
 //! Where Spoor answers otherwise than Tempo on purpose stands in `DEVIATIONS.md`.
 
+mod asked;
+mod limits;
 mod logfmt;
 mod negotiate;
 mod otlp_json;
@@ -31,6 +33,10 @@ use crate::gate::QueryGate;
 use crate::request_metrics::{self, Observed, RequestMetrics};
 use crate::tenant::Tenancy;
 
+pub use asked::{Asked, Mistake, asked};
+pub use limits::Limits;
+pub use time_range::parse_time;
+
 /// A text that is made when somebody asks.
 pub type TextFn = Arc<dyn Fn() -> String + Send + Sync>;
 
@@ -56,6 +62,8 @@ pub struct BuildInfo {
 pub struct State {
     /// To the querier.
     pub gate: Arc<QueryGate>,
+    /// What may be asked.
+    pub limits: Limits,
     /// Whether requests name their tenant.
     pub tenancy: Tenancy,
     /// For `since`.
@@ -72,6 +80,12 @@ pub struct State {
     pub metrics: TextFn,
     /// For `/status/config`: YAML.
     pub config: TextFn,
+}
+
+impl State {
+    fn bounds(&self) -> limits::Bounds<'_> {
+        limits::Bounds { limits: &self.limits, metrics: self.gate.metrics() }
+    }
 }
 
 /// All routes of port 3200.

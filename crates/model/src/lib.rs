@@ -24,6 +24,7 @@ pub mod id;
 pub mod ingest;
 pub mod memory;
 pub mod nested;
+pub mod rfc3339;
 pub mod scan;
 pub mod span;
 pub mod structure;

@@ -9,6 +9,7 @@ use clap::{Arg, ArgAction, ArgMatches, Command};
 
 use crate::build_info;
 use crate::config::{ConfigError, RawConfig, SETTINGS, Setting};
+use crate::query::{self, QueryArguments};
 
 /// What the process was started for.
 #[derive(Debug)]
@@ -17,6 +18,8 @@ pub(crate) enum Invocation {
     Serve(RawConfig, Warnings),
     /// Read the configuration, say what is wrong with it.
     CheckConfig(RawConfig, Warnings),
+    /// Ask a running process, or a directory at rest.
+    Query(Box<QueryArguments>),
     /// Print the reference of all settings.
     PrintReference,
     /// Print this (help, version) and leave.
@@ -58,6 +61,9 @@ pub(crate) fn parse(
             }
             None => Err(UsageError::Arguments("`spoor config` needs `check` or `reference`".to_owned())),
         },
+        Some(("query", query)) => {
+            query::read(query).map(|arguments| Invocation::Query(Box::new(arguments))).map_err(UsageError::Arguments)
+        }
         Some((_, serve)) => settings_of(serve, variables).map(|(raw, warnings)| Invocation::Serve(raw, warnings)),
     }
 }
@@ -102,6 +108,7 @@ fn command() -> Command {
         .arg(config_file)
         .args(SETTINGS.iter().map(flag))
         .subcommand(Command::new("serve").about("Runs Spoor (what plain `spoor` does too)"))
+        .subcommand(query::command())
         .subcommand(config)
 }
 

@@ -11,6 +11,7 @@
 use std::io::Write;
 use std::process::ExitCode;
 
+mod at_rest;
 pub mod build_info;
 mod cli;
 mod clock;
@@ -22,6 +23,7 @@ mod metrics;
 mod node;
 mod parts;
 mod process;
+mod query;
 mod retention;
 mod welcome;
 
@@ -58,6 +60,7 @@ fn run(invocation: Invocation) -> Result<ExitCode, String> {
             print(&warnings.iter().map(|warning| format!("warning: {warning}\n")).collect::<String>())?;
             print("the configuration is valid\n")
         }
+        Invocation::Query(arguments) => query::run(&arguments),
         Invocation::Serve(raw, warnings) => {
             let config = Config::new(&raw).map_err(|err| err.to_string())?;
             logs::start(config.log_format, config.log_level);

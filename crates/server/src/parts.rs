@@ -178,6 +178,18 @@ fn query_gate(
     Ok(Arc::new(QueryGate::new(Arc::new(querier), pool, budget, limits, metrics)))
 }
 
+fn tempo_limits(config: &Config) -> tempo::Limits {
+    tempo::Limits {
+        query_bytes_max: config.query_max_bytes.bytes(),
+        search_range_max: config.query_search_max_range,
+        metrics_range_max: config.query_metrics_max_range,
+        metrics_intervals_max: config.query_metrics_max_intervals,
+        metrics_series_max: config.query_metrics_max_series,
+        metrics_exemplars_max: config.query_metrics_max_exemplars,
+        tags_bytes_max: config.query_tags_max_bytes.bytes(),
+    }
+}
+
 /// What both query surfaces get.
 struct Queries {
     gate: Arc<QueryGate>,
@@ -200,9 +212,11 @@ impl Queries {
 
     fn tempo(&self, config: &Config, registry: Registry, is_ready: &Arc<AtomicBool>) -> tempo::State {
         let is_ready = Arc::clone(is_ready);
+        let limits = tempo_limits(config);
         let config = config.to_yaml();
         tempo::State {
             gate: Arc::clone(&self.gate),
+            limits,
             tenancy: self.tenancy,
             clock: Arc::clone(&self.clock),
             requests: self.requests.clone(),

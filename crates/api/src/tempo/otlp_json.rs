@@ -192,7 +192,7 @@ impl Serialize for MapJson<'_> {
 }
 
 /// A float; what JSON has no number for is a text.
-struct DoubleJson(f64);
+pub(crate) struct DoubleJson(pub(crate) f64);
 
 impl Serialize for DoubleJson {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {

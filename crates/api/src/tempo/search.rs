@@ -9,6 +9,7 @@ use spoor_model::{TenantId, UnixNano};
 use spoor_querier::{Filter, GroupCondition, SearchRequest};
 use spoor_traceql::{Query, SpanFilter};
 
+use super::limits::{self, Bounds};
 use super::logfmt;
 use super::negotiate::{Encoded, Form};
 use super::search_answer::{SearchAnswer, Shown};
@@ -17,8 +18,6 @@ use crate::error::ApiError;
 use crate::params::Params;
 use crate::{fan_out, go_duration, partial};
 
-/// Longest query text.
-const QUERY_BYTES_MAX: usize = 131_072;
 /// Traces per answer unless the client says.
 const LIMIT_DEFAULT: usize = 20;
 /// Most traces per answer.
@@ -47,7 +46,8 @@ pub(super) async fn search(
     RawQuery(query): RawQuery,
 ) -> Result<Encoded, ApiError> {
     let tenants: Vec<TenantId> = state.tenancy.for_read(&headers)?;
-    let Search { request, shown } = Search::from_params(&Params::parse(query.as_deref()), state.clock.now())?;
+    let params = Params::parse(query.as_deref());
+    let Search { request, shown } = Search::from_params(&params, state.bounds(), state.clock.now())?;
     let form = Form::wanted(&headers);
     state
         .gate
@@ -64,22 +64,13 @@ pub(super) async fn search(
         .await
 }
 
-/// A query's tree; errors as Tempo words them.
-pub(super) fn parse(text: &str) -> Result<Query, ApiError> {
-    if text.len() > QUERY_BYTES_MAX {
-        let text = format!("query expression is {} bytes long, at most {QUERY_BYTES_MAX}", text.len());
-        return Err(ApiError::invalid(text));
-    }
-    spoor_traceql::parse(text).map_err(|err| ApiError::invalid(format!("invalid TraceQL query: {err}")))
-}
-
 /// What to scan for.
 pub(super) fn plan(query: &Query) -> Result<SpanFilter, ApiError> {
-    spoor_traceql::plan(query).map_err(|err| ApiError::invalid(format!("invalid TraceQL query: {err}")))
+    spoor_traceql::plan(query).map_err(limits::invalid_query)
 }
 
 impl Search {
-    fn from_params(params: &Params, now: UnixNano) -> Result<Self, ApiError> {
+    fn from_params(params: &Params, bounds: Bounds<'_>, now: UnixNano) -> Result<Self, ApiError> {
         let (q, tags) = (params.get("q"), params.get("tags"));
         if q.is_some() && tags.is_some() {
             return Err(ApiError::invalid("q and tags cannot be combined"));
@@ -95,7 +86,7 @@ impl Search {
         }
         let (filter, fields) = match q {
             Some(text) => {
-                let SpanFilter { spanset, shown } = plan(&parse(text)?)?;
+                let SpanFilter { spanset, shown } = plan(&bounds.parse(text)?)?;
                 (Filter::Spanset(spanset), Some(shown))
             }
             None => (Filter::Group(legacy_conditions(params)?), None),
@@ -115,6 +106,7 @@ impl Search {
             }
         };
         let range = time_range::from_params(params, Times::Seconds, now)?;
+        bounds.check_search_range(range)?;
         let request = SearchRequest { filter, min_duration_nano, max_duration_nano, range, limit };
         Ok(Self { request, shown: fields.map(|fields| Shown { fields, spans_max }) })
     }

@@ -13,6 +13,7 @@ use spoor_model::{SpanId, Trace};
 use spoor_traceql::ast::{Body, SpansetKind, StageKind};
 use spoor_traceql::{Query, Spanset};
 
+use super::limits::Bounds;
 use super::search;
 use crate::error::ApiError;
 use crate::params::Params;
@@ -27,9 +28,9 @@ pub(super) struct SpanQuery {
 
 impl SpanQuery {
     /// `None` without `q`; the other parameters are then not looked at.
-    pub(super) fn from_params(params: &Params) -> Result<Option<Self>, ApiError> {
+    pub(super) fn from_params(params: &Params, bounds: Bounds<'_>) -> Result<Option<Self>, ApiError> {
         let Some(text) = params.get("q") else { return Ok(None) };
-        let query = search::parse(text)?;
+        let query = bounds.parse(text)?;
         if !is_one_filter(&query) {
             return Err(ApiError::invalid(
                 "invalid q: a trace is filtered by one spanset filter, such as { kind = server }",

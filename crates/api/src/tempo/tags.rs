@@ -19,12 +19,10 @@ use super::negotiate::{Encoded, Form};
 use super::time_range::{self, Times};
 use crate::error::{ApiError, Kind};
 use crate::params::{Params, Plus, percent_decode};
+use crate::query_metrics::{Cut, QueryMetrics};
 use crate::{fan_out, partial, value_text};
 
 type Shared = State<Arc<super::State>>;
-
-/// How many bytes of values an answer may have; Tempo's default.
-const VALUES_BYTES_MAX: usize = 1_000_000;
 
 /// What is not an attribute and has a name, sorted. Grafana lists these by itself as well.
 const INTRINSICS: [&str; 25] = [
@@ -61,6 +59,8 @@ struct Request {
     range: TimeRange,
     /// `usize::MAX` when there is no limit.
     limit: usize,
+    /// Most bytes of names or values.
+    bytes_max: usize,
     form: Form,
     params: Params,
 }
@@ -69,13 +69,17 @@ impl Request {
     fn parse(state: &super::State, headers: &HeaderMap, query: Option<&str>) -> Result<Self, ApiError> {
         let tenants = state.tenancy.for_read(headers)?;
         let params = Params::parse(query);
-        let range = time_range::from_params(&params, Times::SecondsOrNanos, state.clock.now())?;
+        let range = time_range::from_params(&params, Times::Any, state.clock.now())?;
         let limit = match params.parsed::<u32>("limit")? {
             None | Some(0) => usize::MAX,
             Some(limit) => limit as usize,
         };
         params.parsed::<u32>("maxStaleValues")?;
-        Ok(Self { tenants, range, limit, form: Form::wanted(headers), params })
+        if let Some(text) = params.get("q") {
+            state.bounds().check_text(text)?;
+        }
+        let bytes_max = state.limits.tags_bytes_max;
+        Ok(Self { tenants, range, limit, bytes_max, form: Form::wanted(headers), params })
     }
 }
 
@@ -157,6 +161,7 @@ async fn answer_names<T: Answer>(
     let wanted = Wanted::from_params(&request.params)?;
     // Version 1 lists intrinsics only to those who ask for them; version 2 always.
     let with_intrinsics = wanted == Wanted::Intrinsics || (wanted == Wanted::All && T::LISTS_INTRINSICS);
+    let counted = state.gate.metrics().clone();
     state
         .gate
         .run(move |querier, ctx| {
@@ -166,11 +171,37 @@ async fn answer_names<T: Answer>(
                 let tags = INTRINSICS.map(str::to_owned).to_vec();
                 scopes.push(Scope { name: "intrinsic", tags });
             }
-            let partial = partial::note(&answer.skipped);
+            let mut notes: Vec<String> = partial::note(&answer.skipped).into_iter().collect();
+            if cut(&mut scopes, request.bytes_max) {
+                notes.push(cut_note(&counted, request.bytes_max));
+            }
+            let partial = (!notes.is_empty()).then(|| notes.join("; "));
             let metrics = Metrics::new(answer.stats, answer.skipped.len());
             Ok(shape(scopes, request.limit).encode(metrics, request.form, partial))
         })
         .await
+}
+
+/// Drops the names that pass the limit; whether there were any.
+fn cut(scopes: &mut Vec<Scope>, bytes_max: usize) -> bool {
+    let mut left = bytes_max;
+    let mut is_cut = false;
+    for scope in scopes.iter_mut() {
+        let fitting = scope.tags.iter().take_while(|tag| {
+            let fits = tag.len() <= left;
+            left = left.saturating_sub(tag.len());
+            fits
+        });
+        let fitting = fitting.count();
+        is_cut |= fitting < scope.tags.len();
+        scope.tags.truncate(fitting);
+    }
+    is_cut
+}
+
+fn cut_note(counted: &QueryMetrics, bytes_max: usize) -> String {
+    counted.cut(Cut::tags_bytes);
+    format!("partial answer, it ends at {bytes_max} bytes; raise query_tags_max_bytes")
 }
 
 fn scopes(mut keys: KeySet, wanted: Wanted) -> Vec<Scope> {
@@ -268,16 +299,17 @@ async fn answer_values<T: Answer>(
         }
         Source::Read(field) => field,
     };
+    let counted = state.gate.metrics().clone();
     state
         .gate
         .run(move |querier, ctx| {
-            let answer = fan_out::values(querier, &request.tenants, &field, request.range, VALUES_BYTES_MAX, ctx)?;
+            let answer = fan_out::values(querier, &request.tenants, &field, request.range, request.bytes_max, ctx)?;
             let (values, is_complete) = answer.value;
             let values: BTreeSet<TypedValue> = values.iter().filter_map(TypedValue::of).collect();
             let values = values.into_iter().take(request.limit).collect();
             let mut notes: Vec<String> = partial::note(&answer.skipped).into_iter().collect();
             if !is_complete {
-                notes.push(format!("partial answer, values end at {VALUES_BYTES_MAX} bytes"));
+                notes.push(cut_note(&counted, request.bytes_max));
             }
             let partial = (!notes.is_empty()).then(|| notes.join("; "));
             let metrics = Metrics::new(answer.stats, answer.skipped.len());

@@ -95,7 +95,7 @@ pub(super) async fn v2(
     RawQuery(query): RawQuery,
 ) -> Result<Encoded, ApiError> {
     let Request { tenants, id, form, params } = Request::parse(&state, &id, &headers, query.as_deref())?;
-    let span_query = SpanQuery::from_params(&params)?;
+    let span_query = SpanQuery::from_params(&params, state.bounds())?;
     state
         .gate
         .run(move |querier, ctx| {

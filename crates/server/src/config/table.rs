@@ -154,6 +154,20 @@ settings! {
         /// No trace is taken to last longer than this: searches look as far outside their time range
         /// for the other spans of a trace.
         query_max_trace_duration: Duration = "1h",
+        /// Longest query text, in bytes; longer ones are refused unread.
+        query_max_bytes: ByteSize = "128KiB",
+        /// Longest time range of a search that names one. 0: no limit.
+        query_search_max_range: Duration = "0",
+        /// Longest time range of a metrics query. 0: no limit.
+        query_metrics_max_range: Duration = "24h",
+        /// Intervals that a metrics query may divide its range into.
+        query_metrics_max_intervals: usize = "10000",
+        /// Series that a metrics query returns at most; the answer says when there are more. 0: no limit.
+        query_metrics_max_series: usize = "10000",
+        /// Exemplars that a metrics query returns at most, and unless it asks for fewer.
+        query_metrics_max_exemplars: usize = "100",
+        /// Bytes of tag names or values that one request returns; the answer says when there are more.
+        query_tags_max_bytes: ByteSize = "1MB",
     }
     "Process" {
         /// How log lines look.

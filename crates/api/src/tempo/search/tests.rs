@@ -1,9 +1,18 @@
+use std::time::Duration;
+
 use super::*;
+use crate::query_metrics::QueryMetrics;
+use crate::tempo::Limits;
 
 const NOW: UnixNano = UnixNano(1_700_000_000_000_000_000);
 
 fn search(query: &str) -> Result<Search, String> {
-    Search::from_params(&Params::parse(Some(query)), NOW).map_err(|err| err.message)
+    search_within(query, &Limits::default())
+}
+
+fn search_within(query: &str, limits: &Limits) -> Result<Search, String> {
+    let bounds = Bounds { limits, metrics: &QueryMetrics::default() };
+    Search::from_params(&Params::parse(Some(query)), bounds, NOW).map_err(|err| err.message)
 }
 
 #[test]
@@ -23,8 +32,18 @@ fn mistakes_are_told() {
         assert_eq!(search(query).unwrap_err(), text, "{query}");
     }
     assert!(search("q=%7B").unwrap_err().starts_with("invalid TraceQL query: "));
-    let long = format!("q={}", "x".repeat(QUERY_BYTES_MAX + 1));
-    assert_eq!(search(&long).unwrap_err(), "query expression is 131073 bytes long, at most 131072");
+    let long = format!("q={}", "x".repeat(131_073));
+    let text = "query expression is 131073 bytes long, at most 131072; raise query_max_bytes";
+    assert_eq!(search(&long).unwrap_err(), text);
+}
+
+#[test]
+fn a_range_that_is_too_long_is_refused_in_the_words_that_grafana_knows() {
+    let limits = Limits { search_range_max: Duration::from_secs(3600), ..Limits::default() };
+    assert!(search_within("q=%7B%7D&start=1000&end=4600", &limits).is_ok());
+    assert!(search_within("q=%7B%7D", &limits).is_ok(), "nobody has specified a range");
+    let text = "range specified by start and end (1h0m1s) exceeds 1h0m0s; narrow it, or raise query_search_max_range";
+    assert_eq!(search_within("q=%7B%7D&start=1000&end=4601", &limits).unwrap_err(), text);
 }
 
 #[test]
