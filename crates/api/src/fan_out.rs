@@ -6,7 +6,7 @@ use std::cmp::Reverse;
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 
-use spoor_model::scan::{Field, KeySet, Operation, QueryContext};
+use spoor_model::scan::{Field, KeySet, Operation, Predicate, QueryContext};
 use spoor_model::{TenantId, TimeRange, Trace, TraceId, Value};
 use spoor_querier::{Answer, FoundTrace, Querier, QueryError, SearchRequest};
 
@@ -83,16 +83,20 @@ fn newest_of_all(found: Vec<FoundTrace>, request: &SearchRequest) -> Vec<FoundTr
     found
 }
 
-/// Attribute names of all tenants.
+/// Attribute names of all tenants; with a predicate, those that spans have which satisfy it.
 pub(crate) fn keys(
     querier: &Querier,
     tenants: &[TenantId],
+    predicate: Option<&Predicate>,
     range: TimeRange,
     ctx: &QueryContext,
 ) -> Result<Answer<KeySet>, QueryError> {
     merged(
         tenants,
-        |tenant| querier.keys(tenant, range, ctx),
+        |tenant| match predicate {
+            None => querier.keys(tenant, range, ctx),
+            Some(predicate) => querier.keys_where(tenant, predicate, range, ctx),
+        },
         |sum, keys| keys.into_iter().for_each(|(scope, names)| sum.entry(scope).or_default().extend(names)),
     )
 }
@@ -107,19 +111,22 @@ pub(crate) fn operations(
     merged(tenants, |tenant| querier.operations(tenant, range, ctx), |sum, more| sum.extend(more))
 }
 
-/// Distinct values of one field, of all tenants, and whether none were left out. Values that several
-/// tenants have come several times.
+/// Distinct values of one field, of all tenants, and whether none were left out; with a predicate, those of
+/// spans that satisfy it. Values that several tenants have come several times.
 pub(crate) fn values(
     querier: &Querier,
     tenants: &[TenantId],
-    field: &Field,
+    (field, predicate): (&Field, Option<&Predicate>),
     range: TimeRange,
     limit_bytes: usize,
     ctx: &QueryContext,
 ) -> Result<Answer<(Vec<Value>, bool)>, QueryError> {
     merged(
         tenants,
-        |tenant| querier.values(tenant, field, range, limit_bytes, ctx),
+        |tenant| match predicate {
+            None => querier.values(tenant, field, range, limit_bytes, ctx),
+            Some(predicate) => querier.values_where(tenant, field, predicate, range, limit_bytes, ctx),
+        },
         |sum, (values, is_complete)| {
             sum.0.extend(values);
             sum.1 &= is_complete;

@@ -4,8 +4,11 @@
 //! Where Spoor answers otherwise than Tempo on purpose stands in `DEVIATIONS.md`.
 
 mod asked;
+mod explain;
 mod limits;
 mod logfmt;
+mod metrics;
+mod metrics_answer;
 mod negotiate;
 mod otlp_json;
 mod search;
@@ -101,8 +104,9 @@ pub fn router(state: State) -> Router {
         .route("/api/v2/search/tags", any(tags::names_v2))
         .route("/api/search/tag/{*tagName}", any(tags::values_v1))
         .route("/api/v2/search/tag/{*tagName}", any(tags::values_v2))
-        .route("/api/metrics/query", any(|| not_yet("TraceQL metrics")))
-        .route("/api/metrics/query_range", any(|| not_yet("TraceQL metrics")))
+        .route("/api/metrics/query", any(metrics::query_instant))
+        .route("/api/metrics/query_range", any(metrics::query_range))
+        .route("/spoor/explain", any(explain::explain))
         .route("/api/echo", any(status::echo))
         .route("/api/status/buildinfo", get(status::build_info))
         .route("/ready", any(status::ready))
@@ -137,5 +141,7 @@ async fn no_such_route(request: Request) -> Response {
     (StatusCode::NOT_FOUND, "404 page not found\n").into_response()
 }
 
+#[cfg(test)]
+mod fixture_cases;
 #[cfg(test)]
 mod tests;

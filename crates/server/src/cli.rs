@@ -61,8 +61,13 @@ pub(crate) fn parse(
             }
             None => Err(UsageError::Arguments("`spoor config` needs `check` or `reference`".to_owned())),
         },
-        Some(("query", query)) => {
-            query::read(query).map(|arguments| Invocation::Query(Box::new(arguments))).map_err(UsageError::Arguments)
+        Some(("query", asked)) => {
+            let at_rest = match query::is_at_rest(asked) {
+                true => Some(settings_of(asked, variables)?.0),
+                false => None,
+            };
+            let arguments = query::read(asked, at_rest).map_err(UsageError::Arguments)?;
+            Ok(Invocation::Query(Box::new(arguments)))
         }
         Some((_, serve)) => settings_of(serve, variables).map(|(raw, warnings)| Invocation::Serve(raw, warnings)),
     }

@@ -71,8 +71,8 @@ impl Parts {
         let retention = Retention::new(config.retention, spoor_compactor::Metrics::register(&mut registry));
         let receivers = receivers(config, &memory, &ingester, &clock, &mut registry)?;
         let queries = Queries {
-            gate: query_gate(config, &memory, &ingester, &clock, &mut registry)?,
-            tenancy: tenancy(config),
+            gate: query_gate(config, &memory, Arc::clone(&ingester) as Arc<dyn Snapshots>, &clock, &mut registry)?,
+            tenancy: tenancy(config.multitenancy),
             clock: Arc::clone(&clock),
             requests: RequestMetrics::register(&mut registry, Arc::clone(&clock)),
             cors_allowed_origins: config.cors_allowed_origins.clone(),
@@ -97,8 +97,8 @@ fn survive_panics(router: Router) -> Router {
     router.layer(CatchPanicLayer::new())
 }
 
-fn tenancy(config: &Config) -> Tenancy {
-    if config.multitenancy { Tenancy::ByHeader } else { Tenancy::Single }
+pub(crate) fn tenancy(is_by_header: bool) -> Tenancy {
+    if is_by_header { Tenancy::ByHeader } else { Tenancy::Single }
 }
 
 fn pool(name: &'static str) -> Result<Arc<ComputePool>, String> {
@@ -110,7 +110,7 @@ fn cores() -> usize {
     std::thread::available_parallelism().map_or(1, usize::from)
 }
 
-fn ingester_config(config: &Config, memory: &MemoryPlan) -> spoor_ingester::Config {
+pub(crate) fn ingester_config(config: &Config, memory: &MemoryPlan) -> spoor_ingester::Config {
     spoor_ingester::Config {
         wal_sync: match config.wal_sync {
             WalSync::Always => spoor_ingester::WalSync::Always,
@@ -145,17 +145,17 @@ fn receivers(
     let metrics = spoor_distributor::Metrics::register(registry);
     Ok(otlp::State {
         distributor: Distributor::new(limits, pool("spoor-ingest")?, sink, Arc::clone(clock), metrics),
-        tenancy: tenancy(config),
+        tenancy: tenancy(config.multitenancy),
         receive_timeout: config.receive_timeout,
         answer_timeout: config.ingest_timeout,
         cors_allowed_origins: config.cors_allowed_origins.clone(),
     })
 }
 
-fn query_gate(
+pub(crate) fn query_gate(
     config: &Config,
     memory: &MemoryPlan,
-    ingester: &Arc<Ingester>,
+    snapshots: Arc<dyn Snapshots>,
     clock: &Arc<dyn Clock>,
     registry: &mut Registry,
 ) -> Result<Arc<QueryGate>, String> {
@@ -165,7 +165,6 @@ fn query_gate(
         examined_traces_max: config.query_max_examined_traces,
         trace_duration_max: config.query_max_trace_duration,
     };
-    let snapshots = Arc::clone(ingester) as Arc<dyn Snapshots>;
     let metrics = spoor_querier::Metrics::register(registry);
     let querier = Querier::new(snapshots, Arc::clone(&pool), limits, Arc::clone(clock), metrics);
     let limits = QueryLimits {
@@ -191,12 +190,12 @@ fn tempo_limits(config: &Config) -> tempo::Limits {
 }
 
 /// What both query surfaces get.
-struct Queries {
-    gate: Arc<QueryGate>,
-    tenancy: Tenancy,
-    clock: Arc<dyn Clock>,
-    requests: RequestMetrics,
-    cors_allowed_origins: Vec<String>,
+pub(crate) struct Queries {
+    pub(crate) gate: Arc<QueryGate>,
+    pub(crate) tenancy: Tenancy,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) requests: RequestMetrics,
+    pub(crate) cors_allowed_origins: Vec<String>,
 }
 
 impl Queries {
@@ -210,7 +209,7 @@ impl Queries {
         }
     }
 
-    fn tempo(&self, config: &Config, registry: Registry, is_ready: &Arc<AtomicBool>) -> tempo::State {
+    pub(crate) fn tempo(&self, config: &Config, registry: Registry, is_ready: &Arc<AtomicBool>) -> tempo::State {
         let is_ready = Arc::clone(is_ready);
         let limits = tempo_limits(config);
         let config = config.to_yaml();

@@ -23,7 +23,7 @@ mod transport;
 mod tree;
 
 use arguments::{Output, Times};
-pub(crate) use arguments::{QueryArguments, command, read};
+pub(crate) use arguments::{QueryArguments, command, is_at_rest, read};
 use transport::{Transport, escape};
 
 /// Traces that a search finds, unless told otherwise: as many as Tempo's API does.

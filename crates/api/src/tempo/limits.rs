@@ -138,3 +138,50 @@ fn length(range: TimeRange) -> Duration {
 fn shown(duration: Duration) -> String {
     go_duration::format(u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX))
 }
+
+#[cfg(test)]
+mod tests {
+    use prometheus_client::registry::Registry;
+    use spoor_model::UnixNano;
+
+    use super::*;
+
+    const SECOND: u64 = 1_000_000_000;
+
+    fn seconds(count: u64) -> TimeRange {
+        TimeRange { start: UnixNano(0), end: UnixNano(count * SECOND) }
+    }
+
+    #[test]
+    fn refusals_name_the_limit_and_its_key_and_are_counted() {
+        let mut registry = Registry::default();
+        let metrics = QueryMetrics::register(&mut registry);
+        let limits = Limits { query_bytes_max: 4, ..Limits::default() };
+        let bounds = Bounds { limits: &limits, metrics: &metrics };
+        let text = bounds.check_metrics_range(seconds(86_401)).unwrap_err().message;
+        let phrase = "metrics query time range exceeds the maximum allowed duration of 24h0m0s: it is 24h0m1s";
+        assert!(text.starts_with(phrase) && text.ends_with("raise query_metrics_max_range"), "{text}");
+        let text = bounds.check_intervals(seconds(86_400), Duration::from_secs(1)).unwrap_err().message;
+        let expected = "step 1s divides the range into more than 10000 intervals: use a step of at least 8.64s, or raise \
+                        query_metrics_max_intervals";
+        assert_eq!(text, expected);
+        assert!(bounds.parse("{   }").unwrap_err().message.ends_with("at most 4; raise query_max_bytes"));
+        let mut counted = String::new();
+        prometheus_client::encoding::text::encode(&mut counted, &registry).unwrap();
+        for reason in ["range", "intervals", "query_bytes"] {
+            let line = format!("spoor_api_queries_refused_total{{reason=\"{reason}\"}} 1");
+            assert!(counted.contains(&line), "{counted}");
+        }
+    }
+
+    #[test]
+    fn what_fits_is_let_through() {
+        let (limits, metrics) = (Limits::default(), QueryMetrics::default());
+        let bounds = Bounds { limits: &limits, metrics: &metrics };
+        assert_eq!(bounds.check_metrics_range(seconds(86_400)), Ok(()), "a day of Traces Drilldown's");
+        assert_eq!(bounds.check_intervals(seconds(86_400), Duration::from_secs(30)), Ok(()));
+        assert_eq!(bounds.check_search_range(seconds(86_400 * 400)), Ok(()), "searches may be long");
+        let unbounded = Limits { metrics_range_max: Duration::ZERO, ..limits };
+        assert_eq!(Bounds { limits: &unbounded, ..bounds }.check_metrics_range(seconds(86_400 * 400)), Ok(()));
+    }
+}

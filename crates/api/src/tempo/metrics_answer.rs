@@ -14,14 +14,18 @@ use super::otlp_json::{AttributeJson, DoubleJson};
 pub(super) struct MetricsAnswer<S> {
     /// In the order of tempo.md 1.9: fewer labels first, then by label.
     pub(super) series: Vec<S>,
-    pub(super) metrics: MetricsStats,
+    metrics: MetricsStats,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) status: Option<&'static str>,
+    status: Option<&'static str>,
     #[serde(skip_serializing_if = "String::is_empty")]
-    pub(super) message: String,
+    message: String,
 }
 
 impl<S: Serialize> MetricsAnswer<S> {
+    pub(super) fn new(series: Vec<S>, metrics: MetricsStats) -> Self {
+        Self { series, metrics, status: None, message: String::new() }
+    }
+
     /// Says that the answer is not all there is.
     pub(super) fn mark_partial(&mut self, reason: &str) {
         self.status = Some("PARTIAL");
@@ -44,7 +48,7 @@ pub(super) struct RangeSeries {
     /// Ascending; intervals without a value are not there.
     pub(super) samples: Vec<Sample>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub(super) exemplars: Vec<Exemplar>,
+    pub(super) exemplars: Vec<ExemplarJson>,
 }
 
 /// `InstantSeries`.
@@ -69,7 +73,7 @@ pub(super) struct Sample {
 /// `Exemplar`.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
-pub(super) struct Exemplar {
+pub(super) struct ExemplarJson {
     #[serde(serialize_with = "as_labels")]
     pub(super) labels: Vec<KeyValue>,
     #[serde(skip_serializing_if = "is_zero", serialize_with = "as_double")]
@@ -131,25 +135,23 @@ mod tests {
 
     #[test]
     fn zeros_are_left_out_and_wide_numbers_are_texts() {
-        let labels = || vec![KeyValue::new("__name__", Value::Str("rate".into())), KeyValue::new("p", Value::Double(0.5))];
+        let labels =
+            || vec![KeyValue::new("__name__", Value::Str("rate".into())), KeyValue::new("p", Value::Double(0.5))];
         let sample = |timestamp_ms, value| Sample { timestamp_ms, value };
         let stats = ScanStats { spans_inspected: 5, bytes_inspected: 0, traces_inspected: 1 };
-        let exemplar = Exemplar {
+        let exemplar = ExemplarJson {
             labels: vec![KeyValue::new("trace:id", Value::Str("abc".into()))],
             value: 0.25,
             timestamp_ms: 1_700_000_009_000,
         };
-        let mut answer = MetricsAnswer {
-            series: vec![RangeSeries {
-                labels: labels(),
-                samples: vec![sample(1_700_000_010_000, 2.5), sample(1_700_000_020_000, 0.0), sample(1, f64::NAN)],
-                exemplars: vec![exemplar],
-            }],
-            metrics: MetricsStats::new(stats, 1),
-            status: None,
-            message: String::new(),
+        let series = RangeSeries {
+            labels: labels(),
+            samples: vec![sample(1_700_000_010_000, 2.5), sample(1_700_000_020_000, 0.0), sample(1, f64::NAN)],
+            exemplars: vec![exemplar],
         };
-        let labels_json = json!([{"key": "__name__", "value": {"stringValue": "rate"}}, {"key": "p", "value": {"doubleValue": 0.5}}]);
+        let mut answer = MetricsAnswer::new(vec![series], MetricsStats::new(stats, 1));
+        let labels_json =
+            json!([{"key": "__name__", "value": {"stringValue": "rate"}}, {"key": "p", "value": {"doubleValue": 0.5}}]);
         let expected = json!({
             "series": [{"labels": labels_json,
                 "samples": [{"timestampMs": "1700000010000", "value": 2.5}, {"timestampMs": "1700000020000"},

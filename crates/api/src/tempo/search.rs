@@ -7,12 +7,12 @@ use http::HeaderMap;
 use spoor_model::scan::{AttrScope, Condition, Field, Literal, Predicate, Test};
 use spoor_model::{TenantId, UnixNano};
 use spoor_querier::{Filter, GroupCondition, SearchRequest};
-use spoor_traceql::{Query, SpanFilter};
+use spoor_traceql::SearchPlan;
 
 use super::limits::{self, Bounds};
 use super::logfmt;
 use super::negotiate::{Encoded, Form};
-use super::search_answer::{SearchAnswer, Shown};
+use super::search_answer::SearchAnswer;
 use super::time_range::{self, Times};
 use crate::error::ApiError;
 use crate::params::Params;
@@ -33,10 +33,10 @@ const KNOWN: [&str; 10] =
 
 /// A search, checked.
 #[derive(Debug)]
-struct Search {
-    request: SearchRequest,
-    /// `None` for a legacy search, which shows no spans.
-    shown: Option<Shown>,
+pub(super) struct Search {
+    pub(super) request: SearchRequest,
+    /// Spans shown per span set.
+    spans_max: usize,
 }
 
 /// Finds the newest traces that match, newest first.
@@ -47,14 +47,15 @@ pub(super) async fn search(
 ) -> Result<Encoded, ApiError> {
     let tenants: Vec<TenantId> = state.tenancy.for_read(&headers)?;
     let params = Params::parse(query.as_deref());
-    let Search { request, shown } = Search::from_params(&params, state.bounds(), state.clock.now())?;
+    let Search { request, spans_max } = Search::from_params(&params, state.bounds(), state.clock.now())?;
     let form = Form::wanted(&headers);
     state
         .gate
         .run(move |querier, ctx| {
             let answer = fan_out::search(querier, &tenants, &request, ctx)?;
             let partial = partial::note(&answer.skipped);
-            let answer = SearchAnswer::new(&answer.value, shown.as_ref(), answer.stats, answer.skipped.len());
+            let plan = plan_of(&request.filter);
+            let answer = SearchAnswer::new(&answer.value, plan, spans_max, answer.stats, answer.skipped.len());
             let bytes = match form {
                 Form::Json => answer.to_json(),
                 Form::Protobuf => answer.to_protobuf(),
@@ -64,13 +65,16 @@ pub(super) async fn search(
         .await
 }
 
-/// What to scan for.
-pub(super) fn plan(query: &Query) -> Result<SpanFilter, ApiError> {
-    spoor_traceql::plan(query).map_err(limits::invalid_query)
+/// The plan of a TraceQL search. `None` for a legacy search, which shows no spans.
+pub(super) fn plan_of(filter: &Filter) -> Option<&SearchPlan> {
+    match filter {
+        Filter::Query(plan) => Some(plan),
+        _ => None,
+    }
 }
 
 impl Search {
-    fn from_params(params: &Params, bounds: Bounds<'_>, now: UnixNano) -> Result<Self, ApiError> {
+    pub(super) fn from_params(params: &Params, bounds: Bounds<'_>, now: UnixNano) -> Result<Self, ApiError> {
         let (q, tags) = (params.get("q"), params.get("tags"));
         if q.is_some() && tags.is_some() {
             return Err(ApiError::invalid("q and tags cannot be combined"));
@@ -84,12 +88,12 @@ impl Search {
         {
             return Err(ApiError::invalid("invalid maxDuration: it must not be less than minDuration"));
         }
-        let (filter, fields) = match q {
+        let filter = match q {
             Some(text) => {
-                let SpanFilter { spanset, shown } = plan(&bounds.parse(text)?)?;
-                (Filter::Spanset(spanset), Some(shown))
+                let plan = spoor_traceql::plan_search(&bounds.parse(text)?).map_err(limits::invalid_query)?;
+                Filter::Query(plan)
             }
-            None => (Filter::Group(legacy_conditions(params)?), None),
+            None => Filter::Group(legacy_conditions(params)?),
         };
         let limit = match params.parsed::<u32>("limit")?.map(|limit| limit as usize) {
             None => LIMIT_DEFAULT,
@@ -108,7 +112,7 @@ impl Search {
         let range = time_range::from_params(params, Times::Seconds, now)?;
         bounds.check_search_range(range)?;
         let request = SearchRequest { filter, min_duration_nano, max_duration_nano, range, limit };
-        Ok(Self { request, shown: fields.map(|fields| Shown { fields, spans_max }) })
+        Ok(Self { request, spans_max })
     }
 }
 

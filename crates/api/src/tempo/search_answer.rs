@@ -5,17 +5,19 @@
 //! here is what its pinned schema has, and nothing else.
 
 use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
 
 use serde::{Serialize, Serializer};
 use spoor_model::nested::{put_attributes, put_message};
-use spoor_model::scan::{AttrScope, Field, ScanStats};
+use spoor_model::scan::ScanStats;
 use spoor_model::span::{STATUS_ERROR, SpanEntry, Trace};
 use spoor_model::wire::{put_bytes, put_text, put_uint};
-use spoor_model::{KeyValue, Value, value};
+use spoor_model::{KeyValue, Value};
 use spoor_querier::FoundTrace;
-use spoor_traceql::MatchedSpanset;
+use spoor_traceql::{MatchedSpanset, SearchPlan, Static};
 
 use super::otlp_json::AttributeJson;
+use crate::static_value::scalar;
 use crate::value_text;
 
 /// Tempo's text for a trace whose root has not come, or never will.
@@ -56,6 +58,9 @@ struct SpanSet {
     spans: Vec<SpanJson>,
     #[serde(skip_serializing_if = "is_zero")]
     matched: u32,
+    /// What `by()` and aggregates say of it.
+    #[serde(skip_serializing_if = "Vec::is_empty", serialize_with = "as_attributes")]
+    attributes: Vec<KeyValue>,
 }
 
 #[derive(Debug, Clone, Serialize)]
@@ -112,20 +117,17 @@ fn saturated<T: TryInto<u32>>(number: T) -> u32 {
     number.try_into().unwrap_or(u32::MAX)
 }
 
-/// What of each matched span is shown.
-#[derive(Debug, Clone)]
-pub(crate) struct Shown {
-    /// What the query looks at and selects.
-    pub(crate) fields: Vec<Field>,
-    /// Spans per span set.
-    pub(crate) spans_max: usize,
-}
-
 impl SearchAnswer {
-    /// The answer for traces in the order given. Without `shown` (a legacy search) there are no span
-    /// sets. Sources that were skipped count as jobs that were not completed.
-    pub(crate) fn new(found: &[FoundTrace], shown: Option<&Shown>, stats: ScanStats, skipped_count: usize) -> Self {
-        let mut traces: Vec<TraceJson> = found.iter().map(|found| trace_json(found, shown)).collect();
+    /// The answer for traces in the order given, with `spans_max` spans of each span set. Without a plan (a
+    /// legacy search) there are no span sets. Sources that were skipped count as jobs that were not completed.
+    pub(crate) fn new(
+        found: &[FoundTrace],
+        plan: Option<&SearchPlan>,
+        spans_max: usize,
+        stats: ScanStats,
+        skipped_count: usize,
+    ) -> Self {
+        let mut traces: Vec<TraceJson> = found.iter().map(|found| trace_json(found, plan, spans_max)).collect();
         agree_on_types(&mut traces);
         for trace in &mut traces {
             trace.span_set = trace.span_sets.first().cloned();
@@ -199,23 +201,16 @@ impl SpanSet {
             });
         }
         put_uint(out, 2, u64::from(self.matched));
+        put_attributes(out, 3, &self.attributes);
     }
 }
 
-fn trace_json(found: &FoundTrace, shown: Option<&Shown>) -> TraceJson {
+fn trace_json(found: &FoundTrace, plan: Option<&SearchPlan>, spans_max: usize) -> TraceJson {
     let trace = &found.trace;
     let range = trace.range();
     let root = spoor_querier::root(trace);
     let service_of = |entry: &SpanEntry| entry.origin.service_name().unwrap_or_default().to_owned();
-    let span_set = |spanset: &MatchedSpanset, shown: &Shown| SpanSet {
-        spans: spanset
-            .spans
-            .iter()
-            .take(shown.spans_max)
-            .map(|index| span_json(&trace.entries[*index], &shown.fields))
-            .collect(),
-        matched: saturated(spanset.spans.len()),
-    };
+    let span_sets = |plan| found.spansets.iter().map(move |spanset| span_set(trace, spanset, plan, spans_max));
     TraceJson {
         trace_id: trace.id.to_string().trim_start_matches('0').to_owned(),
         root_service_name: root.map_or_else(|| ROOT_UNKNOWN.to_owned(), service_of),
@@ -223,7 +218,7 @@ fn trace_json(found: &FoundTrace, shown: Option<&Shown>) -> TraceJson {
         start_time_unix_nano: range.start.0,
         duration_ms: saturated((range.end.0 - range.start.0) / 1_000_000),
         span_set: None,
-        span_sets: shown.iter().flat_map(|shown| found.spansets.iter().map(|one| span_set(one, shown))).collect(),
+        span_sets: plan.into_iter().flat_map(span_sets).collect(),
         service_stats: service_stats(trace),
     }
 }
@@ -238,101 +233,29 @@ fn service_stats(trace: &Trace) -> BTreeMap<String, ServiceStats> {
     stats.into_iter().map(|(service, stats)| (service.to_owned(), stats)).collect()
 }
 
-fn span_json(entry: &SpanEntry, fields: &[Field]) -> SpanJson {
-    let span = &entry.span;
-    let mut attributes: Vec<KeyValue> = Vec::new();
-    for field in fields {
-        let Some((key, value)) = shown_value(field, entry) else { continue };
-        // The same name in two scopes: the first that the query names wins, as a key stands once.
-        if value::find(&attributes, key).is_none() {
-            attributes.push(KeyValue::new(key, value));
+fn span_set(trace: &Trace, spanset: &MatchedSpanset, plan: &SearchPlan, spans_max: usize) -> SpanSet {
+    let shown = &spanset.spans[..spanset.spans.len().min(spans_max)];
+    let attributes = |values: Vec<(Arc<str>, Static)>| {
+        values.into_iter().filter_map(|(key, value)| Some(KeyValue::new(&*key, scalar(&value)?))).collect()
+    };
+    let span_json = |(index, values): (&usize, Vec<(Arc<str>, Static)>)| {
+        let span = &trace.entries[*index].span;
+        SpanJson {
+            span_id: span.span_id.to_string(),
+            name: if plan.shows_name() { span.name.clone() } else { String::new() },
+            start_time_unix_nano: span.start.0,
+            duration_nanos: span.duration_nano(),
+            attributes: attributes(values),
         }
-    }
-    SpanJson {
-        span_id: span.span_id.to_string(),
-        name: if fields.contains(&Field::Name) { span.name.clone() } else { String::new() },
-        start_time_unix_nano: span.start.0,
-        duration_nanos: span.duration_nano(),
-        attributes,
-    }
-}
-
-/// How a field of a span is shown: its key, without scope, and a scalar. `None` when the span does
-/// not have it, or when answers have another place for it.
-fn shown_value<'a>(field: &'a Field, entry: &SpanEntry) -> Option<(&'a str, Value)> {
-    let SpanEntry { origin, span } = entry;
-    let text = |text: &str| Value::Str(text.to_owned());
-    match field {
-        Field::Attribute(scope, key) => {
-            let value = scalar(attribute(*scope, key, entry)?)?;
-            Some((key, value))
-        }
-        Field::Status => Some(("status", text(status_text(span.status.code)))),
-        Field::Kind => Some(("kind", text(kind_text(span.kind)))),
-        Field::StatusMessage => Some(("statusMessage", text(&span.status.message))),
-        Field::ParentSpanId => Some(("span:parentID", text(&span.parent_span_id.to_string()))),
-        Field::InstrumentationName => Some(("instrumentation:name", text(&origin.scope.name))),
-        Field::InstrumentationVersion => Some(("instrumentation:version", text(&origin.scope.version))),
-        Field::EventName => span.events.first().map(|event| ("event:name", text(&event.name))),
-        Field::EventTimeSinceStart => {
-            let after = |event: &spoor_model::Event| event.time.0.saturating_sub(span.start.0);
-            let value = span.events.first().map(|event| crate::go_duration::format(after(event)))?;
-            Some(("event:timeSinceStart", Value::Str(value)))
-        }
-        Field::LinkTraceId => span.links.first().map(|link| ("link:traceID", text(&link.trace_id.to_string()))),
-        Field::LinkSpanId => span.links.first().map(|link| ("link:spanID", text(&link.span_id.to_string()))),
-        Field::Name | Field::Duration | Field::StartTime | Field::TraceId | Field::SpanId => None,
-    }
-}
-
-fn attribute<'a>(scope: AttrScope, key: &str, entry: &'a SpanEntry) -> Option<&'a Value> {
-    let SpanEntry { origin, span } = entry;
-    let in_events = || span.events.iter().find_map(|event| value::find(&event.attributes, key));
-    let in_links = || span.links.iter().find_map(|link| value::find(&link.attributes, key));
-    let in_span = || value::find(&span.attributes, key);
-    let in_resource = || value::find(&origin.resource.attributes, key);
-    let in_instrumentation = || value::find(&origin.scope.attributes, key);
-    match scope {
-        AttrScope::Span => in_span(),
-        AttrScope::Resource => in_resource(),
-        AttrScope::Event => in_events(),
-        AttrScope::Link => in_links(),
-        AttrScope::Instrumentation => in_instrumentation(),
-        AttrScope::Any => {
-            in_span().or_else(in_resource).or_else(in_events).or_else(in_links).or_else(in_instrumentation)
-        }
-    }
-}
-
-/// A value that fits a column of Grafana's: arrays of one are their element, what is left of
-/// compound values becomes text.
-fn scalar(value: &Value) -> Option<Value> {
-    match value {
-        Value::Empty => None,
-        Value::Str(_) | Value::Bool(_) | Value::Int(_) | Value::Double(_) => Some(value.clone()),
-        Value::Array(values) if values.len() == 1 => scalar(&values[0]),
-        Value::Bytes(_) | Value::Array(_) | Value::Map(_) => Some(Value::Str(value_text::plain(value))),
-    }
-}
-
-/// TraceQL's word for OTLP's status code.
-fn status_text(code: i32) -> &'static str {
-    match code {
-        1 => "ok",
-        STATUS_ERROR => "error",
-        _ => "unset",
-    }
-}
-
-/// TraceQL's word for OTLP's span kind.
-fn kind_text(kind: i32) -> &'static str {
-    match kind {
-        1 => "internal",
-        2 => "server",
-        3 => "client",
-        4 => "producer",
-        5 => "consumer",
-        _ => "unspecified",
+    };
+    // A group of spans without the value says so.
+    let said = |(key, value): &(String, Static)| {
+        KeyValue::new(key.as_str(), scalar(value).unwrap_or_else(|| Value::Str("nil".to_owned())))
+    };
+    SpanSet {
+        spans: shown.iter().zip(plan.shown_values(trace, shown)).map(span_json).collect(),
+        matched: saturated(spanset.spans.len()),
+        attributes: spanset.attributes.iter().map(said).collect(),
     }
 }
 
@@ -371,11 +294,10 @@ fn agree_on_types(traces: &mut [TraceJson]) {
 }
 
 fn attributes(traces: &mut [TraceJson]) -> impl Iterator<Item = &mut KeyValue> {
-    traces
-        .iter_mut()
-        .flat_map(|trace| &mut trace.span_sets)
-        .flat_map(|span_set| &mut span_set.spans)
-        .flat_map(|span| &mut span.attributes)
+    let span_sets = traces.iter_mut().flat_map(|trace| &mut trace.span_sets);
+    span_sets.flat_map(|SpanSet { spans, attributes, .. }| {
+        spans.iter_mut().flat_map(|span| &mut span.attributes).chain(attributes)
+    })
 }
 
 #[cfg(test)]

@@ -8,20 +8,18 @@
 
 use std::collections::{HashMap, HashSet};
 
-use spoor_model::scan::{Field, Predicate};
 use spoor_model::{SpanId, Trace};
-use spoor_traceql::ast::{Body, SpansetKind, StageKind};
-use spoor_traceql::{Query, Spanset};
+use spoor_traceql::ast::{Attribute, Body, Expr, Intrinsic, Node, SpansetExpr, SpansetKind, Stage, StageKind};
+use spoor_traceql::{Query, SearchPlan};
 
-use super::limits::Bounds;
-use super::search;
+use super::limits::{self, Bounds};
 use crate::error::ApiError;
 use crate::params::Params;
 
 /// A filter, checked.
 #[derive(Debug)]
 pub(super) struct SpanQuery {
-    predicate: Predicate,
+    plan: SearchPlan,
     match_depth: Option<u32>,
     ancestor_depth: Option<u32>,
 }
@@ -31,28 +29,27 @@ impl SpanQuery {
     pub(super) fn from_params(params: &Params, bounds: Bounds<'_>) -> Result<Option<Self>, ApiError> {
         let Some(text) = params.get("q") else { return Ok(None) };
         let query = bounds.parse(text)?;
-        if !is_one_filter(&query) {
+        let Some(expr) = one_filter(&query) else {
             return Err(ApiError::invalid(
                 "invalid q: a trace is filtered by one spanset filter, such as { kind = server }",
             ));
+        };
+        if let Some(intrinsic) = of_whole_trace(expr) {
+            let text = format!("invalid q: {} is known of whole traces only", intrinsic.text());
+            return Err(ApiError::invalid(text));
         }
-        let plan = search::plan(&query)?;
-        if plan.shown.contains(&Field::TraceId) {
-            return Err(ApiError::invalid("invalid q: trace:id is the same for all spans of a trace"));
-        }
-        let Spanset::Filter(predicate) = plan.spanset else { unreachable!("one filter is planned as one filter") };
+        let plan = spoor_traceql::plan_search(&query).map_err(limits::invalid_query)?;
         let match_depth = depth(params, "match_depth", Some(0))?;
         let ancestor_depth = match params.flag("keep_hierarchy")? {
             true => depth(params, "ancestor_depth", None)?,
             false => Some(0),
         };
-        Ok(Some(Self { predicate, match_depth, ancestor_depth }))
+        Ok(Some(Self { plan, match_depth, ancestor_depth }))
     }
 
     /// What the filter leaves; `None` when that is nothing.
     pub(super) fn apply(&self, mut trace: Trace) -> Option<Trace> {
-        let matches: Vec<usize> =
-            (0..trace.entries.len()).filter(|index| self.predicate.matches(&trace.entries[*index])).collect();
+        let matches: Vec<usize> = self.plan.evaluate(&trace).into_iter().flat_map(|spanset| spanset.spans).collect();
         let mut by_id: HashMap<SpanId, Vec<usize>> = HashMap::new();
         let mut by_parent: HashMap<SpanId, Vec<usize>> = HashMap::new();
         for (index, entry) in trace.entries.iter().enumerate() {
@@ -97,10 +94,29 @@ fn depth(params: &Params, name: &str, default: Option<u32>) -> Result<Option<u32
     }
 }
 
-fn is_one_filter(query: &Query) -> bool {
-    let Body::Search(pipeline) = &query.body else { return false };
+fn one_filter(query: &Query) -> Option<&Expr> {
+    let Body::Search(pipeline) = &query.body else { return None };
     match pipeline.stages.as_slice() {
-        [stage] => matches!(&stage.kind, StageKind::Spanset(spanset) if matches!(spanset.kind, SpansetKind::Filter(_))),
-        _ => false,
+        [Stage { kind: StageKind::Spanset(SpansetExpr { kind: SpansetKind::Filter(expr), .. }), .. }] => Some(expr),
+        _ => None,
+    }
+}
+
+/// What in an expression is said of the trace, or of the span's place in all of it.
+fn of_whole_trace(expr: &Expr) -> Option<Intrinsic> {
+    match &expr.node {
+        Node::Attribute(Attribute::Intrinsic(
+            intrinsic @ (Intrinsic::TraceId
+            | Intrinsic::TraceDuration
+            | Intrinsic::RootName
+            | Intrinsic::RootServiceName
+            | Intrinsic::NestedSetLeft
+            | Intrinsic::NestedSetRight
+            | Intrinsic::NestedSetParent),
+        )) => Some(*intrinsic),
+        Node::Attribute(_) | Node::Static(_) => None,
+        Node::Not(operand) | Node::Minus(operand) => of_whole_trace(operand),
+        Node::And(operands) | Node::Or(operands) => operands.iter().find_map(of_whole_trace),
+        Node::Binary { left, right, .. } => of_whole_trace(left).or_else(|| of_whole_trace(right)),
     }
 }

@@ -1,7 +1,7 @@
 //! Names and values of attributes: what editors complete and drop-downs list.
 //!
-//! A filter (`q`) is not applied: names and values come from whole blocks, so an answer may offer
-//! more than matching spans have. It never offers less, and an unfinished filter is never an error.
+//! Without a filter they come from catalogues. A filter (`q`) may be unfinished, and is never an error: what
+//! can be read of it is applied, so an answer may offer more than matching spans have, and never less.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -10,10 +10,10 @@ use axum::extract::{RawQuery, State};
 use http::{HeaderMap, Uri};
 use serde::Serialize;
 use spoor_model::nested::put_message;
-use spoor_model::scan::{AttrScope, Field, KeySet, ScanStats};
+use spoor_model::scan::{AttrScope, Condition, Field, KeySet, Literal, Predicate, ScanStats, Test};
 use spoor_model::wire::{put_bytes, put_text, put_uint};
-use spoor_model::{TenantId, TimeRange, Value};
-use spoor_traceql::{Attribute, Intrinsic};
+use spoor_model::{SpanId, TenantId, TimeRange, Value};
+use spoor_traceql::{Attribute, Intrinsic, LenientFilter};
 
 use super::negotiate::{Encoded, Form};
 use super::time_range::{self, Times};
@@ -61,6 +61,7 @@ struct Request {
     limit: usize,
     /// Most bytes of names or values.
     bytes_max: usize,
+    filter: Option<LenientFilter>,
     form: Form,
     params: Params,
 }
@@ -75,11 +76,15 @@ impl Request {
             Some(limit) => limit as usize,
         };
         params.parsed::<u32>("maxStaleValues")?;
-        if let Some(text) = params.get("q") {
-            state.bounds().check_text(text)?;
-        }
+        let filter = match params.get("q") {
+            None => None,
+            Some(text) => {
+                state.bounds().check_text(text)?;
+                spoor_traceql::lenient_filter(text)
+            }
+        };
         let bytes_max = state.limits.tags_bytes_max;
-        Ok(Self { tenants, range, limit, bytes_max, form: Form::wanted(headers), params })
+        Ok(Self { tenants, range, limit, bytes_max, filter, form: Form::wanted(headers), params })
     }
 }
 
@@ -157,15 +162,17 @@ async fn answer_names<T: Answer>(
     query: Option<String>,
     shape: fn(Vec<Scope>, usize) -> T,
 ) -> Result<Encoded, ApiError> {
-    let request = Request::parse(&state, &headers, query.as_deref())?;
+    let mut request = Request::parse(&state, &headers, query.as_deref())?;
     let wanted = Wanted::from_params(&request.params)?;
-    // Version 1 lists intrinsics only to those who ask for them; version 2 always.
+    // Conditions on any scope filter no names, as in Tempo; and version 1 knows no filters.
+    request.filter = request.filter.filter(|_| T::IS_FILTERED).and_then(|filter| filter.scoped());
     let with_intrinsics = wanted == Wanted::Intrinsics || (wanted == Wanted::All && T::LISTS_INTRINSICS);
     let counted = state.gate.metrics().clone();
     state
         .gate
         .run(move |querier, ctx| {
-            let answer = fan_out::keys(querier, &request.tenants, request.range, ctx)?;
+            let predicate = predicate(request.filter);
+            let answer = fan_out::keys(querier, &request.tenants, predicate.as_ref(), request.range, ctx)?;
             let mut scopes = scopes(answer.value, wanted);
             if with_intrinsics {
                 let tags = INTRINSICS.map(str::to_owned).to_vec();
@@ -204,6 +211,16 @@ fn cut_note(counted: &QueryMetrics, bytes_max: usize) -> String {
     format!("partial answer, it ends at {bytes_max} bytes; raise query_tags_max_bytes")
 }
 
+/// What spans must satisfy to be looked at; `None` for all spans. Of a filter that no scan can decide on its
+/// own, this is what it needs at least.
+fn predicate(filter: Option<LenientFilter>) -> Option<Predicate> {
+    let plan = spoor_traceql::plan_search(&filter?.query()).ok()?;
+    match plan.necessary() {
+        Predicate::True => None,
+        predicate => Some(predicate),
+    }
+}
+
 fn scopes(mut keys: KeySet, wanted: Wanted) -> Vec<Scope> {
     let wanted = SCOPES.into_iter().filter(|(scope, _)| wanted.has(*scope));
     let found = wanted.filter_map(|(scope, name)| Some((name, keys.remove(&scope)?)));
@@ -217,13 +234,16 @@ pub(super) async fn values_v1(
     headers: HeaderMap,
     RawQuery(query): RawQuery,
 ) -> Result<Encoded, ApiError> {
-    let request = Request::parse(&state, &headers, query.as_deref())?;
+    let mut request = Request::parse(&state, &headers, query.as_deref())?;
+    request.filter = None;
     let name = name_in_path(uri.path(), "/api/search/tag/")?;
     let source = match name.as_str() {
         "status.code" => Source::Fixed(&["unset", "ok", "error"]),
         "error" => Source::Fixed(&["true"]),
-        "name" | "root.name" | "rootName" => Source::Read(Field::Name),
-        "service.name" | "root.service.name" | "rootServiceName" => Source::Read(resource_service_name()),
+        "name" => Source::Read(Field::Name),
+        "root.name" | "rootName" => Source::OfRoots(Field::Name),
+        "service.name" => Source::Read(resource_service_name()),
+        "root.service.name" | "rootServiceName" => Source::OfRoots(resource_service_name()),
         _ => Source::Read(Field::Attribute(AttrScope::Any, name.into())),
     };
     answer_values(state, request, source, |values| {
@@ -266,8 +286,15 @@ fn resource_service_name() -> Field {
 enum Source {
     /// Keywords of the language.
     Fixed(&'static [&'static str]),
-    /// The spans.
+    /// The spans that satisfy the filter.
     Read(Field),
+    /// Spans without a parent.
+    OfRoots(Field),
+}
+
+fn has_no_parent() -> Predicate {
+    let no_parent = Literal::Str(SpanId::default().to_string().into());
+    Predicate::Is(Condition { field: Field::ParentSpanId, test: Test::Eq(no_parent) })
 }
 
 fn source_of(attribute: &Attribute) -> Source {
@@ -278,9 +305,8 @@ fn source_of(attribute: &Attribute) -> Source {
         }
         // Too many to choose from.
         Attribute::Intrinsic(Intrinsic::Duration | Intrinsic::TraceDuration) => Source::Fixed(&[]),
-        // Every root is a span and every root service a service: more names, none missing.
-        Attribute::Intrinsic(Intrinsic::RootName) => Source::Read(Field::Name),
-        Attribute::Intrinsic(Intrinsic::RootServiceName) => Source::Read(resource_service_name()),
+        Attribute::Intrinsic(Intrinsic::RootName) => Source::OfRoots(Field::Name),
+        Attribute::Intrinsic(Intrinsic::RootServiceName) => Source::OfRoots(resource_service_name()),
         attribute => attribute.field().map_or(Source::Fixed(&[]), Source::Read),
     }
 }
@@ -291,19 +317,28 @@ async fn answer_values<T: Answer>(
     source: Source,
     shape: fn(Vec<TypedValue>) -> T,
 ) -> Result<Encoded, ApiError> {
-    let field = match source {
+    let (field, predicate) = match source {
         Source::Fixed(words) => {
             let keyword = |word: &&str| TypedValue { r#type: "keyword", value: (*word).to_owned() };
             let values = words.iter().take(request.limit).map(keyword).collect();
             return Ok(shape(values).encode(Metrics::new(ScanStats::default(), 0), request.form, None));
         }
-        Source::Read(field) => field,
+        Source::Read(field) => (field, predicate(request.filter)),
+        // The filter is about any span of the trace, and so says nothing of the root.
+        Source::OfRoots(field) => (field, Some(has_no_parent())),
     };
     let counted = state.gate.metrics().clone();
     state
         .gate
         .run(move |querier, ctx| {
-            let answer = fan_out::values(querier, &request.tenants, &field, request.range, request.bytes_max, ctx)?;
+            let answer = fan_out::values(
+                querier,
+                &request.tenants,
+                (&field, predicate.as_ref()),
+                request.range,
+                request.bytes_max,
+                ctx,
+            )?;
             let (values, is_complete) = answer.value;
             let values: BTreeSet<TypedValue> = values.iter().filter_map(TypedValue::of).collect();
             let values = values.into_iter().take(request.limit).collect();
@@ -321,7 +356,10 @@ async fn answer_values<T: Answer>(
 /// One of the four answers: a JSON object, and the same fields as protobuf. `metrics` is field 2 of
 /// each.
 trait Answer: Serialize + 'static {
+    /// Version 1 lists intrinsics only to those who ask for them; version 2 always.
     const LISTS_INTRINSICS: bool = false;
+    /// Whether `q` counts.
+    const IS_FILTERED: bool = false;
 
     fn put(&self, out: &mut Vec<u8>);
 
@@ -406,6 +444,7 @@ struct ScopedNames {
 
 impl Answer for ScopedNames {
     const LISTS_INTRINSICS: bool = true;
+    const IS_FILTERED: bool = true;
 
     fn put(&self, out: &mut Vec<u8>) {
         for scope in &self.scopes {

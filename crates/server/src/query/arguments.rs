@@ -4,6 +4,8 @@ use clap::builder::PossibleValuesParser;
 use clap::{Arg, ArgAction, ArgMatches, Command};
 use spoor_model::UnixNano;
 
+use crate::config::RawConfig;
+
 /// What to ask, whom, and how to show it.
 #[derive(Debug, Clone)]
 pub(crate) struct QueryArguments {
@@ -11,8 +13,8 @@ pub(crate) struct QueryArguments {
     pub(crate) text: String,
     /// Where a Spoor listens.
     pub(crate) url: String,
-    /// Read this directory instead; no Spoor may be using it.
-    pub(crate) data_dir: Option<String>,
+    /// Read the directory of this configuration instead; no Spoor may be using it.
+    pub(crate) at_rest: Option<RawConfig>,
     pub(crate) tenant: Option<String>,
     pub(crate) times: Times,
     pub(crate) limit: Option<u32>,
@@ -67,9 +69,14 @@ pub(crate) fn command() -> Command {
         .arg(switch("explain", "Show how the query runs and what it reads, not what it finds"))
 }
 
-/// Reads what clap found. `data_dir` counts only when it is given as a flag: a server's own environment
-/// should not turn a question to it into one to its directory.
-pub(crate) fn read(matches: &ArgMatches) -> Result<QueryArguments, String> {
+/// Whether a directory is asked. `--data-dir` counts only as a flag: a server's own environment should not turn
+/// a question to it into one to its directory.
+pub(crate) fn is_at_rest(matches: &ArgMatches) -> bool {
+    matches.get_one::<String>("data_dir").is_some()
+}
+
+/// Reads what clap found.
+pub(crate) fn read(matches: &ArgMatches, at_rest: Option<RawConfig>) -> Result<QueryArguments, String> {
     let word = |id: &str| matches.get_one::<String>(id).cloned();
     let time = |id: &str| match word(id) {
         None => Ok(None),
@@ -81,7 +88,7 @@ pub(crate) fn read(matches: &ArgMatches) -> Result<QueryArguments, String> {
     Ok(QueryArguments {
         text: word("text").unwrap_or_default(),
         url: word("url").unwrap_or_default(),
-        data_dir: word("data_dir"),
+        at_rest,
         tenant: word("tenant"),
         times: Times { since: word("since"), start: time("start")?, end: time("end")? },
         limit: matches.get_one("limit").copied(),

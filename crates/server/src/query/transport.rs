@@ -17,6 +17,7 @@ use tower::ServiceExt;
 
 use super::QueryArguments;
 use crate::at_rest;
+use crate::config::Config;
 
 /// How long to wait for a connection: a server that is there answers at once.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -47,9 +48,10 @@ impl Transport {
     /// Looks at the URL, or opens the directory.
     pub(super) fn open(arguments: &QueryArguments) -> Result<Self, String> {
         let tenant = arguments.tenant.clone();
-        match &arguments.data_dir {
-            Some(directory) => {
-                let routes = at_rest::routes(directory, tenant.is_some())?;
+        match &arguments.at_rest {
+            Some(raw) => {
+                let config = Config::new(raw).map_err(|err| err.to_string())?;
+                let routes = at_rest::routes(&config, tenant.is_some())?;
                 Ok(Self::AtRest { routes, tenant })
             }
             None => Self::server(&arguments.url, tenant),

@@ -49,7 +49,7 @@ fn a_range_that_is_too_long_is_refused_in_the_words_that_grafana_knows() {
 #[test]
 fn defaults_are_those_that_the_user_interface_promises() {
     let search = search("q=%7B%7D&spss=0").unwrap();
-    assert_eq!((search.request.limit, search.shown.unwrap().spans_max), (20, 3));
+    assert_eq!((search.request.limit, search.spans_max), (20, 3));
 }
 
 #[test]

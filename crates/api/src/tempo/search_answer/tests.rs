@@ -10,22 +10,27 @@ const SPANS: &str = r#"{"resourceSpans":[{"resource":{"attributes":[{"key":"serv
    "startTimeUnixNano":"1000000001","endTimeUnixNano":"1000000001",
    "attributes":[{"key":"n","value":{"doubleValue":0.5}},{"key":"list","value":{"stringValue":"x"}}]}]}]}]}"#;
 
-fn span(key: &str) -> Field {
-    Field::Attribute(AttrScope::Span, key.into())
+fn plan(query: &str) -> SearchPlan {
+    spoor_traceql::plan_search(&spoor_traceql::parse(query).unwrap()).unwrap()
 }
 
-fn answer(json: &str, matched: Vec<usize>, shown: Option<Shown>) -> SearchAnswer {
+/// All spans found, by a query that finds them; without one, by an older search.
+fn answer(json: &str, query: Option<&str>, spans_max: usize) -> SearchAnswer {
     let entries = entries_of(json.as_bytes());
     let trace = Trace::assemble(entries[0].span.trace_id, entries).unwrap();
     let stats = ScanStats { spans_inspected: 7, traces_inspected: 1, bytes_inspected: 9 };
-    let spansets = vec![MatchedSpanset { spans: matched, attributes: Vec::new() }];
-    SearchAnswer::new(&[FoundTrace { trace, spansets }], shown.as_ref(), stats, 0)
+    let plan = query.map(plan);
+    let spansets = match &plan {
+        Some(plan) => plan.evaluate(&trace),
+        None => vec![MatchedSpanset { spans: vec![0, 1], attributes: Vec::new() }],
+    };
+    SearchAnswer::new(&[FoundTrace { trace, spansets }], plan.as_ref(), spans_max, stats, 0)
 }
 
 #[test]
 fn an_answer_has_the_keys_and_types_that_grafana_knows() {
-    let fields = vec![Field::Name, Field::Status, Field::Duration, span("n"), span("list"), span("absent")];
-    let answer = answer(SPANS, vec![0, 1], Some(Shown { fields, spans_max: 3 }));
+    let query = "{ } | select(name, status, duration, span.n, span.list, span.absent)";
+    let answer = answer(SPANS, Some(query), 3);
     let json: serde_json::Value = serde_json::from_slice(&answer.to_json()).unwrap();
     let span_set = serde_json::json!({"matched": 2, "spans": [
         {"spanID": "0000000000000001", "name": "GET /", "startTimeUnixNano": "1000000000", "durationNanos": "5999999",
@@ -50,10 +55,9 @@ fn an_answer_has_the_keys_and_types_that_grafana_knows() {
 
 #[test]
 fn a_legacy_search_has_no_span_sets_and_names_only_as_asked() {
-    let json: serde_json::Value = serde_json::from_slice(&answer(SPANS, vec![0], None).to_json()).unwrap();
+    let json: serde_json::Value = serde_json::from_slice(&answer(SPANS, None, 3).to_json()).unwrap();
     assert_eq!((json["traces"][0].get("spanSet"), json["traces"][0].get("spanSets")), (None, None));
-    let shown = Some(Shown { fields: vec![], spans_max: 1 });
-    let json: serde_json::Value = serde_json::from_slice(&answer(SPANS, vec![0, 1], shown).to_json()).unwrap();
+    let json: serde_json::Value = serde_json::from_slice(&answer(SPANS, Some("{ }"), 1).to_json()).unwrap();
     let span_set = &json["traces"][0]["spanSet"];
     assert_eq!((span_set["matched"].as_u64(), span_set["spans"].as_array().unwrap().len()), (Some(2), 1));
     assert_eq!(span_set["spans"][0].get("name"), None);
@@ -62,7 +66,7 @@ fn a_legacy_search_has_no_span_sets_and_names_only_as_asked() {
 #[test]
 fn a_trace_without_its_root_says_so() {
     let json = SPANS.replacen("\"name\":\"GET /\"", "\"name\":\"GET /\",\"parentSpanId\":\"0000000000000007\"", 1);
-    let json: serde_json::Value = serde_json::from_slice(&answer(&json, vec![0], None).to_json()).unwrap();
+    let json: serde_json::Value = serde_json::from_slice(&answer(&json, None, 3).to_json()).unwrap();
     assert_eq!(json["traces"][0]["rootServiceName"], ROOT_UNKNOWN);
     assert_eq!(json["traces"][0].get("rootTraceName"), None);
 }
@@ -70,8 +74,8 @@ fn a_trace_without_its_root_says_so() {
 #[test]
 fn texts_beside_numbers_make_all_of_them_texts() {
     let json = SPANS.replace("{\"doubleValue\":0.5}", "{\"stringValue\":\"many\"}");
-    let shown = Some(Shown { fields: vec![span("n")], spans_max: 3 });
-    let json: serde_json::Value = serde_json::from_slice(&answer(&json, vec![0, 1], shown).to_json()).unwrap();
+    let json: serde_json::Value =
+        serde_json::from_slice(&answer(&json, Some("{ span.n != nil }"), 3).to_json()).unwrap();
     let spans = &json["traces"][0]["spanSet"]["spans"];
     assert_eq!(spans[0]["attributes"][0]["value"]["stringValue"], "1");
     assert_eq!(spans[1]["attributes"][0]["value"]["stringValue"], "many");
@@ -80,8 +84,7 @@ fn texts_beside_numbers_make_all_of_them_texts() {
 #[test]
 fn both_forms_say_the_same() {
     use spoor_model::wire::{Field as WireField, Reader};
-    let shown = Some(Shown { fields: vec![span("n")], spans_max: 3 });
-    let bytes = answer(SPANS, vec![0], shown).to_protobuf();
+    let bytes = answer(SPANS, Some("{ span.n != nil }"), 3).to_protobuf();
     let fields = |bytes: &[u8]| {
         let mut reader = Reader::new(bytes);
         let mut fields = Vec::new();

@@ -1,0 +1,210 @@
+//! `/api/metrics/query_range` and `/api/metrics/query`: TraceQL metrics, over time or as one value.
+//!
+//! ```text
+//!   start, end, since -> range -step-> window: whole steps that cover it, up to now
+//!   q -> MetricsPlan -querier-> series -maxSeries-> JSON
+//! ```
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::extract::{RawQuery, State};
+use http::HeaderMap;
+use serde::Serialize;
+use spoor_model::{KeyValue, TenantId, TimeRange, UnixNano, Value};
+use spoor_querier::Answer;
+use spoor_traceql::{Exemplar, Label, MetricsPlan, Series, Window};
+
+use super::limits::{self, Bounds};
+use super::metrics_answer::{ExemplarJson, InstantSeries, MetricsAnswer, MetricsStats, RangeSeries, Sample};
+use super::negotiate::{Encoded, Form};
+use super::time_range;
+use crate::error::ApiError;
+use crate::params::Params;
+use crate::query_metrics::{Cut, QueryMetrics};
+use crate::static_value::scalar;
+use crate::{go_duration, partial};
+
+type Shared = State<Arc<super::State>>;
+
+/// A metrics query, checked.
+#[derive(Debug)]
+pub(super) struct MetricsRequest {
+    pub(super) plan: MetricsPlan,
+    pub(super) window: Window,
+    pub(super) exemplars_max: usize,
+    series_max: usize,
+}
+
+/// Series over time.
+pub(super) async fn query_range(
+    State(state): Shared,
+    headers: HeaderMap,
+    RawQuery(query): RawQuery,
+) -> Result<Encoded, ApiError> {
+    let tenants = state.tenancy.for_read(&headers)?;
+    let params = Params::parse(query.as_deref());
+    let request = MetricsRequest::over_time(&params, state.bounds(), state.clock.now())?;
+    answer(state, tenants, request, |request, answer, counted| {
+        let window = request.window;
+        let metrics = MetricsStats::new(answer.stats, answer.skipped.len());
+        let series = answer.value.into_iter().map(|series| range_series(series, &window)).collect();
+        bounded(MetricsAnswer::new(series, metrics), request.series_max, counted)
+    })
+    .await
+}
+
+/// One value per series, for the whole range.
+pub(super) async fn query_instant(
+    State(state): Shared,
+    headers: HeaderMap,
+    RawQuery(query): RawQuery,
+) -> Result<Encoded, ApiError> {
+    let tenants = state.tenancy.for_read(&headers)?;
+    let params = Params::parse(query.as_deref());
+    let request = MetricsRequest::instant(&params, state.bounds(), state.clock.now())?;
+    answer(state, tenants, request, |request, answer, counted| {
+        let metrics = MetricsStats::new(answer.stats, answer.skipped.len());
+        let series = answer.value.into_iter().filter_map(instant_series).collect();
+        bounded(MetricsAnswer::new(series, metrics), request.series_max, counted)
+    })
+    .await
+}
+
+/// Gives an answer its shape.
+type Shape<S> = fn(&MetricsRequest, Answer<Vec<Series>>, &QueryMetrics) -> MetricsAnswer<S>;
+
+async fn answer<S: Serialize + 'static>(
+    state: Arc<super::State>,
+    tenants: Vec<TenantId>,
+    request: MetricsRequest,
+    shape: Shape<S>,
+) -> Result<Encoded, ApiError> {
+    let counted = state.gate.metrics().clone();
+    state
+        .gate
+        .run(move |querier, ctx| {
+            let MetricsRequest { plan, window, exemplars_max, .. } = &request;
+            let answer = querier.metrics(&tenants, plan, window, *exemplars_max, ctx)?;
+            let partial = partial::note(&answer.skipped);
+            let mut answer = shape(&request, answer, &counted);
+            if let Some(note) = &partial {
+                answer.mark_partial(note);
+            }
+            // Always JSON, whatever the client accepts: there is no other form of this answer.
+            Ok(Encoded { form: Form::Json, bytes: answer.to_json(), partial })
+        })
+        .await
+}
+
+impl MetricsRequest {
+    pub(super) fn over_time(params: &Params, bounds: Bounds<'_>, now: UnixNano) -> Result<Self, ApiError> {
+        let (plan, range) = (plan(params, bounds)?, range(params, bounds, now)?);
+        let (start, end) = (range.start.0, range.end.0);
+        let step = match step(params)? {
+            Some(step) => step,
+            None => Duration::from_nanos(Window::default_step_nano(start, end)),
+        };
+        bounds.check_intervals(range, step)?;
+        let window = Window::aligned(start, end, u64::try_from(step.as_nanos()).unwrap_or(u64::MAX));
+        let max = bounds.limits.metrics_exemplars_max;
+        let exemplars_max = exemplars_max(params, plan.exemplars(), max)?;
+        Ok(Self { plan, window, exemplars_max, series_max: series_max(params, bounds)? })
+    }
+
+    fn instant(params: &Params, bounds: Bounds<'_>, now: UnixNano) -> Result<Self, ApiError> {
+        let (plan, range) = (plan(params, bounds)?, range(params, bounds, now)?);
+        let window = Window::instant(range.start.0, range.end.0);
+        Ok(Self { plan, window, exemplars_max: 0, series_max: series_max(params, bounds)? })
+    }
+}
+
+fn plan(params: &Params, bounds: Bounds<'_>) -> Result<MetricsPlan, ApiError> {
+    let Some(text) = params.get("q").or_else(|| params.get("query")) else {
+        return Err(ApiError::invalid("invalid q: a metrics query is needed, such as { } | rate()"));
+    };
+    spoor_traceql::plan_metrics(&bounds.parse(text)?).map_err(limits::invalid_query)
+}
+
+fn range(params: &Params, bounds: Bounds<'_>, now: UnixNano) -> Result<TimeRange, ApiError> {
+    let range = time_range::of_metrics(params, now)?;
+    bounds.check_metrics_range(range)?;
+    Ok(range)
+}
+
+/// How many series the client wants, and how many it gets at most.
+fn series_max(params: &Params, bounds: Bounds<'_>) -> Result<usize, ApiError> {
+    let unless_zero = |max: usize| if max == 0 { usize::MAX } else { max };
+    let wanted = params.parsed::<u32>("maxSeries")?.unwrap_or(0) as usize;
+    Ok(unless_zero(wanted).min(unless_zero(bounds.limits.metrics_series_max)))
+}
+
+/// The length of an interval: seconds, perhaps with a fraction, or a duration.
+fn step(params: &Params) -> Result<Option<Duration>, ApiError> {
+    let Some(text) = params.get("step") else { return Ok(None) };
+    let invalid = |why: &str| ApiError::invalid(format!("invalid step {text:?}: {why}"));
+    if text.starts_with('-') {
+        return Err(invalid("it must not be negative"));
+    }
+    let nanos = match text.parse::<f64>() {
+        Ok(seconds) if seconds.is_finite() => (seconds * 1e9) as u64,
+        _ => go_duration::parse_prometheus(text).ok_or_else(|| invalid("not a duration such as 15s"))?,
+    };
+    match nanos {
+        0 => Err(invalid("it must be more than 0")),
+        nanos => Ok(Some(Duration::from_nanos(nanos))),
+    }
+}
+
+/// How many exemplars: what a hint says, else what the client says, else all that are allowed.
+fn exemplars_max(params: &Params, hinted: Option<usize>, max: usize) -> Result<usize, ApiError> {
+    let wanted = params.parsed::<u32>("exemplars")?.filter(|count| *count != 0).map(|count| count as usize);
+    Ok(hinted.or(wanted).unwrap_or(max).min(max))
+}
+
+/// Drops what passes the limit, and says so.
+fn bounded<S: Serialize>(mut answer: MetricsAnswer<S>, series_max: usize, counted: &QueryMetrics) -> MetricsAnswer<S> {
+    let count = answer.series.len();
+    if count > series_max {
+        counted.cut(Cut::series);
+        answer.series.truncate(series_max);
+        answer.mark_partial(&format!(
+            "{series_max} of {count} series are returned; group by less, ask for more by maxSeries, or raise \
+             query_metrics_max_series"
+        ));
+    }
+    answer
+}
+
+fn range_series(series: Series, window: &Window) -> RangeSeries {
+    let point = |(interval, value): (usize, &Option<f64>)| {
+        let timestamp_ms = window.point_nano(interval) / NANOS_PER_MS;
+        value.map(|value| Sample { timestamp_ms, value })
+    };
+    RangeSeries {
+        labels: labels(&series.labels),
+        samples: series.values.iter().enumerate().filter_map(point).collect(),
+        exemplars: series.exemplars.iter().map(exemplar).collect(),
+    }
+}
+
+const NANOS_PER_MS: u64 = 1_000_000;
+
+fn exemplar(exemplar: &Exemplar) -> ExemplarJson {
+    ExemplarJson {
+        labels: labels(&exemplar.labels),
+        value: exemplar.value,
+        timestamp_ms: exemplar.timestamp_nano / NANOS_PER_MS,
+    }
+}
+
+/// `None` for a series without a value.
+fn instant_series(series: Series) -> Option<InstantSeries> {
+    let value = series.values.first().copied().flatten()?;
+    Some(InstantSeries { labels: labels(&series.labels), value })
+}
+
+fn labels(labels: &[Label]) -> Vec<KeyValue> {
+    let value = |value| scalar(value).unwrap_or_else(|| Value::Str("nil".to_owned()));
+    labels.iter().map(|(key, label)| KeyValue::new(&**key, value(label))).collect()
+}
