@@ -4,12 +4,15 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
+mod http_engine;
 mod ingest;
 mod jaeger;
 mod limits;
+mod query;
 mod search;
 mod tempo;
 mod tenants;
+mod traceql_page;
 
 use spoor_model::UnixNano;
 use spoor_testkit::client::{Compression, grpc, http};
@@ -20,17 +23,22 @@ use tempfile::TempDir;
 /// A running Spoor on an empty directory.
 pub(crate) struct Spoor {
     pub(crate) server: Server,
-    _directory: TempDir,
+    directory: TempDir,
 }
 
 /// Starts one with those flags.
 pub(crate) fn start(flags: &[&str]) -> Spoor {
     let directory = TempDir::new().unwrap();
     let server = Launch::new(env!("CARGO_BIN_EXE_spoor"), directory.path()).arguments(flags.iter().copied()).start();
-    Spoor { server, _directory: directory }
+    Spoor { server, directory }
 }
 
 impl Spoor {
+    /// Where everything is kept.
+    pub(crate) fn directory(&self) -> &str {
+        self.directory.path().to_str().unwrap()
+    }
+
     /// Sends an encoded request over gRPC; it must be accepted whole.
     pub(crate) fn ingest(&self, body: &[u8]) {
         let client = grpc::Client::connect(self.server.otlp_grpc()).unwrap();
