@@ -1,8 +1,15 @@
 //! Every file of `tests/corpus/traceql` on every engine. `traceql/README.md` says how to read them.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
+mod http;
+mod store;
+
 use std::path::{Path, PathBuf};
 
+use http::{HttpEngine, Service};
 use spoor_testkit::traceql_corpus::{self, Engine, OracleEngine};
+use store::{Layout, Store, StoreEngine};
 
 /// Sorted by name.
 fn files() -> Vec<PathBuf> {
@@ -37,4 +44,28 @@ fn run<E: Engine>(path: &Path, engine: impl Fn() -> E) -> Result<usize, String> 
 #[test]
 fn the_oracle_answers_the_corpus() {
     run_all(OracleEngine::default);
+}
+
+#[test]
+fn the_head_answers_the_corpus() {
+    let store = Store::open();
+    run_all(|| StoreEngine::new(&store, Layout::Head));
+}
+
+#[test]
+fn a_block_answers_the_corpus() {
+    let store = Store::open();
+    run_all(|| StoreEngine::new(&store, Layout::Block));
+}
+
+#[test]
+fn head_and_blocks_with_torn_traces_answer_the_corpus() {
+    let store = Store::open();
+    run_all(|| StoreEngine::new(&store, Layout::Torn));
+}
+
+#[test]
+fn the_service_answers_the_corpus() {
+    let service = Service::start();
+    run_all(|| HttpEngine::new(&service));
 }
