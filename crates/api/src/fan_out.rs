@@ -1,14 +1,13 @@
-//! Reads that ask several tenants at once (`X-Scope-OrgID: a|b`): each is asked, answers are merged.
+//! Reads that ask several tenants at once (`X-Scope-OrgID: a|b`) where each can be asked for itself, and
+//! answers are merged. Searches and series are not like that: the querier takes all tenants as one.
 //!
 //! With one tenant, which is nearly always, nothing is copied.
 
-use std::cmp::Reverse;
-use std::collections::btree_map::Entry;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use spoor_model::scan::{Field, KeySet, Operation, Predicate, QueryContext};
 use spoor_model::{TenantId, TimeRange, Trace, TraceId, Value};
-use spoor_querier::{Answer, FoundTrace, Querier, QueryError, SearchRequest};
+use spoor_querier::{Answer, Querier, QueryError};
 
 /// Asks every tenant and folds the values into the first.
 fn merged<T>(
@@ -45,42 +44,6 @@ fn join(one: Option<Trace>, other: Option<Trace>) -> Option<Trace> {
         }
         (one, other) => one.or(other),
     }
-}
-
-/// The newest traces of all tenants, newest first.
-pub(crate) fn search(
-    querier: &Querier,
-    tenants: &[TenantId],
-    request: &SearchRequest,
-    ctx: &QueryContext,
-) -> Result<Answer<Vec<FoundTrace>>, QueryError> {
-    let mut answer = merged(tenants, |tenant| querier.search(tenant, request, ctx), Vec::extend)?;
-    if tenants.len() > 1 {
-        answer.value = newest_of_all(answer.value, request);
-    }
-    Ok(answer)
-}
-
-fn newest_of_all(found: Vec<FoundTrace>, request: &SearchRequest) -> Vec<FoundTrace> {
-    let mut by_id: BTreeMap<TraceId, FoundTrace> = BTreeMap::new();
-    for one in found {
-        match by_id.entry(one.trace.id) {
-            Entry::Vacant(slot) => {
-                slot.insert(one);
-            }
-            Entry::Occupied(mut slot) => {
-                let mut entries = std::mem::take(&mut slot.get_mut().trace.entries);
-                entries.extend(one.trace.entries);
-                let trace = Trace::assemble(one.trace.id, entries).expect("both have spans");
-                let spansets = request.filter.evaluate(&trace);
-                slot.insert(FoundTrace { trace, spansets });
-            }
-        }
-    }
-    let mut found: Vec<FoundTrace> = by_id.into_values().collect();
-    found.sort_by_key(|one| Reverse((one.trace.range().start, one.trace.id)));
-    found.truncate(request.limit);
-    found
 }
 
 /// Attribute names of all tenants; with a predicate, those that spans have which satisfy it.

@@ -228,7 +228,7 @@ async fn search_traces(state: &State, request: Request, is_raw: bool) -> Answere
     state
         .gate
         .run(move |querier, ctx| {
-            let answer = fan_out::search(querier, &request.tenants, &search, ctx)?;
+            let answer = querier.search(&request.tenants, &search, ctx)?;
             let errors = notes(&answer.skipped);
             let traces: Vec<TraceJson> =
                 answer.value.into_iter().map(|found| trace_json(found.trace, is_raw)).collect();

@@ -25,7 +25,7 @@ use super::metrics::MetricsRequest;
 use super::search::{self, Search};
 use crate::error::ApiError;
 use crate::params::Params;
-use crate::{fan_out, partial};
+use crate::partial;
 
 /// Runs a query and tells how.
 pub(super) async fn explain(
@@ -48,9 +48,10 @@ pub(super) async fn explain(
     }
     let Search { request, .. } = Search::from_params(&params, bounds, now)?;
     let run = move |querier: &spoor_querier::Querier, ctx: &spoor_model::scan::QueryContext| {
-        let answer = fan_out::search(querier, &tenants, &request, ctx)?;
+        let answer = querier.search(&tenants, &request, ctx)?;
         let plan = search::plan_of(&request.filter).map(spoor_traceql::SearchPlan::explain).unwrap_or_default();
-        let found = format!("{} traces, at most {} asked for", answer.value.len(), request.limit);
+        let found = counted(answer.value.len() as u64, "trace");
+        let found = format!("{found}, at most {} asked for", request.limit);
         Ok(shown(&plan, &answer.explain, answer.stats, &answer.skipped, &found))
     };
     state.gate.run(run).await
@@ -64,7 +65,8 @@ fn shown(plan: &str, explain: &Explain, stats: ScanStats, skipped: &[Skipped], f
         put(&mut text, format_args!("{note}\n"));
     }
     let ScanStats { spans_inspected, traces_inspected, bytes_inspected } = stats;
-    let total = format!("{spans_inspected} spans of {traces_inspected} traces, {bytes_inspected} bytes");
+    let (spans, traces) = (counted(spans_inspected, "span"), counted(traces_inspected, "trace"));
+    let total = format!("{spans} of {traces}, {bytes_inspected} bytes");
     put(&mut text, format_args!("read: {total}\nfound: {found}\n"));
     text
 }

@@ -16,7 +16,7 @@ use super::search_answer::SearchAnswer;
 use super::time_range::{self, Times};
 use crate::error::ApiError;
 use crate::params::Params;
-use crate::{fan_out, go_duration, partial};
+use crate::{go_duration, partial};
 
 /// Traces per answer unless the client says.
 const LIMIT_DEFAULT: usize = 20;
@@ -52,7 +52,7 @@ pub(super) async fn search(
     state
         .gate
         .run(move |querier, ctx| {
-            let answer = fan_out::search(querier, &tenants, &request, ctx)?;
+            let answer = querier.search(&tenants, &request, ctx)?;
             let partial = partial::note(&answer.skipped);
             let plan = plan_of(&request.filter);
             let answer = SearchAnswer::new(&answer.value, plan, spans_max, answer.stats, answer.skipped.len());

@@ -20,7 +20,7 @@ use super::time_range::{self, Times};
 use crate::error::{ApiError, Kind};
 use crate::params::{Params, Plus, percent_decode};
 use crate::query_metrics::{Cut, QueryMetrics};
-use crate::{fan_out, partial, value_text};
+use crate::{fan_out, go_duration, partial, value_text};
 
 type Shared = State<Arc<super::State>>;
 
@@ -340,7 +340,8 @@ async fn answer_values<T: Answer>(
                 ctx,
             )?;
             let (values, is_complete) = answer.value;
-            let values: BTreeSet<TypedValue> = values.iter().filter_map(TypedValue::of).collect();
+            let typed = |value: &Value| TypedValue::of(&field, value);
+            let values: BTreeSet<TypedValue> = values.iter().filter_map(typed).collect();
             let values = values.into_iter().take(request.limit).collect();
             let mut notes: Vec<String> = partial::note(&answer.skipped).into_iter().collect();
             if !is_complete {
@@ -478,8 +479,11 @@ struct TypedValue {
 
 impl TypedValue {
     /// `None` for what TraceQL cannot write.
-    fn of(value: &Value) -> Option<Self> {
+    fn of(field: &Field, value: &Value) -> Option<Self> {
         let (r#type, value) = match value {
+            Value::Int(nanos) if *field == Field::EventTimeSinceStart => {
+                ("duration", go_duration::format_signed(*nanos))
+            }
             Value::Str(text) => ("string", text.clone()),
             Value::Bool(flag) => ("bool", flag.to_string()),
             Value::Int(int) => ("int", int.to_string()),

@@ -199,6 +199,7 @@ fn number_text(value: f64) -> String {
     match value {
         value if !value.is_finite() => "-".to_owned(),
         value if value == value.trunc() && value.abs() < 1e15 => format!("{value}"),
+        value if value.abs() < 0.001 => format!("{value:.3e}"),
         value => format!("{value:.4}"),
     }
 }
