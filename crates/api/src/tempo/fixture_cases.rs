@@ -74,10 +74,11 @@ fn parse_case(block: &str) -> Case {
 
 /// Checks what is the same in every answer, and leaves it out.
 fn without_what_is_always_so(mut json: Json) -> Json {
-    if let Some(metrics) = json["metrics"].as_object_mut() {
+    if let Some(metrics) = json.get_mut("metrics").and_then(Json::as_object_mut) {
         metrics.retain(|key, _| !key.starts_with("inspected"));
     }
-    for trace in json["traces"].as_array_mut().into_iter().flatten().filter_map(Json::as_object_mut) {
+    let traces = json.get_mut("traces").and_then(Json::as_array_mut);
+    for trace in traces.into_iter().flatten().filter_map(Json::as_object_mut) {
         let (first, span_set) = (trace.get("spanSets").map(|sets| sets[0].clone()), trace.remove("spanSet"));
         assert_eq!(span_set, first, "spanSet is the first of spanSets");
     }

@@ -13,7 +13,8 @@ use http::HeaderMap;
 use serde::Serialize;
 use spoor_model::{KeyValue, TenantId, TimeRange, UnixNano, Value};
 use spoor_querier::Answer;
-use spoor_traceql::{Exemplar, Label, MetricsPlan, Series, Window};
+use spoor_traceql::ast::{Body, MetricsExpr, Node, SpansetExpr, SpansetKind, Stage, StageKind};
+use spoor_traceql::{Exemplar, Label, MetricsPlan, Series, Static, Window};
 
 use super::limits::{self, Bounds};
 use super::metrics_answer::{ExemplarJson, InstantSeries, MetricsAnswer, MetricsStats, RangeSeries, Sample};
@@ -34,6 +35,8 @@ pub(super) struct MetricsRequest {
     pub(super) window: Window,
     pub(super) exemplars_max: usize,
     series_max: usize,
+    /// Whether the filter is the constant `false`: then there are no series, not even one of zeros.
+    is_never: bool,
 }
 
 /// Series over time.
@@ -85,7 +88,15 @@ async fn answer<S: Serialize + 'static>(
         .gate
         .run(move |querier, ctx| {
             let MetricsRequest { plan, window, exemplars_max, .. } = &request;
-            let answer = querier.metrics(&tenants, plan, window, *exemplars_max, ctx)?;
+            let answer = match request.is_never {
+                true => Answer {
+                    value: Vec::new(),
+                    skipped: Vec::new(),
+                    stats: Default::default(),
+                    explain: Default::default(),
+                },
+                false => querier.metrics(&tenants, plan, window, *exemplars_max, ctx)?,
+            };
             let partial = partial::note(&answer.skipped);
             let mut answer = shape(&request, answer, &counted);
             if let Some(note) = &partial {
@@ -99,7 +110,7 @@ async fn answer<S: Serialize + 'static>(
 
 impl MetricsRequest {
     pub(super) fn over_time(params: &Params, bounds: Bounds<'_>, now: UnixNano) -> Result<Self, ApiError> {
-        let (plan, range) = (plan(params, bounds)?, range(params, bounds, now)?);
+        let ((plan, is_never), range) = (plan(params, bounds)?, range(params, bounds, now)?);
         let (start, end) = (range.start.0, range.end.0);
         let step = match step(params)? {
             Some(step) => step,
@@ -109,21 +120,38 @@ impl MetricsRequest {
         let window = Window::aligned(start, end, u64::try_from(step.as_nanos()).unwrap_or(u64::MAX));
         let max = bounds.limits.metrics_exemplars_max;
         let exemplars_max = exemplars_max(params, plan.exemplars(), max)?;
-        Ok(Self { plan, window, exemplars_max, series_max: series_max(params, bounds)? })
+        Ok(Self { plan, window, exemplars_max, series_max: series_max(params, bounds)?, is_never })
     }
 
     fn instant(params: &Params, bounds: Bounds<'_>, now: UnixNano) -> Result<Self, ApiError> {
-        let (plan, range) = (plan(params, bounds)?, range(params, bounds, now)?);
+        let ((plan, is_never), range) = (plan(params, bounds)?, range(params, bounds, now)?);
         let window = Window::instant(range.start.0, range.end.0);
-        Ok(Self { plan, window, exemplars_max: 0, series_max: series_max(params, bounds)? })
+        Ok(Self { plan, window, exemplars_max: 0, series_max: series_max(params, bounds)?, is_never })
     }
 }
 
-fn plan(params: &Params, bounds: Bounds<'_>) -> Result<MetricsPlan, ApiError> {
+/// The plan, and whether it can never find anything.
+fn plan(params: &Params, bounds: Bounds<'_>) -> Result<(MetricsPlan, bool), ApiError> {
     let Some(text) = params.get("q").or_else(|| params.get("query")) else {
         return Err(ApiError::invalid("invalid q: a metrics query is needed, such as { } | rate()"));
     };
-    spoor_traceql::plan_metrics(&bounds.parse(text)?).map_err(limits::invalid_query)
+    let query = bounds.parse(text)?;
+    let plan = spoor_traceql::plan_metrics(&query).map_err(limits::invalid_query)?;
+    Ok((plan, matches!(&query.body, Body::Metrics(metrics) if is_never(metrics))))
+}
+
+fn is_never(metrics: &MetricsExpr) -> bool {
+    let is_false = |stage: &Stage| match &stage.kind {
+        StageKind::Spanset(SpansetExpr { kind: SpansetKind::Filter(expr), .. }) => {
+            expr.node == Node::Static(Static::Bool(false))
+        }
+        _ => false,
+    };
+    match metrics {
+        MetricsExpr::Aggregate { pipeline, .. } => pipeline.stages.iter().any(is_false),
+        MetricsExpr::SecondStage { input, .. } => is_never(input),
+        MetricsExpr::Constant(_) | MetricsExpr::Binary { .. } => false,
+    }
 }
 
 fn range(params: &Params, bounds: Bounds<'_>, now: UnixNano) -> Result<TimeRange, ApiError> {
