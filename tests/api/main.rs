@@ -4,7 +4,6 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
-mod http_engine;
 mod ingest;
 mod jaeger;
 mod limits;
@@ -12,7 +11,6 @@ mod query;
 mod search;
 mod tempo;
 mod tenants;
-mod traceql_page;
 
 use spoor_model::UnixNano;
 use spoor_testkit::client::{Compression, grpc, http};

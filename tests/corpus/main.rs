@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 mod http;
+mod page;
 mod store;
 
 use std::path::{Path, PathBuf};

@@ -4,7 +4,7 @@ use std::fmt::Write;
 
 use spoor_testkit::traceql_corpus;
 
-use super::http_engine::HttpEngine;
+use crate::http::{HttpEngine, Service};
 
 /// A fenced block of the page.
 struct Block<'a> {
@@ -58,7 +58,8 @@ fn corpus(page: &str) -> String {
 fn examples_of_the_page_are_answered_as_it_says() {
     let page = include_str!("../../docs/traceql.md");
     let text = corpus(page);
-    let count = traceql_corpus::run("docs/traceql.md", &text, &mut HttpEngine::default())
+    let service = Service::start();
+    let count = traceql_corpus::run("docs/traceql.md", &text, &mut HttpEngine::new(&service))
         .unwrap_or_else(|failures| panic!("{failures}\n\nas read from the page:\n{text}"));
     assert!(count >= 20, "{count}");
 }
