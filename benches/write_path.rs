@@ -8,22 +8,25 @@
 #![allow(clippy::disallowed_methods, reason = "a bench measures time")]
 #![allow(clippy::print_stdout, reason = "a bench prints its findings")]
 
-use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Instant;
 
 use spoor_block::{Block, BlockCache, WriteOptions};
 use spoor_model::batch::SpanBatch;
+use spoor_model::bits::Bits;
+use spoor_model::columns::{ColumnRequest, ValuesOf};
 use spoor_model::ingest::Decode;
 use spoor_model::memory::MemoryBudget;
-use spoor_model::scan::{AttrScope, Condition, Field, Literal, Predicate, QueryContext, ScanRequest, SpanSource, Test};
+use spoor_model::scan::{AttrScope, Condition, Field, Literal, Predicate, QueryContext, SpanSource, Test};
 use spoor_model::{BlockId, TenantId, TimeRange, TraceId, UnixNano};
 use spoor_otlp::OtlpDecoder;
 use spoor_testkit::corpus::{Corpus, Request, Settings, trace_id};
 
 const SEED: u64 = 7;
 const SEGMENT_ROWS: usize = 65_536;
+/// Runs of each scan; the mean of their CPU time is shown.
+const SCAN_RUNS: u32 = 20;
 
 fn main() {
     let is_test = std::env::args().any(|arg| arg == "--test");
@@ -138,38 +141,74 @@ fn find_traces(block: &Block, trace_count: u64) {
     percentiles("unknown id", (0..400u64).map(|n| time(trace_id(SEED + 1, n)).0).collect());
 }
 
+/// CPU time of this thread in nanoseconds, behind by at most a tick.
+fn cpu_nanos() -> u64 {
+    let stat = std::fs::read_to_string("/proc/thread-self/schedstat").expect("Linux keeps it");
+    stat.split(' ').next().and_then(|nanos| nanos.parse().ok()).expect("its first field is the time on a core")
+}
+
 fn scan(block: &Block) {
-    let ctx = context();
     let text = |text: &str| Literal::Str(text.into());
     let is = |field: Field, test: Test| Predicate::Is(Condition { field, test });
     let attribute = |scope, key: &str| Field::Attribute(scope, key.into());
+    let service = || attribute(AttrScope::Resource, "service.name");
+    let request = |masks: Vec<Predicate>, columns: Vec<Field>| ColumnRequest {
+        needed: (0..masks.len()).collect(),
+        masks,
+        columns,
+        values_of: ValuesOf::NeededRows,
+        tree: false,
+        copies: false,
+        range: TimeRange::ALL,
+    };
+    let service_is = |name: &str| is(service(), Test::Eq(text(name)));
+    let failed = || is(Field::Status, Test::Eq(Literal::Int(2)));
+    let user = |name: &str| is(attribute(AttrScope::Span, "user.id"), Test::Eq(text(name)));
+    let query = |test| is(attribute(AttrScope::Span, "db.statement"), test);
+    let everything = |columns| ColumnRequest { values_of: ValuesOf::AllRows, ..request(vec![], columns) };
     let queries = [
+        ("service and error", request(vec![Predicate::And(vec![service_is("checkout"), failed()])], vec![])),
+        ("duration > 100 ms", request(vec![is(Field::Duration, Test::Gt(Literal::Int(100_000_000)))], vec![])),
+        ("by service, name, start", everything(vec![service(), Field::Name, Field::StartTime])),
+        ("by service, duration", everything(vec![service(), Field::Duration])),
+        ("tree of two masks", ColumnRequest { tree: true, ..request(vec![service_is("frontend"), failed()], vec![]) }),
+        ("a value of nobody", request(vec![user("nobody")], vec![])),
         (
-            "service and error",
-            Predicate::And(vec![
-                is(attribute(AttrScope::Resource, "service.name"), Test::Eq(text("checkout"))),
-                is(Field::Status, Test::Eq(Literal::Int(2))),
-            ]),
+            "an event of nobody",
+            request(vec![is(attribute(AttrScope::Event, "exception.type"), Test::Eq(text("No")))], vec![]),
         ),
-        ("duration > 100 ms", is(Field::Duration, Test::Gt(Literal::Int(100_000_000)))),
-        ("a value of nobody", is(attribute(AttrScope::Any, "user.id"), Test::Eq(text("nobody")))),
-        ("a key of nobody", is(attribute(AttrScope::Any, "no.such.key"), Test::Exists)),
-        ("a text of many values", is(attribute(AttrScope::Span, "db.query.text"), Test::Contains("zzzz".into()))),
+        (
+            "a number of nobody",
+            request(
+                vec![is(attribute(AttrScope::Span, "http.response.body.size"), Test::Eq(Literal::Int(-5)))],
+                vec![],
+            ),
+        ),
+        ("a rare text of nobody", request(vec![query(Test::Eq(text("SELECT 7")))], vec![])),
+        (
+            "one user",
+            request(
+                vec![user("u-100170")],
+                vec![Field::Name, Field::Duration, Field::StartTime, attribute(AttrScope::Span, "url.path")],
+            ),
+        ),
+        ("a text of many values", request(vec![query(Test::Contains("zzzz".into()))], vec![])),
+        ("events of errors", request(vec![is(attribute(AttrScope::Event, "exception.type"), Test::Exists)], vec![])),
+        ("user ids", everything(vec![attribute(AttrScope::Span, "user.id")])),
     ];
-    for (label, predicate) in queries {
-        let request = ScanRequest { predicate, range: TimeRange::ALL };
-        let mut micros = Vec::new();
-        let mut trace_count = 0;
-        for _ in 0..7 {
-            let started = Instant::now();
-            trace_count = 0;
-            let count = &mut |batch: &arrow_array::RecordBatch| {
-                trace_count += batch.num_rows();
-                ControlFlow::Continue(())
-            };
-            block.candidates(&request, &ctx, count).expect("scans");
-            micros.push(started.elapsed().as_secs_f64() * 1e6);
-        }
-        percentiles(&format!("{label} ({trace_count})"), micros);
+    for (label, request) in queries {
+        let mut row_count = 0;
+        let mut run = || {
+            let ctx = context();
+            let scan = block.scan(&request, &ctx).expect("scans");
+            let batches = (0..scan.groups().len()).filter_map(|group| scan.read(group, &ctx.part()).expect("reads").0);
+            row_count = batches.map(|batch| batch.masks.first().map_or(batch.row_count(), Bits::count)).sum();
+        };
+        run();
+        let before = cpu_nanos();
+        (0..SCAN_RUNS).for_each(|_| run());
+        let millis = (cpu_nanos() - before) as f64 / 1e6 / f64::from(SCAN_RUNS);
+        let rate = block.span_count() as f64 / 1e3 / millis;
+        println!("{label:<28} {millis:8.3} ms  {rate:7.0} M spans/s  ({row_count} spans)");
     }
 }

@@ -13,7 +13,7 @@ use spoor_model::scan::{
     AttrScope, Field, KeySet, Operation, QueryContext, ScanError, ScanRequest, ScanStats, SpanSource, ValueSet,
 };
 use spoor_model::value::{self, KeyValue, Value};
-use spoor_model::{BlockId, SpanEntry, TimeRange, TraceId, nested};
+use spoor_model::{BlockId, Event, Link, SpanEntry, TimeRange, TraceId, nested};
 
 use crate::cache::BlockCache;
 use crate::error::Error;
@@ -141,13 +141,16 @@ impl SpanSource for Block {
         traces.dedup();
         for rows in runs(&opened, &traces) {
             ctx.check()?;
+            let mut kept_bytes = 0;
             for entry in rows::read(&opened, rows)? {
                 // A run has other traces between, and a fingerprint is 32 bits: the spans say whose
                 // they are.
                 if let Some(index) = held.get(&entry.span.trace_id) {
+                    kept_bytes += memory_bytes(&entry);
                     found[*index].push(entry);
                 }
             }
+            ctx.reserve(kept_bytes)?;
         }
         Ok(found)
     }
@@ -215,6 +218,32 @@ impl SpanSource for Block {
         }
         Ok(ScanStats { spans_inspected: opened.row_count() as u64, ..ScanStats::default() })
     }
+}
+
+/// What a span holds, roughly. Its origin is the block's.
+fn memory_bytes(entry: &SpanEntry) -> usize {
+    fn of_value(value: &Value) -> usize {
+        match value {
+            Value::Str(text) => text.len(),
+            Value::Bytes(bytes) => bytes.len(),
+            Value::Array(values) => values.iter().map(|value| size_of::<Value>() + of_value(value)).sum(),
+            Value::Map(entries) => of_attributes(entries),
+            Value::Empty | Value::Bool(_) | Value::Int(_) | Value::Double(_) => 0,
+        }
+    }
+    fn of_attributes(attributes: &[KeyValue]) -> usize {
+        attributes.iter().map(|kv| size_of::<KeyValue>() + kv.key.len() + of_value(&kv.value)).sum()
+    }
+    let span = &entry.span;
+    let of_event = |event: &Event| size_of::<Event>() + event.name.len() + of_attributes(&event.attributes);
+    let of_link = |link: &Link| size_of::<Link>() + link.trace_state.len() + of_attributes(&link.attributes);
+    size_of::<SpanEntry>()
+        + span.name.len()
+        + span.trace_state.len()
+        + span.status.message.len()
+        + of_attributes(&span.attributes)
+        + span.events.iter().map(of_event).sum::<usize>()
+        + span.links.iter().map(of_link).sum::<usize>()
 }
 
 /// Rows that are read in vain rather than begin another read: opening the columns for a read costs

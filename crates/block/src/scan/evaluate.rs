@@ -9,15 +9,21 @@ use arrow_array::{Array, ArrayRef, FixedSizeBinaryArray, Int32Array};
 use arrow_schema::DataType;
 use spoor_model::batch::AttrValue;
 use spoor_model::bits::Bits;
-use spoor_model::scan::{Condition, Literal, Test, field};
-use spoor_model::value::{self, Value};
-use spoor_model::{Span, UnixNano, nested};
+use spoor_model::scan::{AttrScope, Condition, Field, Literal, Test, field};
+use spoor_model::value::Value;
+use spoor_model::wire::{self, WireError};
+use spoor_model::{Link, Span, UnixNano, nested};
 
 use super::compile::{IdField, ItemKind, Items, Node, Part, Table};
 use super::group::{GroupReader, Picked};
 use super::tree;
 use crate::error::Error;
 use crate::rows::attr_value;
+
+/// The field of attributes in an encoded event...
+const EVENT_ATTRIBUTES: u32 = 3;
+/// ... and in an encoded link.
+const LINK_ATTRIBUTES: u32 = 4;
 
 /// What a part says about rows.
 struct Judged {
@@ -175,7 +181,10 @@ fn judge_array(array: &ArrayRef, condition: &Condition, is_unsigned: bool) -> Ju
         DataType::Utf8 => {
             let texts = array.as_string::<i32>();
             match &condition.test {
+                // Straight on the text: it is known to be UTF-8.
                 Test::Eq(Literal::Str(wanted)) => Bits::from_fn(texts.len(), |row| texts.value(row) == &**wanted),
+                Test::Contains(part) => Bits::from_fn(texts.len(), |row| texts.value(row).contains(&**part)),
+                Test::Regex(regex) => Bits::from_fn(texts.len(), |row| regex.is_match(texts.value(row))),
                 _ => Bits::from_fn(texts.len(), |row| {
                     has.contains(row) && condition.holds_for_attribute(AttrValue::Str(texts.value(row).as_bytes()))
                 }),
@@ -263,9 +272,29 @@ pub(super) fn for_lists(
     Ok(())
 }
 
-/// The first residual attribute of that name.
+/// The first residual attribute of that name. Decodes no other.
 pub(super) fn residual_value(list: &[u8], key: &str) -> Result<Option<Value>, Error> {
-    Ok(value::find(&crate::tables::decode_list(list, "residual_otlp")?, key).cloned())
+    let find = || {
+        for message in nested::split_list(list)? {
+            if key_of(message)? == key.as_bytes() {
+                return nested::decode_key_value(message).map(|attribute| Some(attribute.value));
+            }
+        }
+        Ok(None)
+    };
+    find().map_err(|err: WireError| Error::corrupt("residual_otlp", err.to_string()))
+}
+
+/// The key of an encoded `KeyValue`.
+fn key_of(message: &[u8]) -> Result<&[u8], WireError> {
+    let mut key: &[u8] = &[];
+    let mut reader = wire::Reader::new(message);
+    while let Some((number, field)) = reader.next_field()? {
+        if number == 1 {
+            key = field.bytes(1)?;
+        }
+    }
+    Ok(key)
 }
 
 fn judge_items(reader: &GroupReader<'_>, items: &Items, within: &Bits) -> Result<Judged, Error> {
@@ -273,13 +302,19 @@ fn judge_items(reader: &GroupReader<'_>, items: &Items, within: &Bits) -> Result
     judge_lists(reader, items.kind.column(), within, |list, row| {
         let (mut has, mut holds) = (false, false);
         for_items(reader, items.kind, list, |item| {
-            let is_counted = items.key.as_ref().is_none_or(|key| item.has_attribute(key));
-            has |= is_counted;
-            holds |= is_counted
-                && items
-                    .conditions
-                    .iter()
-                    .all(|condition| condition.holds_for(item.value(&condition.field, &starts, row).as_ref()));
+            if let Some(key) = &items.key
+                && item.attribute(key)?.is_none()
+            {
+                return Ok(());
+            }
+            has = true;
+            let mut holds_for_all = true;
+            for condition in &items.conditions {
+                let value = item.value(&condition.field, &starts, row)?;
+                holds_for_all = holds_for_all && condition.holds_for(value.as_ref());
+            }
+            holds |= holds_for_all;
+            Ok(())
         })?;
         Ok((has, holds))
     })
@@ -291,9 +326,9 @@ pub(super) struct ItemStarts(Option<ArrayRef>);
 impl ItemStarts {
     pub(super) fn new<'a>(
         reader: &GroupReader<'_>,
-        mut fields: impl Iterator<Item = &'a spoor_model::scan::Field>,
+        mut fields: impl Iterator<Item = &'a Field>,
     ) -> Result<Self, Error> {
-        let is_relative = fields.any(|field| matches!(field, spoor_model::scan::Field::EventTimeSinceStart));
+        let is_relative = fields.any(|field| matches!(field, Field::EventTimeSinceStart));
         Ok(Self(if is_relative { Some(reader.named("start_time_unix_nano")?) } else { None }))
     }
 
@@ -304,44 +339,64 @@ impl ItemStarts {
     }
 }
 
-/// An event or a link.
-pub(super) enum Item {
-    Event(spoor_model::Event),
-    Link(spoor_model::Link),
+/// An event or a link, encoded: what is not asked for is not decoded.
+#[derive(Clone, Copy)]
+pub(super) struct Item<'a> {
+    kind: ItemKind,
+    message: &'a [u8],
 }
 
-impl Item {
-    fn has_attribute(&self, key: &str) -> bool {
-        let attributes = match self {
-            Self::Event(event) => &event.attributes,
-            Self::Link(link) => &link.attributes,
+impl Item<'_> {
+    /// The first attribute of that name.
+    fn attribute(&self, key: &str) -> Result<Option<Value>, WireError> {
+        let attributes = match self.kind {
+            ItemKind::Event => EVENT_ATTRIBUTES,
+            ItemKind::Link => LINK_ATTRIBUTES,
         };
-        value::find(attributes, key).is_some()
+        let mut reader = wire::Reader::new(self.message);
+        while let Some((number, field)) = reader.next_field()? {
+            if number != attributes {
+                continue;
+            }
+            let message = field.bytes(number)?;
+            if key_of(message)? == key.as_bytes() {
+                return nested::decode_key_value(message).map(|attribute| Some(attribute.value));
+            }
+        }
+        Ok(None)
     }
 
-    pub(super) fn value(&self, field: &spoor_model::scan::Field, starts: &ItemStarts, row: usize) -> Option<Value> {
-        match self {
-            Self::Event(event) => field::of_event(field, event, &starts.span(row)),
-            Self::Link(link) => field::of_link(field, link),
-        }
+    /// The value of a field of events or links; fields of the other kind have none.
+    pub(super) fn value(&self, field: &Field, starts: &ItemStarts, row: usize) -> Result<Option<Value>, WireError> {
+        Ok(match (self.kind, field) {
+            (ItemKind::Event, Field::Attribute(AttrScope::Event, key)) => self.attribute(key)?,
+            (ItemKind::Link, Field::Attribute(AttrScope::Link, key)) => self.attribute(key)?,
+            (_, Field::Attribute(..)) => None,
+            (ItemKind::Event, _) => field::of_event(field, &nested::decode_event(self.message)?, &starts.span(row)),
+            (ItemKind::Link, _) => field::of_link(field, &self.link()?),
+        })
+    }
+
+    /// The link, whole.
+    pub(super) fn link(&self) -> Result<Link, WireError> {
+        nested::decode_link(self.message)
     }
 }
 
-/// Takes a list of events or links apart.
+/// Visits the events or links of a list.
 pub(super) fn for_items(
     reader: &GroupReader<'_>,
     kind: ItemKind,
     list: &[u8],
-    mut visit: impl FnMut(&Item),
+    mut visit: impl FnMut(Item<'_>) -> Result<(), WireError>,
 ) -> Result<(), Error> {
-    let corrupt = |err: spoor_model::wire::WireError| reader.corrupt(format!("{}: {err}", kind.column()));
-    for bytes in nested::split_list(list).map_err(corrupt)? {
-        visit(&match kind {
-            ItemKind::Event => Item::Event(nested::decode_event(bytes).map_err(corrupt)?),
-            ItemKind::Link => Item::Link(nested::decode_link(bytes).map_err(corrupt)?),
-        });
-    }
-    Ok(())
+    let mut visit_all = || {
+        for message in nested::split_list(list)? {
+            visit(Item { kind, message })?;
+        }
+        Ok(())
+    };
+    visit_all().map_err(|err: WireError| reader.corrupt(format!("{}: {err}", kind.column())))
 }
 
 fn judge_ids(reader: &GroupReader<'_>, field: IdField, condition: &Condition, within: &Bits) -> Result<Bits, Error> {

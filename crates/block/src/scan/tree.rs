@@ -14,7 +14,7 @@ use spoor_model::structure::{MISSING, ROOT};
 use spoor_model::{Value, value};
 
 use super::compile::ItemKind;
-use super::evaluate::{Item, for_items, for_lists};
+use super::evaluate::{for_items, for_lists};
 use super::group::GroupReader;
 use crate::error::Error;
 
@@ -99,12 +99,12 @@ fn children_by_link(reader: &GroupReader<'_>, parents: &[u32]) -> Result<Option<
     for_lists(reader, ItemKind::Link.column(), &tops, |row, list| {
         let trace_id = trace_ids[trace_of_row(reader, row)];
         for_items(reader, ItemKind::Link, list, |item| {
-            if let Item::Link(link) = item
-                && link.trace_id == trace_id
-                && value::find(&link.attributes, REF_TYPE).and_then(Value::as_str) == Some("child_of")
-            {
+            let link = item.link()?;
+            let reference = value::find(&link.attributes, REF_TYPE).and_then(Value::as_str);
+            if link.trace_id == trace_id && reference == Some("child_of") {
                 children.insert(row);
             }
+            Ok(())
         })
     })?;
     Ok(Some(children))

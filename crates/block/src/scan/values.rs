@@ -259,7 +259,10 @@ fn read_items(
     let (mut rows, mut lists) = (Vec::new(), Vec::new());
     for_lists(reader, kind.column(), wanted, |row, list| {
         let mut values = Vec::new();
-        for_items(reader, kind, list, |item| values.push(item.value(field, &starts, row)))?;
+        for_items(reader, kind, list, |item| {
+            values.push(item.value(field, &starts, row)?);
+            Ok(())
+        })?;
         if is_lookup {
             values.retain(Option::is_some);
         }

@@ -117,7 +117,7 @@ fn push(batch: &mut SpanBatch, seed: &Seed) {
             _ => vec![KeyValue::new("ek", Value::Int(place as i64))],
         };
         let time = UnixNano(seed.times.0 + place as u64);
-        let event = spoor_model::Event { name: name.clone(), attributes, time, ..spoor_model::Event::default() };
+        let event = Event { name: name.clone(), attributes, time, ..Event::default() };
         let mut encoded = Vec::new();
         nested::put_event(&mut encoded, &event);
         batch.push_event(&encoded);
@@ -129,7 +129,7 @@ fn push(batch: &mut SpanBatch, seed: &Seed) {
             KeyValue::new("b", Value::Str("y".into())),
         ];
         let (trace_id, span_id) = (TraceId([*trace; 16]), SpanId([5; 8]));
-        let link = spoor_model::Link { trace_state: "t".into(), trace_id, span_id, attributes, ..Default::default() };
+        let link = Link { trace_state: "t".into(), trace_id, span_id, attributes, ..Default::default() };
         nested::put_link(&mut encoded, &link);
         batch.push_link(&encoded);
     }
@@ -409,7 +409,7 @@ fn an_event_attribute_is_found_however_many_keys_there_are() {
     for n in 0..1500u32 {
         let attributes = vec![KeyValue::new(format!("key {n}"), Value::Int(1))];
         let mut encoded = Vec::new();
-        nested::put_event(&mut encoded, &spoor_model::Event { attributes, ..spoor_model::Event::default() });
+        nested::put_event(&mut encoded, &Event { attributes, ..Event::default() });
         batch.push_event(&encoded);
         let trace_id = TraceId((u128::from(n) + 1).to_be_bytes());
         batch.push_span(SpanFields { trace_id, span_id: SpanId([1; 8]), origin, ..SpanFields::default() });

@@ -123,3 +123,55 @@ proptest! {
         check(&write_block(&[&seeds], &options), &request);
     }
 }
+
+/// A retried export is in the head twice, and in the block once.
+#[test]
+fn exact_copies_are_written_once_and_counted() {
+    let mut runner = proptest::test_runner::TestRunner::deterministic();
+    let mut seeds = vec(seed(), 30).new_tree(&mut runner).unwrap().current();
+    seeds.iter_mut().enumerate().for_each(|(n, seed)| seed.ids.1 = 1 + n as u8);
+    let mut twin = seeds[0].clone();
+    twin.name.push('!');
+    let written = write_block(&[&seeds, &seeds[..20], &[twin]], &small_pages());
+    let meta = written.block.meta();
+    assert_eq!((meta.span_count, meta.copy_count), (31, 20));
+    let request = ColumnRequest {
+        masks: vec![Predicate::True],
+        needed: vec![],
+        columns: vec![Field::SpanId, Field::StartTime, Field::Name],
+        values_of: ValuesOf::AllRows,
+        tree: true,
+        copies: true,
+        range: TimeRange::ALL,
+    };
+    check(&written, &request);
+    let ctx = context();
+    let scan = written.block.scan(&request, &ctx).unwrap();
+    let batches: Vec<ColumnBatch> =
+        (0..scan.groups().len()).filter_map(|group| scan.read(group, &ctx).unwrap().0).collect();
+    let irregular: Vec<TraceId> =
+        batches.iter().flat_map(|batch| batch.irregular.iter().map(|trace| batch.trace_ids[trace])).collect();
+    assert_eq!(irregular, vec![TraceId([seeds[0].ids.0; 16])], "only the trace with a differing twin");
+}
+
+/// Whoever asks for more than may be held is told so.
+#[test]
+fn spans_and_columns_are_counted_against_the_query_memory() {
+    let mut runner = proptest::test_runner::TestRunner::deterministic();
+    let seeds = vec(seed(), 60).new_tree(&mut runner).unwrap().current();
+    let written = write_block(&[&seeds], &WriteOptions::default());
+    let ctx = QueryContext::new(&MemoryBudget::new(100), Arc::new(AtomicBool::new(false)));
+    let id = written.entries[0].span.trace_id;
+    assert!(matches!(written.block.find_trace(id, &ctx), Err(ScanError::MemoryLimit { .. })));
+    let request = ColumnRequest {
+        masks: vec![],
+        needed: vec![],
+        columns: vec![Field::StartTime],
+        values_of: ValuesOf::AllRows,
+        tree: false,
+        copies: false,
+        range: TimeRange::ALL,
+    };
+    let scan = written.block.scan(&request, &ctx).unwrap();
+    assert!(matches!(scan.read(0, &ctx), Err(ScanError::MemoryLimit { .. })));
+}
