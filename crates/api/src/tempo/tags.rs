@@ -190,7 +190,7 @@ async fn answer_names<T: Answer>(
 }
 
 /// Drops the names that pass the limit; whether there were any.
-fn cut(scopes: &mut Vec<Scope>, bytes_max: usize) -> bool {
+fn cut(scopes: &mut [Scope], bytes_max: usize) -> bool {
     let mut left = bytes_max;
     let mut is_cut = false;
     for scope in scopes.iter_mut() {
