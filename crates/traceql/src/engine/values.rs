@@ -155,21 +155,27 @@ fn column_numbers<'a>(column: &Column<'a>, batch: &ColumnBatch, meaning: Meaning
             Some(Numbers::Floats { values: Cow::Borrowed(array.values()), present: present(array) })
         }
         [Part::Coded { codes, values }] if is_number(meaning) && values.iter().flatten().all(is_int) => {
-            let int = |value: &Option<Static>| match value {
-                Some(Static::Int(int)) => Some(*int),
-                _ => None,
-            };
-            let by_code: Vec<Option<i64>> = values.iter().map(int).collect();
-            let (mut ints, mut rows) = (vec![0; codes.len()], vec![0u8; codes.len()]);
-            for (row, code) in codes.iter().enumerate() {
-                if let Some(int) = code.and_then(|code| by_code[code as usize]) {
-                    (ints[row], rows[row]) = (int, 1);
-                }
-            }
-            Some(Numbers::Ints { values: ints.into(), present: Some(Bits::from_bytes(&rows)), is_duration })
+            let (values, present) = coded_ints(codes, values);
+            Some(Numbers::Ints { values: values.into(), present, is_duration })
         }
         _ => None,
     }
+}
+
+/// By row: the integer that its code stands for, and whether it has one (`None`: all rows have).
+fn coded_ints(codes: &Int32Array, values: &[Option<Static>]) -> (Vec<i64>, Option<Bits>) {
+    let int = |value: &Option<Static>| match value {
+        Some(Static::Int(int)) => Some(*int),
+        _ => None,
+    };
+    let by_code: Vec<Option<i64>> = values.iter().map(int).collect();
+    // What stands where there is no value may be no code.
+    let of = |code: &i32| by_code.get(*code as usize).copied().flatten();
+    let ints = codes.values().iter().map(|code| of(code).unwrap_or(0)).collect();
+    let is_complete = codes.null_count() == 0 && by_code.iter().all(Option::is_some);
+    let present = |(row, code)| u8::from(codes.is_valid(row) && of(code).is_some());
+    let present = (!is_complete).then(|| codes.values().iter().enumerate().map(present).collect::<Vec<u8>>());
+    (ints, present.map(|present| Bits::from_bytes(&present)))
 }
 
 fn is_int(value: &Static) -> bool {
