@@ -1,301 +1,213 @@
-//! Queries that compute series: what sources are asked, how what they answer is counted, and what is made of
-//! the counts.
+//! Queries that compute series: what sources are asked, how spans are counted, and what series come out.
 //!
 //! ```text
-//!   Query --plan_metrics--> MetricsPlan: operands, and what is done to their series
-//!                                |
-//!      per operand, per batch:   request(window) --> ColumnBatch --add--> Partial   (any thread, merged)
-//!                                |
-//!                           finish(partials) --> Series: labels, stages, arithmetic, order
+//!   Query --plan_metrics--> MetricsPlan, of which each operand is a pipeline with its function
+//!     operand.request(window) --sources--> ColumnBatch        any thread, any order
+//!     operand.start(window) --add(batch)--> Partial --merge--> Partial
+//!     plan.finish(one Partial per operand) --> Vec<Series>    second stages, arithmetic, labels, order
 //! ```
 //!
-//! A span counts in the interval of its start. Counters are dense: a number per group, a row of intervals per
-//! number; what a batch has codes for is translated once per code.
+//! Counting is dense: one cell per group and interval. Per batch, the codes of what is grouped by become group numbers
+//! once per combination that occurs; a row then costs a table lookup and an addition.
+//!
+//! **Invariant:** what comes out depends on the spans alone: not on how they are cut into batches, nor on the order of
+//! merges (sums up to rounding).
 
-use std::fmt::Write;
-use std::sync::Arc;
+use spoor_model::scan::KeySet;
 
-use spoor_model::bits::Bits;
-use spoor_model::columns::{ColumnBatch, ColumnRequest, ValuesOf};
-use spoor_model::scan::{Field, KeySet};
-
-use crate::ast::{
-    BinaryOp, Body, GroupKey, MetricsExpr, MetricsFunction, Pipeline, Pos, Query, SecondStage, SpansetExpr,
-    SpansetKind, Stage, StageKind, Static,
-};
-use crate::engine::{Layout, Operand, SpansetPlan, explain};
+use crate::ast::{BinaryOp, Body, MetricsExpr, Pos, Query, SecondStage, Static};
 use crate::{PlanError, check, compute};
 
-mod bucket;
+mod cells;
 mod compare;
 mod exemplars;
 mod finish;
 mod groups;
-mod partial;
+mod histogram;
+mod observed;
+mod operand;
 mod series;
+mod stages;
 mod window;
 
-pub use partial::Partial;
+pub use operand::{MetricsOperand, Partial};
 pub use series::{Exemplar, Label, Series};
 pub use window::Window;
-
-use series::Side;
-
-/// Values per attribute and side that `compare()` lists when the query does not say.
-const COMPARE_TOP: i64 = 10;
 
 /// A metrics query, planned.
 #[derive(Debug, Clone)]
 pub struct MetricsPlan {
     operands: Vec<MetricsOperand>,
-    expr: Expr,
-    exemplars: Option<usize>,
+    combined: Combined,
+    exemplars_hint: Option<usize>,
 }
 
-/// What is made of the operands' series.
+/// What becomes of the operands' series.
 #[derive(Debug, Clone)]
-enum Expr {
+enum Combined {
     Operand(usize),
-    Constant(Static),
-    Stage(Box<Expr>, SecondStage),
-    Binary { op: BinaryOp, left: Box<Expr>, right: Box<Expr> },
-}
-
-/// One `pipeline | function() by(...)`: what is scanned for.
-#[derive(Debug, Clone)]
-pub struct MetricsOperand {
-    layout: Layout,
-    spansets: SpansetPlan,
-    /// The column of starts.
-    starts: usize,
-    function: MetricsFunction,
-    measure: Measure,
-    by: Vec<Operand>,
-    by_keys: Vec<Arc<str>>,
-    /// What `compare()` counts.
-    attributes: Vec<Operand>,
-    attribute_keys: Vec<Arc<str>>,
-    text: String,
-}
-
-/// What is counted of each span.
-#[derive(Debug, Clone)]
-enum Measure {
-    /// That it is there.
-    Count,
-    /// A number, into totals.
-    Numbers(Operand),
-    /// A number, into buckets.
-    Buckets(Operand),
-    /// The values of all its attributes.
-    Compare {
-        selection: SpansetPlan,
-        /// When its start must lie for it to be of the selection: after the first, at or before the second.
-        between: Option<(i64, i64)>,
-    },
+    Number(f64),
+    Top { of: Box<Combined>, k: usize, is_top: bool },
+    Where { of: Box<Combined>, op: BinaryOp, limit: f64 },
+    Arithmetic { op: BinaryOp, left: Box<Combined>, right: Box<Combined> },
 }
 
 /// Checks a metrics query and plans it.
 pub fn plan_metrics(query: &Query) -> Result<MetricsPlan, PlanError> {
     check(query)?;
-    let Body::Metrics(metrics) = &query.body else {
-        let pos = Pos { line: 1, column: 1 };
-        return Err(PlanError::Invalid { pos, message: "a search computes no series".to_owned() });
+    let Body::Metrics(expr) = &query.body else {
+        return Err(invalid("a search computes no series; end it with a metrics function, as in | rate()"));
     };
     let mut operands = Vec::new();
-    let expr = plan_expr(metrics, &mut operands)?;
-    let exemplars =
-        query.hints.iter().rev().filter(|hint| hint.name == "exemplars").find_map(|hint| match hint.value {
-            Static::Int(count) => Some(usize::try_from(count).unwrap_or(0)),
+    let combined = combine(expr, &mut operands)?;
+    if let Combined::Number(_) = combined {
+        return Err(invalid("a number alone has no series"));
+    }
+    let exemplars_hint =
+        query.hints.iter().rev().find(|hint| hint.name == "exemplars").and_then(|hint| match hint.value {
             Static::Bool(false) => Some(0),
+            Static::Int(count) => usize::try_from(count).ok(),
             _ => None,
         });
-    Ok(MetricsPlan { operands, expr, exemplars })
+    Ok(MetricsPlan { operands, combined, exemplars_hint })
 }
 
-fn plan_expr(expr: &MetricsExpr, operands: &mut Vec<MetricsOperand>) -> Result<Expr, PlanError> {
+fn invalid(message: &str) -> PlanError {
+    PlanError::Invalid { pos: Pos { line: 1, column: 1 }, message: message.to_owned() }
+}
+
+fn combine(expr: &MetricsExpr, operands: &mut Vec<MetricsOperand>) -> Result<Combined, PlanError> {
     Ok(match expr {
         MetricsExpr::Aggregate { pipeline, function, by } => {
-            operands.push(MetricsOperand::new(pipeline, function, by)?);
-            Expr::Operand(operands.len() - 1)
+            let text = expr.to_string();
+            // The same pipeline and function need counting only once.
+            if let Some(known) = operands.iter().position(|operand| operand.text() == text) {
+                return Ok(Combined::Operand(known));
+            }
+            operands.push(MetricsOperand::new(pipeline, function, by, text)?);
+            Combined::Operand(operands.len() - 1)
         }
-        MetricsExpr::SecondStage { input, stage } => Expr::Stage(Box::new(plan_expr(input, operands)?), stage.clone()),
-        MetricsExpr::Constant(value) => Expr::Constant(value.clone()),
+        MetricsExpr::SecondStage { input, stage } => {
+            let of = Box::new(combine(input, operands)?);
+            let count = |k: i64| usize::try_from(k).unwrap_or(0);
+            match stage {
+                SecondStage::TopK(k) => Combined::Top { of, k: count(*k), is_top: true },
+                SecondStage::BottomK(k) => Combined::Top { of, k: count(*k), is_top: false },
+                SecondStage::Compare(op, limit) => Combined::Where { of, op: *op, limit: in_seconds(limit) },
+            }
+        }
+        MetricsExpr::Constant(value) => Combined::Number(in_seconds(value)),
         MetricsExpr::Binary { op, left, right } => {
-            let (left, right) = (plan_expr(left, operands)?, plan_expr(right, operands)?);
-            match (left, right) {
-                (Expr::Constant(left), Expr::Constant(right)) => {
-                    Expr::Constant(compute::arithmetic(*op, &left, &right))
+            let (left, right) = (Box::new(combine(left, operands)?), Box::new(combine(right, operands)?));
+            match (&*left, &*right) {
+                (Combined::Number(left), Combined::Number(right)) => {
+                    Combined::Number(stages::apply(*op, *left, *right).unwrap_or(f64::NAN))
                 }
-                (left, right) => Expr::Binary { op: *op, left: Box::new(left), right: Box::new(right) },
+                _ => Combined::Arithmetic { op: *op, left, right },
             }
         }
     })
 }
 
+fn in_seconds(value: &Static) -> f64 {
+    match value {
+        Static::Duration(nanos) => *nanos as f64 / 1e9,
+        other => compute::as_float(other).unwrap_or(f64::NAN),
+    }
+}
+
 impl MetricsPlan {
-    /// Whether the plan needs [`Self::with_attributes`]: `compare()` looks at every attribute there is.
+    /// Whether the query counts every attribute there is: then the caller names them by
+    /// [`Self::with_attributes`] before it asks for anything else.
     pub fn all_attributes(&self) -> bool {
-        self.operands.iter().any(|operand| matches!(operand.measure, Measure::Compare { .. }))
+        self.operands.iter().any(MetricsOperand::is_compare)
     }
 
-    /// The plan for spans that have these attributes, [`Self::all_attributes`].
+    /// The plan that counts these attributes. Once, and not after sources were asked.
     pub fn with_attributes(mut self, keys: &KeySet) -> Self {
-        for operand in &mut self.operands {
-            if matches!(operand.measure, Measure::Compare { .. }) {
-                let attributes = compare::attributes(keys);
-                operand.attribute_keys = attributes.iter().map(|attribute| attribute.to_string().into()).collect();
-                operand.attributes =
-                    attributes.iter().map(|attribute| Operand::of(attribute, &mut operand.layout)).collect();
-            }
-        }
+        self.operands.iter_mut().for_each(|operand| operand.count_attributes(keys));
         self
     }
 
-    /// What is scanned, each for itself; their results go to [`Self::finish`] in this order.
+    /// The pipelines with their functions, each different. Arithmetic has several.
     pub fn operands(&self) -> &[MetricsOperand] {
         &self.operands
     }
 
     /// How many exemplars the query asks for by a hint.
     pub fn exemplars(&self) -> Option<usize> {
-        self.exemplars
+        self.exemplars_hint
     }
 
-    /// The series, in the order of answers: fewer labels first, then by labels.
+    /// The series, in the order of answers: fewer labels first, then by label. `results` has one per operand, in
+    /// their order. Series without any point are left out.
     ///
     /// # Panics
     /// When there are fewer results than operands.
     pub fn finish(&self, results: Vec<Partial>) -> Vec<Series> {
-        let mut results: Vec<Option<Partial>> = results.into_iter().map(Some).collect();
-        let mut series = match self.evaluate(&self.expr, &mut results) {
-            Side::Series(series) => series,
-            Side::Number(_) => Vec::new(),
-        };
-        series::sort(&mut series);
-        series
+        assert_eq!(results.len(), self.operands.len(), "a result per operand");
+        let mut all = self.evaluate(&self.combined, &results);
+        all.retain(Series::has_points);
+        if let Some(first) = results.first() {
+            all.iter_mut().for_each(|series| finish::fill_exemplars(series, &first.window));
+        }
+        series::sort(&mut all);
+        all
     }
 
-    fn evaluate(&self, expr: &Expr, results: &mut [Option<Partial>]) -> Side {
-        match expr {
-            Expr::Operand(index) => {
-                let result = results[*index].take().expect("one result per operand");
-                Side::Series(self.operands[*index].series(result))
+    fn evaluate(&self, combined: &Combined, results: &[Partial]) -> Vec<Series> {
+        match combined {
+            Combined::Operand(place) => self.operands[*place].series(&results[*place]),
+            Combined::Number(_) => Vec::new(),
+            Combined::Top { of, k, is_top } => {
+                let mut all = self.evaluate(of, results);
+                stages::keep_best(&mut all, *k, *is_top);
+                all
             }
-            Expr::Constant(value) => Side::Number(compute::as_float(value).unwrap_or(f64::NAN)),
-            Expr::Stage(input, stage) => match self.evaluate(input, results) {
-                Side::Series(series) => Side::Series(series::apply(stage, series)),
-                number => number,
+            Combined::Where { of, op, limit } => {
+                let mut all = self.evaluate(of, results);
+                stages::keep_where(&mut all, *op, *limit);
+                all
+            }
+            Combined::Arithmetic { op, left, right } => match (&**left, &**right) {
+                (Combined::Number(number), of) => {
+                    let mut all = self.evaluate(of, results);
+                    stages::map(&mut all, |value| stages::apply(*op, *number, value));
+                    all
+                }
+                (of, Combined::Number(number)) => {
+                    let mut all = self.evaluate(of, results);
+                    stages::map(&mut all, |value| stages::apply(*op, value, *number));
+                    all
+                }
+                (left, right) => stages::join(*op, self.evaluate(left, results), self.evaluate(right, results)),
             },
-            Expr::Binary { op, left, right } => {
-                let (left, right) = (self.evaluate(left, results), self.evaluate(right, results));
-                Side::Series(series::arithmetic(*op, left, right))
-            }
         }
     }
 
-    /// The plan for people to read.
+    /// The plan for people to read: per operand what sources are asked and what is done with what they
+    /// answer, then what becomes of the series.
     pub fn explain(&self) -> String {
-        let mut out = String::new();
-        for (index, operand) in self.operands.iter().enumerate() {
-            let _ = writeln!(out, "operand {}: {}", index + 1, operand.text);
-            let request = operand.request(&Window::instant(0, u64::MAX));
-            let steps = explain::steps(&operand.spansets, &operand.layout);
-            for line in explain::request(&request).lines().chain(steps.lines()) {
-                let _ = writeln!(out, "  {line}");
-            }
+        let mut text = String::new();
+        for (place, operand) in self.operands.iter().enumerate() {
+            text.push_str(&format!("operand {place}: {}\n", operand.text()));
+            operand.explain().lines().for_each(|line| text.push_str(&format!("  {line}\n")));
         }
-        out
+        text.push_str(&format!("series: {}\n", self.combined));
+        text
     }
 }
 
-impl MetricsOperand {
-    fn new(pipeline: &Pipeline, function: &MetricsFunction, by: &[GroupKey]) -> Result<Self, PlanError> {
-        let mut layout = Layout::default();
-        // Copies count once.
-        layout.need_copies();
-        let spansets = SpansetPlan::new(pipeline, &mut layout)?;
-        let starts = layout.column(Field::StartTime);
-        let measure = match function {
-            MetricsFunction::Rate | MetricsFunction::Count => Measure::Count,
-            MetricsFunction::Min(of)
-            | MetricsFunction::Max(of)
-            | MetricsFunction::Sum(of)
-            | MetricsFunction::Avg(of) => Measure::Numbers(Operand::of(of, &mut layout)),
-            MetricsFunction::Quantile(of, _) | MetricsFunction::Histogram(of) => {
-                Measure::Buckets(Operand::of(of, &mut layout))
-            }
-            MetricsFunction::Compare(selection, numbers) => {
-                let between = match numbers[..] {
-                    [_, from, to] => Some((from, to)),
-                    _ => None,
-                };
-                let filter = SpansetExpr { pos: selection.pos, kind: SpansetKind::Filter((**selection).clone()) };
-                let stage = Stage { pos: selection.pos, kind: StageKind::Spanset(filter) };
-                let selection = SpansetPlan::new(&Pipeline { stages: vec![stage] }, &mut layout)?;
-                Measure::Compare { selection, between }
-            }
-        };
-        let by_keys = by.iter().map(|key| key.to_string().into()).collect();
-        let text = MetricsExpr::Aggregate { pipeline: pipeline.clone(), function: function.clone(), by: by.to_vec() };
-        Ok(Self {
-            by: by.iter().map(|key| Operand::of(&key.attribute, &mut layout)).collect(),
-            by_keys,
-            layout,
-            spansets,
-            starts,
-            function: function.clone(),
-            measure,
-            attributes: Vec::new(),
-            attribute_keys: Vec::new(),
-            text: text.to_string(),
-        })
-    }
-
-    fn attribute_count(&self) -> usize {
-        self.attributes.len()
-    }
-
-    /// What to ask of sources.
-    pub fn request(&self, window: &Window) -> ColumnRequest {
-        // What was planned after the pipeline may read the values of rows that the pipeline does not select.
-        let values_of = match self.layout.reads_elsewhere() {
-            true => ValuesOf::AllRows,
-            false => self.spansets.values_of(),
-        };
-        self.layout.request(self.spansets.needed(), values_of, window.range())
-    }
-
-    /// Whether each span is selected for itself, whatever else its trace holds. Copies still count once.
-    pub fn is_single_span(&self) -> bool {
-        self.spansets.is_single_span()
-    }
-
-    /// An empty result, that keeps at most that many exemplars.
-    pub fn start(&self, window: &Window, exemplars_max: usize) -> Partial {
-        Partial::new(self, *window, exemplars_max)
-    }
-
-    /// Counts the spans of a batch that was made for [`Self::request`], but for those of the traces in `skip`
-    /// (by their place in the batch).
-    pub fn add(&self, partial: &mut Partial, batch: &ColumnBatch, skip: &Bits) {
-        partial.add(self, batch, skip);
-    }
-
-    /// Which traces of a batch may have spans that count, were the batch's rows only a part of them.
-    pub fn may_match(&self, batch: &ColumnBatch) -> Bits {
-        let needed = self.spansets.needed();
-        if needed.is_empty() {
-            return Bits::all(batch.trace_count());
+impl std::fmt::Display for Combined {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Operand(place) => write!(f, "operand {place}"),
+            Self::Number(number) => write!(f, "{number}"),
+            Self::Top { of, k, is_top: true } => write!(f, "{of} | topk({k})"),
+            Self::Top { of, k, is_top: false } => write!(f, "{of} | bottomk({k})"),
+            Self::Where { of, op, limit } => write!(f, "{of} {} {limit}", op.symbol()),
+            Self::Arithmetic { op, left, right } => write!(f, "({left}) {} ({right})", op.symbol()),
         }
-        let mut rows = Bits::none(batch.row_count());
-        needed.iter().for_each(|mask| rows.union(&batch.masks[*mask]));
-        Bits::from_fn(batch.trace_count(), |trace| rows.any_in(batch.rows_of(trace)))
-    }
-
-    /// Adds one result to another. In whatever order this is done, the sums are the same but for rounding.
-    pub fn merge(&self, into: &mut Partial, other: &Partial) {
-        into.merge(other);
     }
 }
 

@@ -8,18 +8,18 @@ use std::sync::Arc;
 use proptest::prelude::*;
 use spoor_model::bits::Bits;
 use spoor_model::columns::ColumnBatch;
-use spoor_model::{SpanEntry, TimeRange, Trace, TraceId, Value};
+use spoor_model::scan::{AttrScope, KeySet};
+use spoor_model::{KeyValue, SpanEntry, TimeRange, Trace, TraceId, Value};
 use spoor_testkit::answer::{FoundSpan, FoundSpanset, FoundTrace, Series, Window};
 use spoor_testkit::oracle::Oracle;
 use spoor_testkit::random;
-use spoor_testkit::traceql_corpus::{self, Engine, Failure, OracleEngine};
-use spoor_traceql::{MatchedSpanset, SearchPlan, Static, parse, plan_search};
+use spoor_testkit::traceql_corpus::{self, Engine, Failure};
+use spoor_traceql::{MatchedSpanset, MetricsPlan, SearchPlan, Static, parse, plan_metrics, plan_search};
 
 /// Traces, and the plans of this crate.
 #[derive(Default)]
 struct Columns {
     entries: Vec<SpanEntry>,
-    oracle: OracleEngine,
 }
 
 fn assembled(entries: &[SpanEntry]) -> Vec<Trace> {
@@ -79,7 +79,7 @@ fn found(plan: &SearchPlan, trace: &Trace) -> Option<FoundTrace> {
 impl Engine for Columns {
     fn load(&mut self, entries: &[SpanEntry]) -> Result<(), String> {
         self.entries = entries.to_vec();
-        self.oracle.load(entries)
+        Ok(())
     }
 
     fn search(&mut self, query: &str) -> Result<Vec<FoundTrace>, Failure> {
@@ -105,12 +105,77 @@ impl Engine for Columns {
     }
 
     fn metrics(&mut self, query: &str, window: Window) -> Result<Vec<Series>, Failure> {
-        self.oracle.metrics(query, window)
+        let query = parse(query).map_err(|error| Failure::Refused(error.to_string()))?;
+        let plan = plan_metrics(&query).map_err(|error| Failure::Refused(error.to_string()))?;
+        let plan = plan.with_attributes(&keys(&self.entries));
+        let window = spoor_traceql::Window::exact(window.from, window.to, window.step);
+        let traces = assembled(&self.entries);
+        let whole = series(&plan, &window, &[&traces]);
+        let (left, right) = traces.split_at(traces.len() / 2);
+        match metrics_difference(&whole, &series(&plan, &window, &[right, left])) {
+            Some(difference) => Err(Failure::Broken(format!("in two parts, {difference}; {}", plan.explain()))),
+            None => Ok(whole),
+        }
     }
 
     fn instant(&mut self, query: &str, window: Window) -> Result<Vec<Series>, Failure> {
-        self.oracle.instant(query, window)
+        self.metrics(query, window)
     }
+}
+
+fn keys(entries: &[SpanEntry]) -> KeySet {
+    let mut keys = KeySet::new();
+    let mut add = |scope: AttrScope, attributes: &[KeyValue]| {
+        keys.entry(scope).or_default().extend(attributes.iter().map(|attribute| attribute.key.clone()));
+    };
+    for entry in entries {
+        add(AttrScope::Span, &entry.span.attributes);
+        add(AttrScope::Resource, &entry.origin.resource.attributes);
+        add(AttrScope::Instrumentation, &entry.origin.scope.attributes);
+        entry.span.events.iter().for_each(|event| add(AttrScope::Event, &event.attributes));
+        entry.span.links.iter().for_each(|link| add(AttrScope::Link, &link.attributes));
+    }
+    keys
+}
+
+/// The series of traces that come in parts, each counted for itself.
+fn series(plan: &MetricsPlan, window: &spoor_traceql::Window, parts: &[&[Trace]]) -> Vec<Series> {
+    let results = plan.operands().iter().map(|operand| {
+        let mut whole = operand.start(window, 100);
+        for traces in parts {
+            let batch = ColumnBatch::of_traces(traces, &operand.request(window));
+            let mut partial = operand.start(window, 100);
+            operand.add(&mut partial, &batch, &Bits::none(traces.len()));
+            operand.merge(&mut whole, &partial);
+        }
+        whole
+    });
+    let series = plan.finish(results.collect());
+    let labels = |labels: &[(Arc<str>, Static)]| labels.iter().map(pair).collect();
+    series.iter().map(|one| Series { labels: labels(&one.labels), points: one.values.clone() }).collect()
+}
+
+/// Whether two answers to one metrics query are the same, told for people when they are not. Series without a point
+/// need not be there.
+fn metrics_difference(expected: &[Series], got: &[Series]) -> Option<String> {
+    let sorted = |all: &[Series]| {
+        let mut all: Vec<Series> = all.iter().filter(|one| one.points.iter().any(Option::is_some)).cloned().collect();
+        all.iter_mut().for_each(|one| one.labels.sort_by_key(|label| format!("{label:?}")));
+        all.sort_by_key(|one| format!("{:?}", one.labels));
+        all
+    };
+    let (expected, got) = (sorted(expected), sorted(got));
+    let is_same = |(a, b): (&Option<f64>, &Option<f64>)| match (a, b) {
+        (Some(a), Some(b)) => is_close(&Value::Double(*a), &Value::Double(*b)) || a.is_nan() && b.is_nan(),
+        (a, b) => a == b,
+    };
+    let is_like = |(a, b): (&Series, &Series)| a.labels == b.labels && a.points.iter().zip(&b.points).all(is_same);
+    let is_equal = expected.len() == got.len() && expected.iter().zip(&got).all(is_like);
+    let only = |these: &[Series], those: &[Series]| -> Vec<String> {
+        let differs = |one: &&Series| !those.iter().any(|other| is_like((one, other)));
+        these.iter().filter(differs).map(|one| format!("{:?}: {:?}", one.labels, one.points)).collect()
+    };
+    (!is_equal).then(|| format!("expected {:#?}\ngot {:#?}", only(&expected, &got), only(&got, &expected)))
 }
 
 #[test]
@@ -176,6 +241,21 @@ proptest! {
         let ids = |found: &[FoundTrace]| found.iter().map(|trace| trace.id).collect::<Vec<_>>();
         prop_assert_eq!(ids(&expected), ids(&got), "{}", text);
         let difference = expected.iter().zip(&got).find_map(|(expected, got)| difference(expected, got));
+        prop_assert!(difference.is_none(), "{text}: {}", difference.unwrap_or_default());
+    }
+
+    #[test]
+    fn columns_count_what_the_oracle_counts(
+        text in random::metrics_query(),
+        window in random::window(),
+        entries in random::entries(),
+    ) {
+        let mut engine = Columns::default();
+        engine.load(&entries).expect("loads");
+        let got = engine.metrics(&text, window);
+        let got = got.map_err(|failure| TestCaseError::fail(format!("{text}: {failure:?}")))?;
+        let expected = Oracle::new(entries).metrics(&parse(&text).expect("parses"), window);
+        let difference = metrics_difference(&expected.map_err(TestCaseError::fail)?, &got);
         prop_assert!(difference.is_none(), "{text}: {}", difference.unwrap_or_default());
     }
 }

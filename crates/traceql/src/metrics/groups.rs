@@ -1,151 +1,202 @@
-//! Groups: which combination of `by()` values a row has, as one small number.
+//! Groups: which series a span belongs to.
+
+use std::borrow::Cow;
+use std::sync::Arc;
 
 use hashbrown::HashMap;
-use spoor_model::bits::Bits;
 
+use super::series::label_value;
 use crate::ast::Static;
-use crate::engine::{Coded, Frame, Operand};
+use crate::engine::Coded;
 
-/// Combinations of codes are numbered directly as long as there are at most this many of them: a table of
-/// them, four bytes each, stays in cache. More are numbered as they occur.
-const DIRECT_MAX: usize = 1 << 16;
+/// The values of the labels of a group, as [`label_value`] makes them.
+pub(super) type Key = Arc<[Static]>;
 
-/// The combinations of values that have occurred.
-#[derive(Debug, Clone, Default)]
+/// Stands for a code without a group yet.
+const NONE: u32 = u32::MAX;
+/// Below this many combinations of codes there is a table of them, however few the rows.
+const TABLE_MIN: usize = 1 << 16;
+
+/// The groups that were seen, numbered in the order in which they were.
+#[derive(Debug, Clone)]
 pub(super) struct Groups {
-    keys: Vec<Vec<Static>>,
-    number_of: HashMap<Vec<Static>, u32>,
+    keys: Vec<Key>,
+    known: HashMap<Key, u32>,
+    max: usize,
+    has_overflowed: bool,
     text_bytes: usize,
 }
 
 impl Groups {
-    /// The number of a combination; a new one when it has not occurred yet.
-    pub(super) fn number(&mut self, key: Vec<Static>) -> u32 {
-        if let Some(number) = self.number_of.get(&key) {
-            return *number;
-        }
-        let number = self.keys.len() as u32;
-        self.text_bytes += key.iter().map(static_bytes).sum::<usize>();
-        self.number_of.insert(key.clone(), number);
-        self.keys.push(key);
-        number
+    /// No groups, and at most `max` of them, which is not zero.
+    pub(super) fn new(max: usize) -> Self {
+        Self { keys: Vec::new(), known: HashMap::new(), max, has_overflowed: false, text_bytes: 0 }
     }
 
-    /// The combinations by number.
-    pub(super) fn keys(&self) -> &[Vec<Static>] {
+    /// Whether there were more than may be: then what is counted means nothing.
+    pub(super) fn has_overflowed(&self) -> bool {
+        self.has_overflowed
+    }
+
+    /// Notes that another had too many.
+    pub(super) fn overflow_like(&mut self, other: &Self) {
+        self.has_overflowed |= other.has_overflowed;
+    }
+
+    pub(super) fn keys(&self) -> &[Key] {
         &self.keys
     }
 
-    /// The numbers that another's combinations have here.
-    pub(super) fn join(&mut self, other: &Self) -> Vec<u32> {
-        other.keys.iter().map(|key| self.number(key.clone())).collect()
+    pub(super) fn len(&self) -> usize {
+        self.keys.len()
     }
 
-    pub(super) fn memory_bytes(&self) -> usize {
-        // Each key stands in the list and in the map, which share its texts.
-        self.text_bytes + self.keys.len() * 2 * (size_of::<Vec<Static>>() + 16)
-    }
-}
-
-/// What a value holds.
-pub(super) fn static_bytes(value: &Static) -> usize {
-    let text_bytes = match value {
-        Static::Str(text) => text.len() + 16,
-        Static::Array(values) => values.iter().map(static_bytes).sum(),
-        _ => 0,
-    };
-    2 * size_of::<Static>() + text_bytes
-}
-
-/// The groups of a batch's rows.
-pub(super) struct RowGroups {
-    /// By row; empty when all rows are of one group.
-    codes: Vec<u32>,
-    columns: Vec<Combined>,
-    /// By code: the group's number, [`UNSEEN`] until a row asks.
-    numbers: Vec<u32>,
-}
-
-/// How the codes of one more column were combined with those before.
-struct Combined {
-    values: Vec<Static>,
-    /// `None`: code = before * number of values + own. Otherwise (before, own) by code.
-    pairs: Option<Vec<(u32, u32)>>,
-}
-
-const UNSEEN: u32 = u32::MAX;
-
-impl RowGroups {
-    /// Works out codes for the rows of a batch; rows that are not `among` those asked for may have any.
-    pub(super) fn new(by: &[Operand], frame: &Frame<'_>, among: &Bits) -> Self {
-        let mut groups = Self { codes: Vec::new(), columns: Vec::new(), numbers: vec![UNSEEN] };
-        for operand in by {
-            groups.combine(operand.coded(frame, among), among);
-        }
-        groups
+    /// What they take of memory, about.
+    pub(super) fn held_bytes(&self) -> usize {
+        let key_bytes = self.keys.first().map_or(0, |key| size_of_val::<[Static]>(key) + 16);
+        self.keys.capacity() * (size_of::<Key>() + key_bytes)
+            + self.known.capacity() * (size_of::<(Key, u32)>() + 1)
+            + self.text_bytes
     }
 
-    fn combine(&mut self, coded: Coded, among: &Bits) {
-        let (before, own) = (self.numbers.len(), coded.values.len().max(1));
-        if self.columns.is_empty() {
-            self.numbers = vec![UNSEEN; own];
-            self.codes = coded.codes;
-            self.columns.push(Combined { values: coded.values, pairs: None });
-            return;
+    /// The number of a group; that of another when there are too many.
+    pub(super) fn number(&mut self, key: &Key) -> u32 {
+        if let Some(number) = self.known.get(key) {
+            return *number;
         }
-        if before * own <= DIRECT_MAX {
-            self.numbers = vec![UNSEEN; before * own];
-            self.codes.iter_mut().zip(&coded.codes).for_each(|(code, other)| *code = *code * own as u32 + other);
-            self.columns.push(Combined { values: coded.values, pairs: None });
-            return;
+        if self.keys.len() == self.max {
+            self.has_overflowed = true;
+            return 0;
         }
-        let mut pairs = Vec::new();
-        let mut code_of: HashMap<(u32, u32), u32> = HashMap::new();
-        for row in among.iter() {
-            let pair = (self.codes[row], coded.codes[row]);
-            self.codes[row] = *code_of.entry(pair).or_insert_with(|| {
-                pairs.push(pair);
-                pairs.len() as u32 - 1
-            });
-        }
-        self.numbers = vec![UNSEEN; pairs.len()];
-        self.columns.push(Combined { values: coded.values, pairs: Some(pairs) });
+        let number = self.keys.len() as u32;
+        let text = |value: &Static| if let Static::Str(text) = value { text.len() + 16 } else { 0 };
+        self.text_bytes += key.iter().map(text).sum::<usize>();
+        self.keys.push(Arc::clone(key));
+        self.known.insert(Arc::clone(key), number);
+        number
     }
 
-    /// The number of a row's group.
-    #[inline]
-    pub(super) fn of_row(&mut self, row: usize, groups: &mut Groups) -> u32 {
-        let code = self.codes.get(row).map_or(0, |code| *code as usize);
-        match self.numbers[code] {
-            UNSEEN => {
-                let number = groups.number(self.key(code as u32));
-                self.numbers[code] = number;
-                number
+    /// The group of each of some rows, by the codes of what is grouped by. A group is looked up once per
+    /// combination of codes, and its number once per row.
+    pub(super) fn numbers(&mut self, by: &[Coded], rows: &[u32]) -> Vec<u32> {
+        let combined = combined(by, rows);
+        let mut numbers = Vec::with_capacity(rows.len());
+        let mut table = vec![NONE; combined.count];
+        let mut lookup = |row: u32, code: u32| {
+            let number = table[code as usize];
+            if number != NONE {
+                return number;
             }
-            number => number,
+            let number = self.number(&key(by, row));
+            table[code as usize] = number;
+            number
+        };
+        match &combined.codes {
+            Codes::ByRow(codes) => numbers.extend(rows.iter().map(|row| lookup(*row, codes[*row as usize]))),
+            Codes::Listed(codes) => {
+                numbers.extend(rows.iter().zip(codes).map(|(row, code)| lookup(*row, *code)));
+            }
+        }
+        numbers
+    }
+}
+
+/// The labels of a row: where all are missing, the first says so.
+fn key(by: &[Coded], row: u32) -> Key {
+    let mut values: Vec<Static> =
+        by.iter().map(|coded| label_value(&coded.values[coded.codes[row as usize] as usize])).collect();
+    if values.iter().all(Static::is_nil) && !values.is_empty() {
+        values[0] = Static::Str("nil".into());
+    }
+    values.into()
+}
+
+/// One code per combination of codes.
+struct Combined<'a> {
+    codes: Codes<'a>,
+    /// Codes are below this.
+    count: usize,
+}
+
+enum Codes<'a> {
+    /// One per row of the batch.
+    ByRow(&'a [u32]),
+    /// One per row listed.
+    Listed(Vec<u32>),
+}
+
+fn combined<'a>(by: &'a [Coded], rows: &[u32]) -> Combined<'a> {
+    let Some((first, rest)) = by.split_first() else {
+        return Combined { codes: Codes::Listed(vec![0; rows.len()]), count: 1 };
+    };
+    let mut count = first.values.len();
+    if rest.is_empty() {
+        return Combined { codes: Codes::ByRow(&first.codes), count };
+    }
+    let mut codes: Cow<'_, [u32]> = rows.iter().map(|row| first.codes[*row as usize]).collect();
+    let table_max = TABLE_MIN.max(2 * rows.len());
+    for next in rest {
+        let radix = next.values.len();
+        match count.saturating_mul(radix) {
+            product if product <= table_max => {
+                let pairs = codes.to_mut().iter_mut().zip(rows);
+                pairs.for_each(|(code, row)| *code = *code * radix as u32 + next.codes[*row as usize]);
+                count = product;
+            }
+            // Few of the many combinations occur: number those.
+            _ => {
+                let mut known: HashMap<(u32, u32), u32> = HashMap::new();
+                for (code, row) in codes.to_mut().iter_mut().zip(rows) {
+                    let fresh = known.len() as u32;
+                    *code = *known.entry((*code, next.codes[*row as usize])).or_insert(fresh);
+                }
+                count = known.len();
+            }
+        }
+    }
+    Combined { codes: Codes::Listed(codes.into_owned()), count }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn coded(values: &[Static], codes: impl Iterator<Item = u32>) -> Coded {
+        Coded { codes: codes.collect(), values: values.to_vec() }
+    }
+
+    #[test]
+    fn rows_with_equal_values_share_a_group_across_batches() {
+        let mut groups = Groups::new(10);
+        let (a, b) = (Static::Str("a".into()), Static::Int(1));
+        let first = [coded(&[a.clone(), Static::Nil], [0, 1, 0].into_iter())];
+        assert_eq!(groups.numbers(&first, &[0, 1, 2]), vec![0, 1, 0]);
+        let second = [coded(&[b, Static::Nil, a], [2, 1, 0].into_iter())];
+        assert_eq!(groups.numbers(&second, &[0, 1, 2]), vec![0, 1, 2]);
+        assert_eq!(groups.keys()[1][..], [Static::Str("nil".into())]);
+    }
+
+    #[test]
+    fn combinations_are_numbered_whether_there_are_few_or_many() {
+        for count in [3u32, 1000] {
+            let values: Vec<Static> = (0..count).map(|value| Static::Int(i64::from(value))).collect();
+            let rows: Vec<u32> = (0..2 * count).collect();
+            let by: Vec<Coded> =
+                (0..3).map(|shift| coded(&values, rows.iter().map(move |row| (row % count + shift) % count))).collect();
+            let numbers = Groups::new(1000).numbers(&by, &rows);
+            assert!((0..count as usize).all(|row| numbers[row] == numbers[row + count as usize]));
+            assert_eq!(numbers.iter().max(), Some(&(count - 1)));
         }
     }
 
-    fn key(&self, mut code: u32) -> Vec<Static> {
-        let mut key = Vec::with_capacity(self.columns.len());
-        for (place, column) in self.columns.iter().enumerate().rev() {
-            let own = match &column.pairs {
-                Some(pairs) => {
-                    let (before, own) = pairs[code as usize];
-                    code = before;
-                    own
-                }
-                None if place == 0 => code,
-                None => {
-                    let count = column.values.len().max(1) as u32;
-                    let own = code % count;
-                    code /= count;
-                    own
-                }
-            };
-            key.push(column.values.get(own as usize).cloned().unwrap_or(Static::Nil));
-        }
-        key.reverse();
-        key
+    #[test]
+    fn too_many_groups_are_told() {
+        let values: Vec<Static> = (0..3).map(Static::Int).collect();
+        let by = [coded(&values, 0..3)];
+        let mut groups = Groups::new(2);
+        groups.numbers(&by, &[0, 1]);
+        assert!(!groups.has_overflowed());
+        groups.numbers(&by, &[0, 1, 2]);
+        assert!(groups.has_overflowed());
     }
 }

@@ -3,6 +3,8 @@
 use std::sync::Arc;
 
 use proptest::prelude::*;
+use spoor_model::bits::Bits;
+use spoor_model::columns::ColumnBatch;
 use spoor_model::{KeyValue, Origin, Resource, Span, SpanEntry, SpanId, Trace, TraceId, UnixNano, Value};
 
 use super::*;
