@@ -69,13 +69,18 @@ impl Engine for HttpEngine<'_> {
         }
     }
 
+    /// Grafana makes a column of each attribute, so values of several types under one key are all sent as text.
+    fn has_types(&self) -> bool {
+        false
+    }
+
     fn search(&mut self, query: &str) -> Result<Vec<FoundTrace>, Failure> {
         let params = [
             ("q", query.to_owned()),
             ("start", (T0 / SECOND - DAY).to_string()),
             ("end", (T0 / SECOND + 2 * DAY).to_string()),
-            ("limit", "10000".to_owned()),
-            ("spss", "10000".to_owned()),
+            ("limit", "1000".to_owned()),
+            ("spss", "100".to_owned()),
         ];
         let answer = self.get("/api/search", &params)?;
         Ok(list(&answer["traces"]).map(found_trace).collect())

@@ -71,6 +71,11 @@ pub trait Engine {
     /// Holds these spans, and no others.
     fn load(&mut self, entries: &[SpanEntry]) -> Result<(), String>;
 
+    /// Whether the values of a search's attributes have their types, always. Otherwise texts may stand for them.
+    fn has_types(&self) -> bool {
+        true
+    }
+
     /// All traces that match, with all matching spans.
     fn search(&mut self, query: &str) -> Result<Vec<FoundTrace>, Failure>;
 

@@ -10,14 +10,17 @@ use crate::answer::{FoundSpan, FoundSpanset, FoundTrace, Series};
 const TOLERANCE: f64 = 1e-9;
 
 pub(super) fn check(case: &Case, engine: &mut dyn Engine) -> Result<(), String> {
+    let has_types = engine.has_types();
     match &case.expected {
         Expected::Traces(expected) => {
             let got = answered(engine.search(&case.query), expected.iter().map(trace_text))?;
-            compare(expected, &got, trace_fits, trace_text, found_text)
+            let fits = |expected: &ExpectedTrace, got: &FoundTrace| trace_fits(expected, got, has_types);
+            compare(expected, &got, fits, trace_text, found_text)
         }
         Expected::Shown(expected) => {
             let got = answered(engine.search(&case.query), expected.iter().map(shown_text))?;
-            compare(expected, &got, shown_fits, shown_text, |trace| shown_text(&shown(trace)))
+            let fits = |expected: &ShownTrace, got: &FoundTrace| shown_fits(expected, got, has_types);
+            compare(expected, &got, fits, shown_text, |trace| shown_text(&shown(trace)))
         }
         Expected::Range(window, expected) => {
             let got = engine.metrics(&case.query, *window);
@@ -79,18 +82,26 @@ fn compare<E, G>(
     }
 }
 
-fn trace_fits(expected: &ExpectedTrace, got: &FoundTrace) -> bool {
-    expected.id == got.id && fits_all(&expected.spansets, &got.spansets, spanset_fits)
+fn trace_fits(expected: &ExpectedTrace, got: &FoundTrace, has_types: bool) -> bool {
+    let fits = |expected: &ExpectedSpanset, got: &FoundSpanset| spanset_fits(expected, got, has_types);
+    expected.id == got.id && fits_all(&expected.spansets, &got.spansets, fits)
 }
 
-fn spanset_fits(expected: &ExpectedSpanset, got: &FoundSpanset) -> bool {
+fn spanset_fits(expected: &ExpectedSpanset, got: &FoundSpanset, has_types: bool) -> bool {
     let mut ids: Vec<SpanId> = got.spans.iter().map(|span| span.id).collect();
     ids.sort_unstable();
     let attributes_fit = match &expected.attributes {
-        Some(attributes) => fits_all(attributes, &got.attributes, pair_fits),
+        Some(attributes) => attributes_fit(attributes, &got.attributes, has_types),
         None => true,
     };
     ids == expected.spans && attributes_fit
+}
+
+fn attributes_fit(expected: &[(String, Value)], got: &[(String, Value)], has_types: bool) -> bool {
+    let is_text_of = |expected: &Value, got: &Value| matches!(got, Value::Str(text) if *text == value_text(expected));
+    fits_all(expected, got, |expected, got| {
+        pair_fits(expected, got) || !has_types && expected.0 == got.0 && is_text_of(&expected.1, &got.1)
+    })
 }
 
 fn pair_fits(expected: &(String, Value), got: &(String, Value)) -> bool {
@@ -118,9 +129,9 @@ fn shown(trace: &FoundTrace) -> ShownTrace {
     ShownTrace { id: trace.id, spans }
 }
 
-fn shown_fits(expected: &ShownTrace, got: &FoundTrace) -> bool {
+fn shown_fits(expected: &ShownTrace, got: &FoundTrace, has_types: bool) -> bool {
     let fits = |expected: &(SpanId, Vec<(String, Value)>), got: &(SpanId, Vec<(String, Value)>)| {
-        expected.0 == got.0 && fits_all(&expected.1, &got.1, pair_fits)
+        expected.0 == got.0 && attributes_fit(&expected.1, &got.1, has_types)
     };
     expected.id == got.id && fits_all(&expected.spans, &shown(got).spans, fits)
 }
