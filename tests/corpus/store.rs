@@ -159,7 +159,8 @@ impl Engine for StoreEngine<'_> {
             range: TimeRange::ALL,
             limit: 10_000,
         };
-        let answer = self.store.querier.search(&self.tenant, &request, &self.context()).map_err(broken)?;
+        let answer =
+            self.store.querier.search(std::slice::from_ref(&self.tenant), &request, &self.context()).map_err(broken)?;
         match answer.skipped.is_empty() {
             true => Ok(answer.value.iter().map(|found| shown(&plan, &found.trace, &found.spansets)).collect()),
             false => Err(broken(answer.skipped)),
