@@ -10,9 +10,10 @@ use arrow_schema::DataType;
 use spoor_model::batch::AttrValue;
 use spoor_model::bits::Bits;
 use spoor_model::scan::{AttrScope, Condition, Field, Literal, Test, field};
+use spoor_model::structure::ROOT;
 use spoor_model::value::Value;
 use spoor_model::wire::{self, WireError};
-use spoor_model::{Link, Span, UnixNano, nested};
+use spoor_model::{Link, Span, SpanId, UnixNano, nested};
 
 use super::compile::{IdField, ItemKind, Items, Node, Part, Table};
 use super::group::{GroupReader, Picked};
@@ -415,17 +416,36 @@ fn judge_ids(reader: &GroupReader<'_>, field: IdField, condition: &Condition, wi
             let array = tree::span_ids(reader)?;
             Ok(judge_fixed(&array, condition, within))
         }
-        IdField::Parent => {
-            let ids = tree::parent_ids(reader)?;
-            Ok(Bits::from_fn(len, |row| within.contains(row) && holds(&ids[row])))
-        }
+        IdField::Parent => match wanted_id(condition) {
+            // How clients ask for roots: no id need be read for that.
+            Some(Some(id)) if id.is_zero() => {
+                let parents = tree::parents(reader)?;
+                Ok(Bits::from_fn(len, |row| parents[row] == ROOT))
+            }
+            Some(Some(id)) => {
+                let ids = tree::parent_ids(reader)?;
+                Ok(Bits::from_fn(len, |row| ids[row] == id.0))
+            }
+            Some(None) => Ok(Bits::none(len)),
+            None => {
+                let ids = tree::parent_ids(reader)?;
+                Ok(Bits::from_fn(len, |row| within.contains(row) && holds(&ids[row])))
+            }
+        },
+    }
+}
+
+/// The id that the condition asks to be equal to; `Some(None)` when no id is spelled like that, `None` when
+/// it asks for something else.
+fn wanted_id(condition: &Condition) -> Option<Option<SpanId>> {
+    match &condition.test {
+        Test::Eq(Literal::Str(text)) => Some(SpanId::from_hex(text).ok().filter(|id| id.to_string() == **text)),
+        _ => None,
     }
 }
 
 fn judge_fixed(array: &FixedSizeBinaryArray, condition: &Condition, within: &Bits) -> Bits {
-    if let Test::Eq(Literal::Str(text)) = &condition.test {
-        // Other spellings are other texts.
-        let wanted = spoor_model::SpanId::from_hex(text).ok().filter(|id| id.to_string() == **text);
+    if let Some(wanted) = wanted_id(condition) {
         return match wanted {
             Some(id) => Bits::from_fn(array.len(), |row| array.value(row) == id.0),
             None => Bits::none(array.len()),
