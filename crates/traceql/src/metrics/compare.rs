@@ -19,10 +19,14 @@ use crate::engine::{Coded, Frame, Layout, Meaning, Operand, SpansetPlan};
 const TOP_DEFAULT: usize = 10;
 /// Values of one attribute that are told apart; beyond, only how many spans have the attribute is told.
 const VALUES_MAX: usize = 1 << 16;
+/// The same by counters, of which each value has one per side and interval: 2 MB for each attribute.
+const CELLS_MAX: usize = 1 << 18;
 /// Stands for a value that is not numbered yet.
 const NONE: u32 = u32::MAX;
 /// Stands for a value that is not counted.
 const SKIPPED: u32 = u32::MAX - 1;
+/// Stands for any value, once values are not told apart.
+const UNTOLD: u32 = u32::MAX - 2;
 /// Baseline and selection.
 const SIDES: [&str; 2] = ["baseline", "selection"];
 
@@ -141,7 +145,6 @@ impl Comparison {
                     attribute.add_coded(&operand.coded(frame, among), &rows);
                 }
             }
-            attribute.bound(tally.width);
         }
     }
 
@@ -186,6 +189,10 @@ impl Rows<'_> {
 struct Kind {
     meaning: Meaning,
     skips_empty: bool,
+}
+
+fn values_max(width: usize) -> usize {
+    VALUES_MAX.min(CELLS_MAX / width.max(1)).max(1)
 }
 
 /// What was counted by codes that several attributes share, as those do that are kept as one shape per span: counted
@@ -248,7 +255,6 @@ impl Tally {
     pub(super) fn merge(&mut self, other: &Self) {
         for (ours, theirs) in self.attributes.iter_mut().zip(&other.attributes) {
             ours.merge(theirs, self.width);
-            ours.bound(self.width);
         }
     }
 
@@ -264,8 +270,15 @@ impl AttributeTally {
         if value.is_nil() {
             return SKIPPED;
         }
+        if self.untold.is_some() {
+            return UNTOLD;
+        }
         if let Some(number) = self.known.get(&value) {
             return *number;
+        }
+        if self.values.len() >= values_max(width) {
+            self.stop_telling(width);
+            return UNTOLD;
         }
         let number = self.values.len() as u32;
         self.text_bytes += if let Static::Str(text) = &value { text.len() + 16 } else { 0 };
@@ -275,9 +288,13 @@ impl AttributeTally {
         number
     }
 
+    /// Numbers given out before values were no longer told apart mean nothing then.
     #[inline]
     fn count(&mut self, number: u32, place: u32, width: usize) {
-        self.cells[number as usize * width + place as usize] += 1;
+        match &mut self.untold {
+            Some(totals) => totals[place as usize] += 1,
+            None => self.cells[number as usize * width + place as usize] += 1,
+        }
     }
 
     /// Counts by codes: the value of each code is looked up once.
@@ -305,6 +322,16 @@ impl AttributeTally {
         for part in &column.parts {
             match part {
                 ColumnPart::Coded { codes, values } => self.add_codes(codes, values, kind, &mut taken, rows),
+                ColumnPart::Text(texts) if self.untold.is_some() => {
+                    let is_told = |row: u32| {
+                        texts.is_valid(row as usize) && !(kind.skips_empty && texts.value(row as usize).is_empty())
+                    };
+                    for (row, place) in rows.iter().filter(|(row, _)| is_told(*row)) {
+                        if taken.take(row) {
+                            self.count(UNTOLD, place, rows.width);
+                        }
+                    }
+                }
                 ColumnPart::Text(texts) => {
                     let mut numbers: HashMap<&str, u32> = HashMap::new();
                     for (row, place) in rows.iter().filter(|(row, _)| texts.is_valid(*row as usize)) {
@@ -353,7 +380,10 @@ impl AttributeTally {
             let Some(value) = value.as_ref().filter(|_| counts.iter().any(|count| *count > 0)) else { continue };
             let number = self.number_of(value, kind, width);
             if number != SKIPPED {
-                let cells = &mut self.cells[number as usize * width..][..width];
+                let cells = match &mut self.untold {
+                    Some(totals) => totals,
+                    None => &mut self.cells[number as usize * width..][..width],
+                };
                 cells.iter_mut().zip(counts).for_each(|(cell, count)| *cell += u64::from(*count));
             }
         }
@@ -400,21 +430,22 @@ impl AttributeTally {
     fn merge(&mut self, other: &Self, width: usize) {
         for (theirs, value) in other.values.iter().enumerate() {
             let number = self.number(value, width) as usize;
-            let ours = &mut self.cells[number * width..][..width];
+            let ours = match &mut self.untold {
+                Some(totals) => totals,
+                None => &mut self.cells[number * width..][..width],
+            };
             ours.iter_mut().zip(&other.cells[theirs * width..][..width]).for_each(|(a, b)| *a += b);
         }
         if let Some(theirs) = &other.untold {
+            self.stop_telling(width);
             let ours = self.untold.get_or_insert_with(|| vec![0; width]);
             ours.iter_mut().zip(theirs).for_each(|(a, b)| *a += b);
         }
     }
 
-    /// Gives up telling values apart when there are too many. Whichever way batches are merged, an attribute
-    /// ends so exactly when all of them together have too many.
-    fn bound(&mut self, width: usize) {
-        if self.values.len() <= VALUES_MAX && self.untold.is_none() {
-            return;
-        }
+    /// Gives up telling values apart, as there are too many. Whichever way batches are merged, an attribute ends
+    /// so exactly when all of them together have too many.
+    fn stop_telling(&mut self, width: usize) {
         let totals = self.totals(width);
         *self = Self { untold: Some(totals), ..Self::default() };
     }
