@@ -5,6 +5,7 @@
 use std::borrow::Cow;
 
 use spoor_model::bits::Bits;
+use spoor_model::columns::ColumnBatch;
 
 use super::histogram::{Place, place_of_float, place_of_int};
 use super::window::Clockwork;
@@ -48,16 +49,27 @@ fn place_of(value: &Static) -> Option<Place> {
 }
 
 impl Observed {
-    /// The selected rows that start within the window.
-    pub(super) fn new(clockwork: &Clockwork, starts: &[i64], selected: &Bits) -> Self {
+    /// The selected rows that start within the window. Most traces lie within one interval, and then no start of
+    /// theirs is looked at.
+    pub(super) fn new(clockwork: &Clockwork, batch: &ColumnBatch, starts: &[i64], selected: &Bits) -> Self {
         let count = selected.count();
         let mut seen = Self { rows: Vec::with_capacity(count), intervals: Vec::with_capacity(count) };
+        let (mut trace, mut trace_end, mut common) = (0, 0, None);
         for (place, word) in selected.words().iter().enumerate() {
             let mut left = *word;
             while left != 0 {
                 let row = place * 64 + left.trailing_zeros() as usize;
                 left &= left - 1;
-                if let Some(interval) = clockwork.interval_of(starts[row] as u64) {
+                if row >= trace_end {
+                    while batch.rows_of(trace).end <= row {
+                        trace += 1;
+                    }
+                    trace_end = batch.rows_of(trace).end;
+                    let range = batch.trace_ranges[trace];
+                    let first = clockwork.interval_of(range.start.0);
+                    common = first.filter(|_| first == clockwork.interval_of(range.end.0));
+                }
+                if let Some(interval) = common.or_else(|| clockwork.interval_of(starts[row] as u64)) {
                     seen.rows.push(row as u32);
                     seen.intervals.push(interval);
                 }

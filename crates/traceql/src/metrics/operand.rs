@@ -162,7 +162,7 @@ impl MetricsOperand {
             return;
         }
         let starts = observed::starts(&self.start_time, &frame, &selected);
-        let mut seen = Observed::new(&Clockwork::new(&partial.window), &starts, &selected);
+        let mut seen = Observed::new(&Clockwork::new(&partial.window), batch, &starts, &selected);
         let (mut values, mut places) = (Vec::new(), Vec::new());
         match &self.function {
             Function::Compare(comparison) => {
@@ -310,6 +310,11 @@ impl Partial {
         self.make_room();
         match &mut self.cells {
             Cells::Buckets(buckets) => buckets.observe(groups, &seen.intervals, places),
+            // Ungrouped, neighbours mostly count in one cell.
+            Cells::Counts(counts) if self.groups.len() == 1 => {
+                let runs = seen.intervals.chunk_by(|a, b| a == b);
+                runs.for_each(|run| counts[run[0] as usize] += run.len() as u64);
+            }
             cells => {
                 let interval_count = self.window.interval_count() as u32;
                 let pairs = groups.iter().zip(&seen.intervals);
