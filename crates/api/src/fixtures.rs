@@ -2,24 +2,23 @@
 //! definitions, and routers over it.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::Duration;
 
-use arrow_array::{ArrayRef, FixedSizeBinaryArray, RecordBatch, UInt64Array};
 use axum::Router;
 use axum::body::Body;
 use http::{HeaderMap, Request, StatusCode};
 use prometheus_client::registry::Registry;
 use spoor_model::batch::SpanBatch;
+use spoor_model::columns::{ColumnRequest, ColumnScan, TracesScan};
 use spoor_model::compute::ComputePool;
 use spoor_model::ingest::Decode;
 use spoor_model::memory::MemoryBudget;
 use spoor_model::scan::{
-    AttrScope, Field, KeySet, Operation, QueryContext, ScanError, ScanRequest, ScanStats, Skipped, Snapshot, Snapshots,
-    SpanSource, ValueSet, candidate_schema,
+    AttrScope, Field, KeySet, Operation, QueryContext, ScanError, ScanStats, Skipped, Snapshot, Snapshots, SpanSource,
+    ValueSet,
 };
-use spoor_model::{Clock, SpanEntry, TenantId, TimeRange, TraceId, UnixNano, Value, value};
+use spoor_model::{Clock, SpanEntry, TenantId, TimeRange, Trace, TraceId, UnixNano, Value, value};
 use spoor_otlp::OtlpDecoder;
 use spoor_querier::{Limits, Metrics, Querier};
 use tower::ServiceExt;
@@ -98,26 +97,23 @@ impl SpanSource for Spans {
         self.0.len() as u64
     }
 
-    fn candidates(
-        &self,
-        request: &ScanRequest,
+    fn scan<'a>(
+        &'a self,
+        request: &'a ColumnRequest,
         ctx: &QueryContext,
-        sink: &mut dyn FnMut(&RecordBatch) -> ControlFlow<()>,
-    ) -> Result<ScanStats, ScanError> {
+    ) -> Result<Box<dyn ColumnScan + 'a>, ScanError> {
         ctx.check()?;
-        for (id, entries) in self.by_trace() {
-            let range = range_of(entries.iter().copied()).unwrap();
-            if range.overlaps(&request.range) && entries.iter().any(|entry| request.predicate.matches(entry)) {
-                let ids = FixedSizeBinaryArray::try_from_iter(std::iter::once(id.0)).unwrap();
-                let (starts, ends) = (UInt64Array::from(vec![range.start.0]), UInt64Array::from(vec![range.end.0]));
-                let columns: Vec<ArrayRef> = vec![Arc::new(ids), Arc::new(starts), Arc::new(ends)];
-                let batch = RecordBatch::try_new(candidate_schema(), columns).unwrap();
-                if sink(&batch).is_break() {
-                    break;
-                }
-            }
-        }
-        Ok(ScanStats { spans_inspected: self.span_count(), bytes_inspected: 123, ..ScanStats::default() })
+        let traces = self.by_trace().into_iter().filter_map(|(id, entries)| {
+            let entries = entries.into_iter().cloned().collect();
+            Trace::assemble(id, entries)
+        });
+        Ok(Box::new(TracesScan::new(traces.collect(), request)))
+    }
+
+    fn trace_fingerprints(&self, _: &QueryContext) -> Result<Arc<[u32]>, ScanError> {
+        let mut fingerprints: Vec<u32> = self.by_trace().into_iter().map(|(id, _)| id.fingerprint()).collect();
+        fingerprints.sort_unstable();
+        Ok(fingerprints.into())
     }
 
     fn find_trace(&self, id: TraceId, _: &QueryContext) -> Result<Vec<SpanEntry>, ScanError> {

@@ -15,15 +15,14 @@
 //! **Invariant:** masks and values are those of [`spoor_model::columns::ColumnBatch::of_traces`] on the
 //! spans that [`crate::rows`] reads.
 
-use std::ops::ControlFlow;
 use std::sync::Arc;
 
-use arrow_array::{Array, ArrayRef, FixedSizeBinaryArray, RecordBatch, UInt64Array};
+use arrow_array::Array;
 use spoor_model::bits::Bits;
 use spoor_model::columns::{
     ColumnBatch, ColumnPart, ColumnRequest, ColumnScan, FieldColumn, GroupInfo, Pruned, ValuesOf,
 };
-use spoor_model::scan::{QueryContext, ScanError, ScanRequest, ScanStats, candidate_schema};
+use spoor_model::scan::{QueryContext, ScanError, ScanStats};
 
 use crate::error::Error;
 use crate::open::Opened;
@@ -185,49 +184,4 @@ fn memory_bytes(batch: &ColumnBatch) -> usize {
     // Id, range, first row and root.
     let trace_bytes = batch.trace_count() * (16 + 16 + 4 + 4);
     trace_bytes + mask_bytes + 4 * batch.parents.len() + batch.columns.iter().map(of_column).sum::<usize>()
-}
-
-/// [`spoor_model::scan::SpanSource::candidates`] of a block.
-pub(crate) fn candidates(
-    opened: Arc<Opened>,
-    request: &ScanRequest,
-    ctx: &QueryContext,
-    sink: &mut dyn FnMut(&RecordBatch) -> ControlFlow<()>,
-) -> Result<ScanStats, ScanError> {
-    let object = opened.object.clone();
-    let columns = ColumnRequest {
-        masks: vec![request.predicate.clone()],
-        needed: vec![0],
-        columns: Vec::new(),
-        values_of: ValuesOf::AllRows,
-        tree: false,
-        copies: false,
-        range: request.range,
-    };
-    let scan = BlockScan::new(opened, &columns);
-    let mut stats = ScanStats::default();
-    for group in 0..scan.groups.len() {
-        let (batch, cost) = scan.read(group, &ctx.part())?;
-        stats += cost;
-        let Some(batch) = batch else { continue };
-        let is_candidate = |trace: &usize| {
-            batch.masks[0].any_in(batch.rows_of(*trace)) && batch.trace_ranges[*trace].overlaps(&request.range)
-        };
-        let traces: Vec<usize> = (0..batch.trace_count()).filter(is_candidate).collect();
-        if traces.is_empty() {
-            continue;
-        }
-        let internal =
-            |err: arrow_schema::ArrowError| Error::Internal { object: object.clone(), reason: err.to_string() };
-        let ids: Vec<u8> = traces.iter().flat_map(|trace| batch.trace_ids[*trace].0).collect();
-        let ids = FixedSizeBinaryArray::try_new(16, ids.into(), None).map_err(internal)?;
-        let starts: UInt64Array = traces.iter().map(|trace| Some(batch.trace_ranges[*trace].start.0)).collect();
-        let ends: UInt64Array = traces.iter().map(|trace| Some(batch.trace_ranges[*trace].end.0)).collect();
-        let columns: Vec<ArrayRef> = vec![Arc::new(ids), Arc::new(starts), Arc::new(ends)];
-        let named = RecordBatch::try_new(candidate_schema(), columns).map_err(internal)?;
-        if sink(&named).is_break() {
-            break;
-        }
-    }
-    Ok(stats)
 }

@@ -5,12 +5,12 @@ use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use arrow_array::Array;
 use arrow_array::cast::AsArray;
-use arrow_array::{Array, RecordBatch};
 use parquet::bloom_filter::Sbbf;
 use spoor_model::columns::{ColumnRequest, ColumnScan};
 use spoor_model::scan::{
-    AttrScope, Field, KeySet, Operation, QueryContext, ScanError, ScanRequest, ScanStats, SpanSource, ValueSet,
+    AttrScope, Field, KeySet, Operation, QueryContext, ScanError, ScanStats, SpanSource, ValueSet,
 };
 use spoor_model::value::{self, KeyValue, Value};
 use spoor_model::{BlockId, Event, Link, SpanEntry, TimeRange, TraceId, nested};
@@ -86,18 +86,6 @@ impl SpanSource for Block {
 
     fn span_count(&self) -> u64 {
         self.meta.span_count
-    }
-
-    fn candidates(
-        &self,
-        request: &ScanRequest,
-        ctx: &QueryContext,
-        sink: &mut dyn FnMut(&RecordBatch) -> ControlFlow<()>,
-    ) -> Result<ScanStats, ScanError> {
-        if !self.meta.range.overlaps(&request.range) {
-            return Ok(ScanStats::default());
-        }
-        scan::candidates(self.opened()?, request, ctx, sink)
     }
 
     fn scan<'a>(

@@ -4,18 +4,14 @@
 //! faults, for tests.
 
 use std::collections::BTreeSet;
-use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use arrow_array::RecordBatch;
 use spoor_block::{Block, BlockCache, BlockMeta, Error as BlockError, WriteOptions};
 use spoor_model::batch::SpanBatch;
 use spoor_model::columns::{ColumnRequest, ColumnScan};
-use spoor_model::scan::{
-    Field, KeySet, Operation, QueryContext, ScanError, ScanRequest, ScanStats, SpanSource, ValueSet,
-};
+use spoor_model::scan::{Field, KeySet, Operation, QueryContext, ScanError, ScanStats, SpanSource, ValueSet};
 use spoor_model::span::SpanEntry;
 use spoor_model::{BlockId, TenantId, TimeRange, TraceId, UnixNano};
 
@@ -197,15 +193,6 @@ impl SpanSource for StoredBlock {
 
     fn trace_fingerprints(&self, ctx: &QueryContext) -> Result<Arc<[u32]>, ScanError> {
         self.source.trace_fingerprints(ctx)
-    }
-
-    fn candidates(
-        &self,
-        request: &ScanRequest,
-        ctx: &QueryContext,
-        sink: &mut dyn FnMut(&RecordBatch) -> ControlFlow<()>,
-    ) -> Result<ScanStats, ScanError> {
-        self.source.candidates(request, ctx, sink)
     }
 
     fn find_trace(&self, id: TraceId, ctx: &QueryContext) -> Result<Vec<SpanEntry>, ScanError> {

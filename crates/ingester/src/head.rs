@@ -15,19 +15,13 @@
 //! rows, and nobody takes a segment's lock twice at once (the head thread may be waiting in between).
 
 use std::collections::BTreeSet;
-use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 
-use arrow_array::builder::{FixedSizeBinaryBuilder, UInt64Builder};
-use arrow_array::{ArrayRef, RecordBatch};
 use parking_lot::RwLock;
 use spoor_model::batch::SpanBatch;
-use spoor_model::bits::Bits;
 use spoor_model::columns::{ColumnRequest, ColumnScan};
-use spoor_model::scan::{
-    Field, KeySet, Operation, QueryContext, ScanError, ScanRequest, ScanStats, SpanSource, ValueSet, candidate_schema,
-};
+use spoor_model::scan::{Field, KeySet, Operation, QueryContext, ScanError, ScanStats, SpanSource, ValueSet};
 use spoor_model::span::SpanEntry;
 use spoor_model::{TimeRange, TraceId};
 
@@ -50,9 +44,6 @@ pub(crate) const SEGMENT_ROWS: usize = 1 << 16;
 
 /// Bytes per segment: offsets within a batch have 32 bits, so it is sealed long before.
 pub(crate) const SEGMENT_BYTES: usize = 64 << 20;
-
-/// Candidates per Arrow batch.
-const CANDIDATES_PER_BATCH: usize = 8192;
 
 /// A part of a head.
 #[derive(Debug, Default)]
@@ -92,19 +83,6 @@ fn stats_of(batch: &SpanBatch) -> ScanStats {
         traces_inspected: batch.traces().len() as u64,
         bytes_inspected: batch.memory_bytes() as u64,
     }
-}
-
-fn candidate_batch(candidates: &[(TraceId, TimeRange)]) -> RecordBatch {
-    let mut ids = FixedSizeBinaryBuilder::with_capacity(candidates.len(), 16);
-    let mut starts = UInt64Builder::with_capacity(candidates.len());
-    let mut ends = UInt64Builder::with_capacity(candidates.len());
-    for (id, range) in candidates {
-        ids.append_value(id.0).expect("ids have 16 bytes");
-        starts.append_value(range.start.0);
-        ends.append_value(range.end.0);
-    }
-    let columns: Vec<ArrayRef> = vec![Arc::new(ids.finish()), Arc::new(starts.finish()), Arc::new(ends.finish())];
-    RecordBatch::try_new(candidate_schema(), columns).expect("the columns are those of the schema")
 }
 
 /// All segments of a tenant at one instant, oldest first.
@@ -187,35 +165,6 @@ impl SpanSource for Head {
         let mut fingerprints: Vec<u32> = traces.traces.iter().map(|trace| trace.id.fingerprint()).collect();
         fingerprints.sort_unstable();
         Ok(fingerprints.into())
-    }
-
-    fn candidates(
-        &self,
-        request: &ScanRequest,
-        ctx: &QueryContext,
-        sink: &mut dyn FnMut(&RecordBatch) -> ControlFlow<()>,
-    ) -> Result<ScanStats, ScanError> {
-        ctx.check()?;
-        let traces = self.traces(ctx)?;
-        let mut matching = Bits::none(traces.traces.len());
-        let mut views = traces.views.iter();
-        let stats = self.visit(ctx, |batch, names| {
-            let view = views.next().expect("every segment was looked at");
-            let rows = masks::rows_of(batch, names, &request.predicate);
-            let rows = rows.iter().take_while(|row| *row < view.len as usize);
-            rows.for_each(|row| matching.insert(view.trace_of[batch.trace()[row] as usize] as usize));
-        })?;
-        let matching = matching.iter().map(|index| &traces.traces[index]);
-        let in_range = matching.filter(|trace| request.range.overlaps(&trace.range));
-        let candidates: Vec<(TraceId, TimeRange)> = in_range.map(|trace| (trace.id, trace.range)).collect();
-        ctx.reserve(candidates.len() * size_of::<(TraceId, TimeRange)>())?;
-        for chunk in candidates.chunks(CANDIDATES_PER_BATCH) {
-            ctx.check()?;
-            if sink(&candidate_batch(chunk)).is_break() {
-                break;
-            }
-        }
-        Ok(stats)
     }
 
     fn find_trace(&self, id: TraceId, ctx: &QueryContext) -> Result<Vec<SpanEntry>, ScanError> {

@@ -27,7 +27,6 @@ use crate::{TimeRange, TraceId, UnixNano};
 mod traces;
 
 pub use traces::TracesScan;
-pub(crate) use traces::all_traces;
 
 /// What a query wants to know of each span.
 #[derive(Debug, Clone)]

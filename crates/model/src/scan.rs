@@ -1,12 +1,8 @@
 //! The contract between query and storage: what a query may ask of anything that holds spans.
 //!
-//! A head, a block, the oracle of the tests and later a remote node are all a [`SpanSource`]. A
-//! search runs in two phases, because a trace's spans may lie in several sources:
-//!
-//! 1. [`SpanSource::candidates`]: each source names the traces that may match, by column kernels.
-//!    It may name too many (a source need not understand every condition), never too few.
-//! 2. [`SpanSource::find_trace`] on every source assembles each candidate, and
-//!    [`Predicate::matches`] decides on whole spans.
+//! A head, a block, the oracle of the tests and later a remote node are all a [`SpanSource`]. It answers
+//! with columns ([`SpanSource::scan`]), which decide every trace that lies in one source with each span
+//! once, and it finds the spans of a trace ([`SpanSource::find_traces`]), for those that do not, and for results.
 //!
 //! So [`Condition::holds_for`] is the one definition of what a comparison means; sources evaluate it
 //! on dictionary entries, shapes and origins rather than write their own.
@@ -18,10 +14,8 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use arrow_array::RecordBatch;
-
 use crate::batch::AttrValue;
-use crate::columns::{self, ColumnRequest, ColumnScan, TracesScan};
+use crate::columns::{ColumnRequest, ColumnScan};
 use crate::memory::{MemoryBudget, Reservation};
 use crate::span::SpanEntry;
 use crate::value::Value;
@@ -206,28 +200,6 @@ impl Predicate {
             }),
         }
     }
-}
-
-/// What phase one asks of a source.
-#[derive(Debug, Clone)]
-pub struct ScanRequest {
-    /// What a span must satisfy.
-    pub predicate: Predicate,
-    /// The trace must overlap this.
-    pub range: TimeRange,
-}
-
-/// The Arrow schema of [`SpanSource::candidates`]: one row per trace of this source that may match.
-/// `trace_id` is fixed binary of 16 bytes; `start_time_unix_nano` (unsigned 64 bits) is the earliest
-/// start among the trace's spans *in this source*, so the whole trace starts then or earlier;
-/// `end_time_unix_nano` is the latest end among them, so it ends then or later.
-pub fn candidate_schema() -> arrow_schema::SchemaRef {
-    use arrow_schema::{DataType, Field, Schema};
-    Arc::new(Schema::new(vec![
-        Field::new("trace_id", DataType::FixedSizeBinary(16), false),
-        Field::new("start_time_unix_nano", DataType::UInt64, false),
-        Field::new("end_time_unix_nano", DataType::UInt64, false),
-    ]))
 }
 
 /// What a scan cost. Sums over sources.
@@ -417,10 +389,7 @@ pub trait SpanSource: Send + Sync {
         &'a self,
         request: &'a ColumnRequest,
         ctx: &QueryContext,
-    ) -> Result<Box<dyn ColumnScan + 'a>, ScanError> {
-        let scan = TracesScan::new(columns::all_traces(self, ctx)?, request);
-        Ok(Box::new(scan))
-    }
+    ) -> Result<Box<dyn ColumnScan + 'a>, ScanError>;
 
     /// Which bytes of an immutable source this is, for caches; `None` while spans may be added.
     fn identity(&self) -> Option<BlockId> {
@@ -433,24 +402,9 @@ pub trait SpanSource: Send + Sync {
     }
 
     /// [`TraceId::fingerprint`] of every trace here, ascending.
-    fn trace_fingerprints(&self, ctx: &QueryContext) -> Result<Arc<[u32]>, ScanError> {
-        let traces = columns::all_traces(self, ctx)?;
-        let mut fingerprints: Vec<u32> = traces.iter().map(|trace| trace.id.fingerprint()).collect();
-        fingerprints.sort_unstable();
-        Ok(fingerprints.into())
-    }
+    fn trace_fingerprints(&self, ctx: &QueryContext) -> Result<Arc<[u32]>, ScanError>;
 
-    /// Phase one: hands batches of [`candidate_schema`] to `sink` until it breaks. Each trace at
-    /// most once per source; no order. All traces in which a span satisfies the predicate and whose
-    /// spans here overlap the range are among them.
-    fn candidates(
-        &self,
-        request: &ScanRequest,
-        ctx: &QueryContext,
-        sink: &mut dyn FnMut(&RecordBatch) -> ControlFlow<()>,
-    ) -> Result<ScanStats, ScanError>;
-
-    /// Phase two: all spans of a trace that are here, in no order, copies included; empty when there
+    /// All spans of a trace that are here, in no order, copies included; empty when there
     /// are none. Costs microseconds when the trace is not here.
     fn find_trace(&self, id: TraceId, ctx: &QueryContext) -> Result<Vec<SpanEntry>, ScanError>;
 

@@ -4,7 +4,7 @@ use spoor_model::bits::Bits;
 use spoor_model::columns::{ColumnBatch, ColumnRequest, ValuesOf};
 use spoor_model::scan::Predicate;
 use spoor_model::{TimeRange, Trace};
-use spoor_traceql::{MatchedSpanset, Spanset, TraceMatches};
+use spoor_traceql::{MatchedSpanset, TraceMatches};
 
 use crate::group;
 use crate::request::Filter;
@@ -27,7 +27,6 @@ impl Filter {
         match self {
             Self::Span(predicate) => masks_request(vec![predicate.clone()], vec![0], range),
             Self::Query(plan) => plan.request(range),
-            Self::Spanset(spanset) => masks_request(vec![spanset.scan_predicate()], vec![0], range),
             Self::Group(conditions) => {
                 let masks = group::necessary(conditions);
                 // All are needed; the one that holds for fewest spans leaves most groups out.
@@ -42,7 +41,6 @@ impl Filter {
         match self {
             Self::Span(_) => true,
             Self::Query(plan) => plan.is_single_span(),
-            Self::Spanset(spanset) => matches!(spanset, Spanset::Filter(_)),
             Self::Group(_) => false,
         }
     }
@@ -51,7 +49,7 @@ impl Filter {
     /// went on elsewhere. Of [`Filter::Group`] the former too may be too many, never too few.
     pub(crate) fn matches(&self, batch: &ColumnBatch, request: &ColumnRequest) -> TraceMatches {
         match self {
-            Self::Span(_) | Self::Spanset(_) => {
+            Self::Span(_) => {
                 let matched = traces_with(&batch.masks[0], batch);
                 TraceMatches { may_match: matched.clone(), matched }
             }
@@ -74,7 +72,6 @@ impl Filter {
                 let indexed = trace.entries.iter().enumerate();
                 indexed.filter(|(_, entry)| predicate.matches(entry)).map(|(index, _)| index).collect()
             }
-            Self::Spanset(spanset) => spanset.matched(trace),
             Self::Group(conditions) => group::matched(trace, conditions),
         };
         let found = (!spans.is_empty()).then(|| MatchedSpanset { spans, attributes: Vec::new() });

@@ -3,14 +3,16 @@
 //! ```text
 //!   Snapshots --snapshot--> [head, blocks], newest first
 //!                                |
-//!        candidates (columns)    |   trace_range, find_trace (rows)
-//!        one scan per source     |   all sources, per candidate
+//!        scan, read (columns)    |   trace_range, find_traces (rows)
+//!        group by group          |   all sources, per trace that needs it
 //!                                v
-//!   search: newest candidate first --> whole trace --> range, duration, predicate --> limit
+//!   search: newest candidate first --> whole trace --> range, duration, query --> limit
+//!   series: every trace once, by its group or put together --> counters --> series
 //! ```
 //!
-//! Every answer is about whole traces, however their spans are spread over sources: a candidate is
-//! assembled from all sources, freed of exact copies, and only then tested. A source that cannot be
+//! Every answer is about whole traces, however their spans are spread over sources: a trace that lies in one source with
+//! each span once is decided by that source's columns; any other that may matter is assembled from all sources,
+//! freed of exact copies, and only then tested (`docs/adr/0009-columnar-execution.md`). A source that cannot be
 //! read is left out, and the [`Answer`] says so.
 //!
 //! Calls are synchronous and may take long: they run on the compute pool, and look at their

@@ -1,15 +1,13 @@
 //! The oracle of the tests: spans in a vector, and loops. It may be slow; it may not be clever.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use arrow_array::RecordBatch;
 use spoor_model::columns::{ColumnBatch, ColumnRequest, ColumnScan, GroupInfo, Pruned, TracesScan};
 use spoor_model::memory::MemoryBudget;
 use spoor_model::scan::{
-    AttrScope, Field, KeySet, Operation, QueryContext, ScanError, ScanRequest, ScanStats, SpanSource, ValueSet,
+    AttrScope, Field, KeySet, Operation, QueryContext, ScanError, ScanStats, SpanSource, ValueSet,
 };
 use spoor_model::{
     BlockId, KeyValue, Origin, Resource, Span, SpanEntry, SpanId, TimeRange, Trace, TraceId, UnixNano, Value,
@@ -138,15 +136,6 @@ impl SpanSource for Oracle {
         let mut fingerprints: Vec<u32> = self.by_trace().keys().map(TraceId::fingerprint).collect();
         fingerprints.sort_unstable();
         Ok(fingerprints.into())
-    }
-
-    fn candidates(
-        &self,
-        _: &ScanRequest,
-        _: &QueryContext,
-        _: &mut dyn FnMut(&RecordBatch) -> ControlFlow<()>,
-    ) -> Result<ScanStats, ScanError> {
-        unreachable!("queries read columns")
     }
 
     fn find_trace(&self, id: TraceId, ctx: &QueryContext) -> Result<Vec<SpanEntry>, ScanError> {

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use spoor_model::scan::{Condition, Predicate};
 use spoor_model::{TimeRange, Trace};
-use spoor_traceql::{MatchedSpanset, SearchPlan, Spanset};
+use spoor_traceql::{MatchedSpanset, SearchPlan};
 
 /// Bounds on single queries.
 #[derive(Debug, Clone)]
@@ -55,8 +55,6 @@ pub enum Filter {
     Span(Predicate),
     /// A TraceQL query finds spans.
     Query(SearchPlan),
-    /// A TraceQL query of filters, as [`spoor_traceql::plan()`] has it, finds a span.
-    Spanset(Spanset),
     /// Tempo's legacy tags: all conditions hold within the spans of one resource.
     Group(Vec<GroupCondition>),
 }

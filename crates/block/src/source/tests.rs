@@ -7,6 +7,7 @@ use proptest::prelude::*;
 use proptest::sample::select;
 use proptest::strategy::ValueTree;
 use spoor_model::batch::{AttrValue, Dropped, SpanBatch, SpanFields};
+use spoor_model::columns::{ColumnBatch, ValuesOf};
 use spoor_model::memory::MemoryBudget;
 use spoor_model::scan::{Condition, Literal, Predicate, Test};
 use spoor_model::{BlockId, SpanId, TenantId, Trace, UnixNano, wire};
@@ -264,16 +265,23 @@ fn predicate() -> impl Strategy<Value = Predicate> {
     })
 }
 
-fn candidate_ids(block: &Block, predicate: &Predicate) -> Vec<TraceId> {
-    let mut ids = Vec::new();
-    let request = ScanRequest { predicate: predicate.clone(), range: TimeRange::ALL };
-    let collect = &mut |batch: &RecordBatch| {
-        let column = batch.column(0).as_fixed_size_binary();
-        ids.extend((0..column.len()).map(|row| TraceId(column.value(row).try_into().unwrap())));
-        ControlFlow::Continue(())
+fn matching_ids(block: &Block, predicate: &Predicate) -> Vec<TraceId> {
+    let request = ColumnRequest {
+        masks: vec![predicate.clone()],
+        needed: vec![0],
+        columns: Vec::new(),
+        values_of: ValuesOf::NeededRows,
+        tree: false,
+        copies: false,
+        range: TimeRange::ALL,
     };
-    block.candidates(&request, &context(), collect).unwrap();
-    ids
+    let scan = block.scan(&request, &context()).unwrap();
+    let batches = (0..scan.groups().len()).filter_map(|group| scan.read(group, &context()).unwrap().0);
+    let of_batch = |batch: ColumnBatch| {
+        let is_match = |trace: &usize| batch.masks[0].any_in(batch.rows_of(*trace));
+        (0..batch.trace_count()).filter(is_match).map(|trace| batch.trace_ids[trace]).collect::<Vec<_>>()
+    };
+    batches.flat_map(of_batch).collect()
 }
 
 proptest! {
@@ -305,11 +313,11 @@ proptest! {
     }
 
     #[test]
-    fn candidates_are_the_traces_with_a_match_once_each(seeds in vec(seed(), 1..60), predicate in predicate()) {
+    fn masks_name_the_traces_with_a_match_once_each(seeds in vec(seed(), 1..60), predicate in predicate()) {
         let written = write_block(&[&seeds], &small_pages());
-        let candidates = candidate_ids(&written.block, &predicate);
-        let distinct: BTreeSet<TraceId> = candidates.iter().copied().collect();
-        prop_assert_eq!(distinct.len(), candidates.len());
+        let found = matching_ids(&written.block, &predicate);
+        let distinct: BTreeSet<TraceId> = found.iter().copied().collect();
+        prop_assert_eq!(distinct.len(), found.len());
         // As the block has them: which of two attributes of one key comes first is for the block to say.
         let entries = (1..6u8).flat_map(|n| written.block.find_trace(TraceId([n; 16]), &context()).unwrap());
         let matching = entries.filter(|entry| predicate.matches(entry)).map(|entry| entry.span.trace_id);
@@ -421,6 +429,6 @@ fn an_event_attribute_is_found_however_many_keys_there_are() {
     for n in [0, 999, 1499] {
         let field = Field::Attribute(AttrScope::Event, format!("key {n}").into());
         let predicate = Predicate::Is(Condition { field, test: Test::Exists });
-        assert!(candidate_ids(&block, &predicate).contains(&TraceId((n + 1u128).to_be_bytes())), "key {n}");
+        assert!(matching_ids(&block, &predicate).contains(&TraceId((n + 1u128).to_be_bytes())), "key {n}");
     }
 }

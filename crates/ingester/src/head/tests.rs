@@ -229,21 +229,6 @@ fn context() -> QueryContext {
     QueryContext::new(&MemoryBudget::new(1 << 20), Arc::new(AtomicBool::new(false)))
 }
 
-fn candidates(head: &Head, request: &ScanRequest) -> BTreeMap<TraceId, u64> {
-    use arrow_array::cast::AsArray;
-    let mut found = BTreeMap::new();
-    let mut sink = |batch: &RecordBatch| {
-        let starts = batch.column(1).as_primitive::<arrow_array::types::UInt64Type>();
-        for (id, start) in batch.column(0).as_fixed_size_binary().iter().zip(starts.values()) {
-            let before = found.insert(TraceId(id.unwrap().try_into().unwrap()), *start);
-            assert_eq!(before, None, "a trace is named once");
-        }
-        ControlFlow::Continue(())
-    };
-    head.candidates(request, &context(), &mut sink).unwrap();
-    found
-}
-
 /// Every span, trace by trace, copies included.
 fn all_traces(head: &Head) -> Vec<Trace> {
     let ids: Vec<TraceId> = head.traces(&context()).unwrap().traces.iter().map(|trace| trace.id).collect();
@@ -391,24 +376,6 @@ proptest! {
             }
         }
         prop_assert_eq!(found, expected);
-    }
-
-    #[test]
-    fn the_scan_finds_what_looking_at_every_span_finds(
-        rows in prop::collection::vec(row(), 0..70),
-        segment_rows in 1usize..40,
-        predicate in predicate(),
-        (from, length) in (0u64..60, 0u64..60),
-    ) {
-        let range = TimeRange { start: UnixNano(from), end: UnixNano(from + length) };
-        let head = head(&rows, segment_rows);
-        let mut naive = BTreeMap::new();
-        for trace in all_traces(&head) {
-            if trace.range().overlaps(&range) && trace.entries.iter().any(|entry| predicate.matches(entry)) {
-                naive.insert(trace.id, trace.range().start.0);
-            }
-        }
-        prop_assert_eq!(candidates(&head, &ScanRequest { predicate, range }), naive);
     }
 
     #[test]

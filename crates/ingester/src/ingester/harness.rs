@@ -14,9 +14,10 @@ use parking_lot::{Condvar, Mutex};
 use prometheus_client::registry::Registry;
 use spoor_block::Error as BlockError;
 use spoor_model::batch::{SpanBatch, SpanFields};
+use spoor_model::columns::{ColumnRequest, ValuesOf};
 use spoor_model::ingest::{BodyEncoding, Checked};
 use spoor_model::memory::MemoryBudget;
-use spoor_model::scan::{Predicate, QueryContext, ScanRequest, SpanSource};
+use spoor_model::scan::{QueryContext, SpanSource};
 use spoor_model::wire::WireError;
 use spoor_model::{SpanId, TimeRange, TraceId, UnixNano};
 
@@ -321,15 +322,18 @@ pub(super) fn numbers_in(ingester: &Ingester, tenant: &TenantId) -> Vec<u64> {
     let ctx = QueryContext::new(&MemoryBudget::new(usize::MAX), Arc::new(AtomicBool::new(false)));
     let mut found = Vec::new();
     for source in &snapshot.sources {
-        let mut ids = Vec::new();
-        let request = ScanRequest { predicate: Predicate::True, range: TimeRange::ALL };
-        let mut sink = |batch: &arrow_array::RecordBatch| {
-            use arrow_array::cast::AsArray;
-            let column = batch.column(0).as_fixed_size_binary();
-            ids.extend(column.iter().map(|id| TraceId(id.unwrap().try_into().unwrap())));
-            std::ops::ControlFlow::Continue(())
+        let request = ColumnRequest {
+            masks: Vec::new(),
+            needed: Vec::new(),
+            columns: Vec::new(),
+            values_of: ValuesOf::AllRows,
+            tree: false,
+            copies: false,
+            range: TimeRange::ALL,
         };
-        source.candidates(&request, &ctx, &mut sink).unwrap();
+        let scan = source.scan(&request, &ctx).unwrap();
+        let groups = (0..scan.groups().len()).filter_map(|group| scan.read(group, &ctx).unwrap().0);
+        let ids: Vec<TraceId> = groups.flat_map(|batch| batch.trace_ids).collect();
         for id in ids {
             let spans = source.find_trace(id, &ctx).unwrap();
             found.extend(spans.iter().map(|entry| u64::from_be_bytes(entry.span.span_id.0) - 1));

@@ -6,11 +6,10 @@ use hashbrown::HashMap;
 
 use super::{ColumnBatch, ColumnPart, ColumnRequest, ColumnScan, FieldColumn, GroupInfo, NO_ROW, Pruned};
 use crate::bits::Bits;
-use crate::scan::{Field, FieldValue, Predicate, QueryContext, ScanError, ScanRequest, ScanStats, SpanSource, field};
+use crate::scan::{Field, FieldValue, Predicate, QueryContext, ScanError, ScanStats, field};
 use crate::span::{SpanEntry, Trace};
 use crate::structure::{self, Tree};
 use crate::value::Value;
-use crate::{TimeRange, TraceId, UnixNano};
 
 impl ColumnBatch {
     /// The columns of whole traces. Irregular traces are marked all the same; their parents are good, as
@@ -97,21 +96,6 @@ impl Coder {
         let has_values = !self.values.is_empty();
         has_values.then(|| ColumnPart::Coded { codes: Int32Array::from(self.codes), values: self.values.into() })
     }
-}
-
-/// Every trace of a source, read span by span.
-pub(crate) fn all_traces<S: SpanSource + ?Sized>(source: &S, ctx: &QueryContext) -> Result<Vec<Trace>, ScanError> {
-    let everything = TimeRange { start: UnixNano(0), end: UnixNano(u64::MAX) };
-    let request = ScanRequest { predicate: Predicate::True, range: everything };
-    let mut ids: Vec<TraceId> = Vec::new();
-    source.candidates(&request, ctx, &mut |batch| {
-        use arrow_array::cast::AsArray;
-        let named = batch.column(0).as_fixed_size_binary();
-        ids.extend(named.iter().flatten().filter_map(|id| id.try_into().ok().map(TraceId)));
-        std::ops::ControlFlow::Continue(())
-    })?;
-    let found = source.find_traces(&ids, ctx)?;
-    Ok(ids.iter().zip(found).filter_map(|(id, entries)| Trace::assemble(*id, entries)).collect())
 }
 
 /// A scan of traces that are at hand: one group.

@@ -7,7 +7,7 @@ use spoor_model::compute::ComputePool;
 use spoor_model::memory::MemoryBudget;
 use spoor_model::scan::{AttrScope, Condition, Field, Literal, Snapshot, SpanSource, Test};
 use spoor_model::{BlockId, KeyValue, Link, SpanEntry, SpanId, Value};
-use spoor_traceql::{MatchedSpanset, Spanset};
+use spoor_traceql::{MatchedSpanset, parse, plan_search};
 
 use super::*;
 use crate::oracle::{Fault, Oracle, at_hand, origin, span};
@@ -34,6 +34,10 @@ fn is(field: Field, test: Test) -> Predicate {
 
 fn named(name: &str) -> Predicate {
     is(Field::Name, Test::Eq(Literal::Str(name.into())))
+}
+
+fn query(text: &str) -> Filter {
+    Filter::Query(plan_search(&parse(text).expect("is a query")).expect("is well typed"))
 }
 
 pub(crate) fn search_in(
@@ -144,13 +148,17 @@ fn any_predicate() -> impl Strategy<Value = Predicate> {
 }
 
 fn any_filter() -> impl Strategy<Value = Filter> {
-    let spanset = any_predicate().prop_map(Spanset::Filter).prop_recursive(2, 4, 2, |inner| {
-        let pair = (inner.clone(), inner).prop_map(|(left, right)| (Box::new(left), Box::new(right)));
-        prop_oneof![
-            pair.clone().prop_map(|(left, right)| Spanset::And(left, right)),
-            pair.clone().prop_map(|(left, right)| Spanset::Or(left, right)),
-            pair.prop_map(|(left, right)| Spanset::Piped(left, right)),
-        ]
+    let filter = prop::sample::select(vec![
+        r#"{ name = "a" }"#,
+        r#"{ name = "d" }"#,
+        "{ duration > 5ns }",
+        r#"{ .service.name = "shop" && name != "b" }"#,
+    ]);
+    let spanset = filter.prop_map(str::to_owned).prop_recursive(2, 4, 2, |inner| {
+        let op = prop::sample::select(vec!["&&", "||", ">>", "!>>", "~"]);
+        let joined = (inner.clone(), op, inner.clone()).prop_map(|(left, op, right)| format!("({left} {op} {right})"));
+        let piped = (inner.clone(), inner).prop_map(|(left, right)| format!("({left} | {right})"));
+        prop_oneof![joined, piped]
     });
     let is_root_named = |name: &str| Condition { field: Field::Name, test: Test::Eq(Literal::Str(name.into())) };
     let condition = prop_oneof![
@@ -159,7 +167,7 @@ fn any_filter() -> impl Strategy<Value = Filter> {
     ];
     prop_oneof![
         any_predicate().prop_map(Filter::Span),
-        spanset.prop_map(Filter::Spanset),
+        spanset.prop_map(|text| query(&text)),
         prop::collection::vec(condition, 0..3).prop_map(Filter::Group),
     ]
 }
@@ -238,13 +246,13 @@ fn what_cannot_hold_newer_results_is_not_read() {
 #[test]
 fn whole_traces_are_decided_by_their_columns() {
     // Of two conditions only one holds for most traces; a torn one has to be put together to be sure.
-    let a_and_b = || Spanset::And(Box::new(Spanset::Filter(named("a"))), Box::new(Spanset::Filter(named("b"))));
+    let a_and_b = || query(r#"{ name = "a" } && { name = "b" }"#);
     let (old, new) = (Oracle::of(vec![span(7, 1, "b", 5, 9)]), Oracle::of(vec![span(7, 2, "a", 2, 9)]));
-    let found = search(&[old, new], &at_any_time(Filter::Spanset(a_and_b()), 10));
+    let found = search(&[old, new], &at_any_time(a_and_b(), 10));
     assert_eq!(ids(&found), [7]);
     assert_eq!(found.explain.stages[0].traces_located, 1);
     let whole = Oracle::of(vec![span(7, 1, "b", 5, 9), span(7, 2, "a", 2, 9)]);
-    let found = search(&[whole], &at_any_time(Filter::Spanset(a_and_b()), 10));
+    let found = search(&[whole], &at_any_time(a_and_b(), 10));
     assert_eq!((ids(&found), found.explain.stages[0].traces_located), (vec![7], 0));
 }
 

@@ -4,7 +4,6 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
-use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -13,7 +12,8 @@ use spoor_block::{Block, BlockCache, BlockMeta, WriteOptions};
 use spoor_model::batch::SpanBatch;
 use spoor_model::ingest::Decode;
 use spoor_model::memory::MemoryBudget;
-use spoor_model::scan::{Predicate, QueryContext, ScanRequest, SpanSource};
+use spoor_model::columns::{ColumnRequest, ValuesOf};
+use spoor_model::scan::{Field, Predicate, QueryContext, SpanSource};
 use spoor_model::{BlockId, TenantId, TimeRange, Trace, TraceId, UnixNano};
 use spoor_otlp::{OtlpDecoder, encode};
 use spoor_testkit::nasty::Nasty;
@@ -93,8 +93,18 @@ impl Sound {
             let Ok(got) = answer(&block, *id) else { continue };
             assert_eq!(got.len(), expected.len(), "a rotten {rotten} changes trace {id}");
         }
-        let request = ScanRequest { predicate: Predicate::True, range: TimeRange::ALL };
-        let _ = block.candidates(&request, &context(), &mut |_| ControlFlow::Continue(()));
+        let request = ColumnRequest {
+            masks: vec![Predicate::True],
+            needed: Vec::new(),
+            columns: vec![Field::Name, Field::Duration],
+            values_of: ValuesOf::AllRows,
+            tree: true,
+            copies: true,
+            range: TimeRange::ALL,
+        };
+        if let Ok(scan) = block.scan(&request, &context()) {
+            (0..scan.groups().len()).for_each(|group| drop(scan.read(group, &context())));
+        }
         let _ = block.keys(&context(), &mut BTreeMap::new());
         let _ = block.operations(&context(), &mut BTreeSet::new());
     }
