@@ -111,7 +111,7 @@ impl SpanSource for Spans {
     }
 
     fn trace_fingerprints(&self, _: &QueryContext) -> Result<Arc<[u32]>, ScanError> {
-        let mut fingerprints: Vec<u32> = self.by_trace().into_iter().map(|(id, _)| id.fingerprint()).collect();
+        let mut fingerprints: Vec<u32> = self.by_trace().into_keys().map(|id| id.fingerprint()).collect();
         fingerprints.sort_unstable();
         Ok(fingerprints.into())
     }

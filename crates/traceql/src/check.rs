@@ -403,3 +403,6 @@ fn type_of_intrinsic(intrinsic: Intrinsic) -> Type {
         Intrinsic::InstrumentationName | Intrinsic::InstrumentationVersion | Intrinsic::Parent => Type::Dynamic,
     }
 }
+
+#[cfg(test)]
+mod tests;

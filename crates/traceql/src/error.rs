@@ -9,14 +9,6 @@ pub enum PlanError {
     /// Its types do not agree.
     #[error(transparent)]
     Type(#[from] TypeError),
-    /// It is TraceQL, and Spoor cannot evaluate it yet.
-    #[error("{pos}: {what} not supported yet")]
-    Unsupported {
-        /// Where.
-        pos: Pos,
-        /// What, with the verb: `structural operators are`.
-        what: String,
-    },
     /// A constant in it has no meaning.
     #[error("{pos}: {message}")]
     Invalid {

@@ -1,13 +1,14 @@
-//! TraceQL: from a query's text to what a scan can be asked.
+//! TraceQL: from a query's text to what sources are asked, and from their columns to answers.
 //!
 //! ```text
-//!   text --lexer--> tokens --parser--> Query --check--> types agree --plan--> SpanFilter
-//!                                       (ast)                                 (model::scan)
+//!   text --lexer--> tokens --parser--> Query --check--> types agree --plan--> SearchPlan, MetricsPlan
+//!                                       (ast)                                  |             ^
+//!                                                          ColumnRequest  <----+             | ColumnBatch
 //! ```
 //!
-//! [`parse()`] knows the whole language as Tempo 3.1 documents it; [`plan()`] turns the part of it that
-//! can be evaluated into predicates of [`spoor_model::scan`] and says of the rest, with its place
-//! in the text, that it is not supported yet.
+//! [`parse()`] knows the whole language as Tempo 3.1 documents it; [`check()`] refuses what can mean nothing;
+//! [`plan_search`] and [`plan_metrics`] say what to ask of [`spoor_model::scan`] and evaluate what comes back, batch
+//! by batch. There is one evaluator, on columns; whole traces are turned into columns for it.
 //!
 //! **Invariant:** no IO and no clock; every function here is pure.
 //! **Invariant:** nothing here has heard of Parquet, heads or blocks.
@@ -26,7 +27,6 @@ mod lexer;
 mod metrics;
 mod number;
 mod parser;
-mod plan;
 pub mod re2;
 mod search;
 mod suggest;
@@ -39,5 +39,4 @@ pub use lenient::{LenientFilter, lenient_filter};
 pub use lexer::ParseError;
 pub use metrics::{Exemplar, Label, MetricsOperand, MetricsPlan, Partial, Series, Window, plan_metrics};
 pub use parser::{NESTING_MAX, REGEXES_MAX, parse};
-pub use plan::{SpanFilter, Spanset, plan};
 pub use search::{MatchedSpanset, SearchPlan, Shown, TraceMatches, plan_search};
