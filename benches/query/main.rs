@@ -60,12 +60,35 @@ fn main() {
     server.stop();
     let server = launch.start();
     let repeats = if is_full { 15 } else { 1 };
-    println!("{span_count} spans of {trace_count} traces, all in blocks; {repeats} times each, medians\n");
-    println!("| query | wall ms | CPU ms | M spans/s/core | floor | |\n|---|---:|---:|---:|---|---|");
+    let mut report = format!(
+        "{span_count} spans of {trace_count} traces, all in blocks; {repeats} times each, medians; {}.\n\n\
+         | query | wall ms | CPU ms | M spans/s/core | floor | |\n|---|---:|---:|---:|---|---|\n",
+        machine()
+    );
+    print!("{report}");
     let range = Range { start: settings.start.0 / 1_000_000_000 - 60, end: wait::now().0 / 1_000_000_000 + 60 };
     for query in QUERIES {
-        println!("{}", measure(&server, query, &range, span_count, repeats));
+        let line = measure(&server, query, &range, span_count, repeats);
+        println!("{line}");
+        report.push_str(&line);
+        report.push('\n');
     }
+    let usage = server.usage();
+    let memory = format!("\nPeak memory of the server that answered: {} MB.\n", usage.resident_bytes_max / 1_000_000);
+    println!("{memory}");
+    if is_full {
+        let path = format!("{}/benches/results/queries-{trace_count}-traces.md", env!("CARGO_MANIFEST_DIR"));
+        std::fs::write(&path, format!("# Query bench\n\n{report}{memory}")).unwrap();
+        println!("written to {path}");
+    }
+}
+
+/// What ran, so that a number can be compared.
+fn machine() -> String {
+    let cpu = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let model = cpu.lines().find_map(|line| line.strip_prefix("model name")).unwrap_or("unknown");
+    let cores = std::thread::available_parallelism().map_or(0, usize::from);
+    format!("{cores} cores of {}, release build", model.trim_start_matches([' ', '\t', ':']))
 }
 
 /// In seconds.
