@@ -154,10 +154,12 @@ fn any_filter() -> impl Strategy<Value = Filter> {
         "{ duration > 5ns }",
         r#"{ .service.name = "shop" && name != "b" }"#,
     ]);
-    let spanset = filter.prop_map(str::to_owned).prop_recursive(2, 4, 2, |inner| {
+    // A pipeline in parentheses can only stand first, so what is piped into is one filter.
+    let last = filter.clone();
+    let spanset = filter.prop_map(str::to_owned).prop_recursive(2, 4, 2, move |inner| {
         let op = prop::sample::select(vec!["&&", "||", ">>", "!>>", "~"]);
         let joined = (inner.clone(), op, inner.clone()).prop_map(|(left, op, right)| format!("({left} {op} {right})"));
-        let piped = (inner.clone(), inner).prop_map(|(left, right)| format!("({left} | {right})"));
+        let piped = (inner, last.clone()).prop_map(|(left, right)| format!("({left} | {right})"));
         prop_oneof![joined, piped]
     });
     let is_root_named = |name: &str| Condition { field: Field::Name, test: Test::Eq(Literal::Str(name.into())) };

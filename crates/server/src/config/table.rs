@@ -167,7 +167,7 @@ settings! {
         /// Exemplars that a metrics query returns at most, and unless it asks for fewer.
         query_metrics_max_exemplars: usize = "100",
         /// Bytes of tag names or values that one request returns; the answer says when there are more.
-        query_tags_max_bytes: ByteSize = "1MB",
+        query_tags_max_bytes: ByteSize = "1000000",
     }
     "Process" {
         /// How log lines look.
