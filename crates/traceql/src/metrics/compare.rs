@@ -322,24 +322,33 @@ impl AttributeTally {
         for part in &column.parts {
             match part {
                 ColumnPart::Coded { codes, values } => self.add_codes(codes, values, kind, &mut taken, rows),
-                ColumnPart::Text(texts) if self.untold.is_some() => {
-                    let is_told = |row: u32| {
-                        texts.is_valid(row as usize) && !(kind.skips_empty && texts.value(row as usize).is_empty())
-                    };
-                    for (row, place) in rows.iter().filter(|(row, _)| is_told(*row)) {
-                        if taken.take(row) {
-                            self.count(UNTOLD, place, rows.width);
-                        }
-                    }
-                }
                 ColumnPart::Text(texts) => {
                     let mut numbers: HashMap<&str, u32> = HashMap::new();
                     for (row, place) in rows.iter().filter(|(row, _)| texts.is_valid(*row as usize)) {
+                        let text = texts.value(row as usize);
+                        if taken.take(row) && !(kind.skips_empty && text.is_empty()) {
+                            let number = match self.untold {
+                                Some(_) => UNTOLD,
+                                None => *numbers
+                                    .entry(text)
+                                    .or_insert_with(|| self.number_of(&Value::Str(text.to_owned()), kind, rows.width)),
+                            };
+                            self.count(number, place, rows.width);
+                        }
+                    }
+                }
+                ColumnPart::Int(ints) => {
+                    let mut numbers: HashMap<i64, u32> = HashMap::new();
+                    for (row, place) in rows.iter().filter(|(row, _)| ints.is_valid(*row as usize)) {
                         if taken.take(row) {
-                            let text = texts.value(row as usize);
-                            let lookup = || self.number_of(&Value::Str(text.to_owned()), kind, rows.width);
-                            let number = *numbers.entry(text).or_insert_with(lookup);
-                            self.count_unless_skipped(number, place, rows.width);
+                            let int = ints.value(row as usize);
+                            let number = match self.untold {
+                                Some(_) => UNTOLD,
+                                None => *numbers
+                                    .entry(int)
+                                    .or_insert_with(|| self.number_of(&Value::Int(int), kind, rows.width)),
+                            };
+                            self.count(number, place, rows.width);
                         }
                     }
                 }
