@@ -8,19 +8,26 @@ use spoor_model::BlockId;
 
 use crate::open::Opened;
 
-/// Opened blocks, the least recently used falling out when they pass a bound. Blocks in use stay
-/// alive until their query ends, so the bound is passed by what queries hold at once.
+/// Opened blocks within a bound. When it is full, one newcomer in four takes the place of the least recently used:
+/// queries go through all blocks in turn, and if every newcomer were let in, each would displace the very block
+/// that the next query asks for first. Blocks in use stay alive until their query ends, so the bound is passed by
+/// what queries hold at once.
 #[derive(Default)]
 pub struct BlockCache {
     limit_bytes: usize,
     state: Mutex<State>,
 }
 
+/// Of how many newcomers one displaces another block.
+const NEWCOMERS_PER_PLACE: u64 = 4;
+
 #[derive(Default)]
 struct State {
     entries: HashMap<BlockId, Entry>,
     held_bytes: usize,
     clock: u64,
+    /// Blocks that found the cache full.
+    newcomers: u64,
 }
 
 struct Entry {
@@ -58,6 +65,13 @@ impl BlockCache {
     pub(crate) fn insert(&self, id: BlockId, opened: &Arc<Opened>) {
         let held_bytes = opened.memory_bytes();
         let mut state = self.state.lock();
+        let is_full = state.held_bytes + held_bytes > self.limit_bytes && !state.entries.is_empty();
+        if is_full && !state.entries.contains_key(&id) {
+            state.newcomers += 1;
+            if !state.newcomers.is_multiple_of(NEWCOMERS_PER_PLACE) {
+                return;
+            }
+        }
         state.clock += 1;
         let entry = Entry { opened: Arc::clone(opened), held_bytes, last_used: state.clock };
         state.held_bytes += held_bytes;
