@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Instant;
 
-use spoor_block::{Block, BlockCache, WriteOptions};
+use spoor_block::{Block, BlockCache, BlockFiles, DirectoryFiles, WriteOptions};
 use spoor_model::batch::SpanBatch;
 use spoor_model::bits::Bits;
 use spoor_model::columns::{ColumnRequest, ValuesOf};
@@ -84,14 +84,17 @@ fn cut(batches: &[SpanBatch], dir: &std::path::Path, span_count: u64) -> Block {
     let id = BlockId::from_parts(UnixNano(1), 1);
     let tenant = TenantId::single();
     let started = Instant::now();
-    let meta = spoor_block::write(dir, id, &tenant, &batches, UnixNano(1), &WriteOptions::default()).expect("writes");
+    let files: Arc<dyn BlockFiles> = Arc::new(DirectoryFiles::new(dir));
+    let meta =
+        spoor_block::write(&*files, id, &tenant, &batches, UnixNano(1), &WriteOptions::default()).expect("writes");
     per_span("cut (fsync included)", started, span_count);
     println!("{:<28} {:.2} B/span", "block", meta.size_bytes as f64 / span_count as f64);
-    Block::open(dir, meta, &BlockCache::new(256 << 20)).expect("opens")
+    Block::open(&files, meta, &BlockCache::new(256 << 20)).expect("opens")
 }
 
 fn report_files(dir: &std::path::Path, span_count: u64) {
-    let block_dir = std::fs::read_dir(dir).expect("lists").next().expect("one block").expect("an entry").path();
+    let tenant_dir = dir.join(TenantId::single().as_str());
+    let block_dir = std::fs::read_dir(tenant_dir).expect("lists").next().expect("one block").expect("an entry").path();
     for entry in std::fs::read_dir(&block_dir).expect("lists") {
         let entry = entry.expect("an entry");
         let bytes = entry.metadata().expect("has metadata").len();

@@ -9,7 +9,7 @@
 //!     meta.json         what the block is; checksums of the other files
 //! ```
 //!
-//! [`write()`] makes a block from the head's batches, in one rename; [`Block`] answers from it.
+//! [`write()`] makes a block from the head's batches; [`Block`] answers from it; [`BlockFiles`] is where it lies.
 //!
 //! **Invariant:** blocks never change. **Invariant:** no TraceQL and no wire format here; events,
 //! links and nested values are opaque bytes whose reader is [`spoor_model::nested`].
@@ -17,6 +17,7 @@
 mod cache;
 mod columns;
 mod error;
+mod files;
 mod filter;
 mod gather;
 mod index;
@@ -35,6 +36,7 @@ mod write;
 
 pub use cache::BlockCache;
 pub use error::Error;
+pub use files::{BlockFile, BlockFiles, DirectoryFiles};
 pub use meta::{BlockMeta, VERSION};
 pub use source::Block;
 pub use write::{WriteOptions, write};

@@ -1,7 +1,6 @@
 //! An opened block: footers, tables and the verified files, ready to read rows.
 
 use std::ops::Range;
-use std::path::Path;
 use std::sync::{Arc, OnceLock};
 
 use arrow_array::cast::AsArray;
@@ -20,9 +19,10 @@ use spoor_model::columns::GroupInfo;
 use spoor_model::{Origin, TimeRange, TraceId, Value};
 
 use crate::error::Error;
+use crate::files::BlockFiles;
 use crate::filter::ValueFilters;
 use crate::index::{self, Catalogue, TraceTable};
-use crate::meta::{BlockMeta, ColumnMeta, ColumnType, FileMeta};
+use crate::meta::{BlockMeta, ColumnMeta, ColumnType};
 use crate::pages::{Extent, GroupChunks, SpansFile};
 use crate::pieces::VerifiedFile;
 use crate::tables::{self, Shape};
@@ -62,21 +62,23 @@ pub(crate) struct Group {
     pub(crate) irregular: OnceLock<Bits>,
 }
 
-pub(crate) fn file_meta<'a>(meta: &'a BlockMeta, name: &str) -> Result<&'a FileMeta, Error> {
+/// A file of a block.
+pub(crate) fn open_file(files: &dyn BlockFiles, meta: &BlockMeta, name: &str) -> Result<VerifiedFile, Error> {
     let found = meta.files.iter().find(|file| file.name == name);
-    found.ok_or_else(|| Error::corrupt(meta.describe(), format!("its meta does not list {name}")))
+    let described = found.ok_or_else(|| Error::corrupt(meta.describe(), format!("its meta does not list {name}")))?;
+    let file = files.open(&meta.tenant, meta.id, name, described.size_bytes)?;
+    VerifiedFile::new(file, described, format!("{} {name}", meta.describe()))
 }
 
 impl Opened {
-    pub(crate) fn open(block_dir: &Path, meta: &BlockMeta) -> Result<Self, Error> {
-        let block = meta.describe();
-        let object = |name: &str| format!("{block} {name}");
-        let read = |name: &str| VerifiedFile::open(block_dir, file_meta(meta, name)?, &block)?.read_all();
+    pub(crate) fn open(files: &dyn BlockFiles, meta: &BlockMeta) -> Result<Self, Error> {
+        let object = |name: &str| format!("{} {name}", meta.describe());
+        let read = |name: &str| open_file(files, meta, name)?.read_all();
         let (traces, catalogue, filters) = index::read_tables(&read("index.bin")?, &object("index.bin"))?;
         let shapes = tables::read_shapes(read("shapes.parquet")?, &object("shapes.parquet"))?;
         let origins = tables::read_origins(read("origins.parquet")?, &object("origins.parquet"))?;
 
-        let file = SpansFile(Arc::new(VerifiedFile::open(block_dir, file_meta(meta, "spans.parquet")?, &block)?));
+        let file = SpansFile(Arc::new(open_file(files, meta, "spans.parquet")?));
         let object = object("spans.parquet");
         let corrupt = |err: parquet::errors::ParquetError| Error::corrupt(&object, err.to_string());
         let options = ArrowReaderOptions::new()

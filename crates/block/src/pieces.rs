@@ -6,8 +6,9 @@
 
 use std::fs::File;
 use std::io::{self, Read, Write};
-use std::os::unix::fs::FileExt;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytes::Bytes;
@@ -16,6 +17,7 @@ use parquet::file::reader::{ChunkReader, Length};
 use xxhash_rust::xxh3::{Xxh3, xxh3_64};
 
 use crate::error::Error;
+use crate::files::BlockFile;
 use crate::meta::FileMeta;
 
 /// How many bytes one checksum covers; the last piece of a file may be shorter.
@@ -86,8 +88,7 @@ impl Write for PieceWriter {
 
 /// A file whose pieces are verified the first time they are read.
 pub(crate) struct VerifiedFile {
-    file: File,
-    path: PathBuf,
+    file: Arc<dyn BlockFile>,
     object: String,
     size_bytes: u64,
     checksums: Vec<u64>,
@@ -95,24 +96,13 @@ pub(crate) struct VerifiedFile {
 }
 
 impl VerifiedFile {
-    /// Opens a file of the block directory; errors when it is missing or of another size.
-    pub(crate) fn open(block_dir: &Path, meta: &FileMeta, block: &str) -> Result<Self, Error> {
-        let path = block_dir.join(&meta.name);
-        let object = format!("{block} {}", meta.name);
-        let file = File::open(&path).map_err(|err| match err.kind() {
-            io::ErrorKind::NotFound => Error::corrupt(&object, format!("file {} is missing", path.display())),
-            _ => Error::io("open", &path, &err),
-        })?;
-        let found_bytes = file.metadata().map_err(|err| Error::io("open", &path, &err))?.len();
-        if found_bytes != meta.size_bytes {
-            let reason = format!("size mismatch (want {} bytes, got {found_bytes})", meta.size_bytes);
-            return Err(Error::corrupt(&object, reason));
-        }
+    /// Wraps the file that `meta` describes; `object` names it in errors.
+    pub(crate) fn new(file: Arc<dyn BlockFile>, meta: &FileMeta, object: String) -> Result<Self, Error> {
         let checksums = parse_checksums(&meta.piece_checksums)
-            .filter(|checksums| checksums.len() as u64 == found_bytes.div_ceil(PIECE_BYTES as u64))
+            .filter(|checksums| checksums.len() as u64 == meta.size_bytes.div_ceil(PIECE_BYTES as u64))
             .ok_or_else(|| Error::corrupt(&object, "the meta's piece checksums do not fit the file"))?;
         let is_verified = checksums.iter().map(|_| AtomicBool::new(false)).collect();
-        Ok(Self { file, path, object, size_bytes: found_bytes, checksums, is_verified })
+        Ok(Self { file, object, size_bytes: meta.size_bytes, checksums, is_verified })
     }
 
     /// Reads `length` bytes at `start`, verifying the pieces that they lie in.
@@ -123,13 +113,20 @@ impl VerifiedFile {
             return Err(Error::corrupt(&self.object, reason));
         };
         let pieces = (start / PIECE_BYTES as u64) as usize..end.div_ceil(PIECE_BYTES as u64) as usize;
-        for piece in pieces {
+        if pieces.clone().all(|piece| self.is_verified[piece].load(Ordering::Relaxed)) {
+            return self.read_raw(start..end);
+        }
+        // Whole pieces, read once: verified and cut down in memory.
+        let first = (pieces.start * PIECE_BYTES) as u64;
+        let whole = self.read_raw(first..(pieces.end as u64 * PIECE_BYTES as u64).min(self.size_bytes))?;
+        for (piece, bytes) in pieces.zip(whole.chunks(PIECE_BYTES)) {
             if !self.is_verified[piece].load(Ordering::Relaxed) {
-                self.verify(piece)?;
+                self.verify(piece, bytes)?;
                 self.is_verified[piece].store(true, Ordering::Relaxed);
             }
         }
-        self.read_raw(start, length).map(Bytes::from)
+        let from = (start - first) as usize;
+        Ok(whole.slice(from..from + length))
     }
 
     /// Reads the whole file.
@@ -137,17 +134,20 @@ impl VerifiedFile {
         self.read_at(0, self.size_bytes as usize)
     }
 
-    fn read_raw(&self, start: u64, length: usize) -> Result<Vec<u8>, Error> {
-        let mut bytes = vec![0; length];
-        self.file.read_exact_at(&mut bytes, start).map_err(|err| Error::io("read", &self.path, &err))?;
+    fn read_raw(&self, range: Range<u64>) -> Result<Bytes, Error> {
+        let want = range.end - range.start;
+        let bytes = self.file.read(&[range])?.pop().unwrap_or_default();
+        if bytes.len() as u64 != want {
+            let reason = format!("short read (want {want} bytes, got {})", bytes.len());
+            return Err(Error::corrupt(&self.object, reason));
+        }
         Ok(bytes)
     }
 
-    fn verify(&self, piece: usize) -> Result<(), Error> {
-        let start = (piece * PIECE_BYTES) as u64;
-        let length = (self.size_bytes - start).min(PIECE_BYTES as u64) as usize;
-        let (want, got) = (self.checksums[piece], xxh3_64(&self.read_raw(start, length)?));
+    fn verify(&self, piece: usize, bytes: &[u8]) -> Result<(), Error> {
+        let (want, got) = (self.checksums[piece], xxh3_64(bytes));
         if want != got {
+            let (start, length) = (piece * PIECE_BYTES, bytes.len());
             let reason = format!("bytes {start}+{length}: checksum mismatch (want {want:016x}, got {got:016x})");
             return Err(Error::corrupt(&self.object, reason));
         }
@@ -186,30 +186,42 @@ impl ChunkReader for VerifiedFile {
 mod tests {
     use super::*;
 
-    #[test]
-    fn a_flipped_bit_is_found_in_its_piece_and_nowhere_else() {
+    struct InMemory(Bytes);
+
+    impl BlockFile for InMemory {
+        fn read(&self, ranges: &[Range<u64>]) -> Result<Vec<Bytes>, Error> {
+            let end = |at: u64| (at as usize).min(self.0.len());
+            Ok(ranges.iter().map(|range| self.0.slice(end(range.start)..end(range.end))).collect())
+        }
+    }
+
+    fn written(content: &[u8]) -> FileMeta {
         let dir = tempfile::tempdir().unwrap();
         let mut writer = PieceWriter::create(dir.path().join("f")).unwrap();
-        writer.write_all(&vec![7; 3 * PIECE_BYTES + 5]).unwrap();
-        let meta = writer.finish().unwrap();
-        let path = dir.path().join("f");
-        let mut bytes = std::fs::read(&path).unwrap();
+        writer.write_all(content).unwrap();
+        writer.finish().unwrap()
+    }
+
+    fn opened(bytes: Vec<u8>, meta: &FileMeta) -> VerifiedFile {
+        VerifiedFile::new(Arc::new(InMemory(bytes.into())), meta, "block X f".to_owned()).unwrap()
+    }
+
+    #[test]
+    fn a_flipped_bit_is_found_in_its_piece_and_nowhere_else() {
+        let mut bytes = vec![7; 3 * PIECE_BYTES + 5];
+        let meta = written(&bytes);
         bytes[PIECE_BYTES + 9] ^= 1;
-        std::fs::write(&path, bytes).unwrap();
-        let file = VerifiedFile::open(dir.path(), &meta, "block X").unwrap();
+        let file = opened(bytes, &meta);
         assert!(file.read_at(0, PIECE_BYTES).is_ok());
-        assert!(file.read_at(2 * PIECE_BYTES as u64, PIECE_BYTES + 5).is_ok());
+        assert_eq!(file.read_at(2 * PIECE_BYTES as u64 + 3, PIECE_BYTES + 2).unwrap().len(), PIECE_BYTES + 2);
         let err = file.read_at(PIECE_BYTES as u64 - 1, 2).unwrap_err();
         assert!(err.to_string().starts_with("block X f: bytes 65536+65536: checksum mismatch"), "{err}");
     }
 
     #[test]
-    fn a_truncated_file_is_not_opened() {
-        let dir = tempfile::tempdir().unwrap();
-        let mut writer = PieceWriter::create(dir.path().join("f")).unwrap();
-        writer.write_all(b"hello").unwrap();
-        let meta = writer.finish().unwrap();
-        std::fs::write(dir.path().join("f"), b"hell").unwrap();
-        assert!(matches!(VerifiedFile::open(dir.path(), &meta, "b"), Err(Error::Corrupt { .. })));
+    fn a_file_that_ends_early_is_reported_wherever_it_lies() {
+        let meta = written(b"hello");
+        let err = opened(b"hell".to_vec(), &meta).read_all().unwrap_err();
+        assert!(matches!(err, Error::Corrupt { .. }), "{err}");
     }
 }

@@ -2,7 +2,6 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use arrow_array::Array;
@@ -17,17 +16,17 @@ use spoor_model::{BlockId, Event, Link, SpanEntry, TimeRange, TraceId, nested};
 
 use crate::cache::BlockCache;
 use crate::error::Error;
+use crate::files::BlockFiles;
 use crate::index;
 use crate::meta::BlockMeta;
 use crate::open::{self, Opened};
-use crate::pieces::VerifiedFile;
 use crate::{rows, scan};
 
 /// A block that can be asked. Holds its meta and bloom filter (two bytes per trace); the rest is
 /// opened when a query needs it, and kept in the [`BlockCache`].
 pub struct Block {
     meta: BlockMeta,
-    dir: PathBuf,
+    files: Arc<dyn BlockFiles>,
     bloom: Sbbf,
     cache: Arc<BlockCache>,
 }
@@ -39,13 +38,11 @@ impl std::fmt::Debug for Block {
 }
 
 impl Block {
-    /// Reads the bloom filter of `<tenant_dir>/<block id>/`. One small file.
-    pub fn open(tenant_dir: &Path, meta: BlockMeta, cache: &Arc<BlockCache>) -> Result<Self, Error> {
-        let dir = tenant_dir.join(meta.id.to_string());
+    /// Reads the block's bloom filter. One small file.
+    pub fn open(files: &Arc<dyn BlockFiles>, meta: BlockMeta, cache: &Arc<BlockCache>) -> Result<Self, Error> {
         let object = format!("{} index.bin", meta.describe());
-        let file = VerifiedFile::open(&dir, open::file_meta(&meta, "index.bin")?, &meta.describe())?;
-        let bloom = index::read_bloom(&file.read_all()?, &object)?;
-        Ok(Self { meta, dir, bloom, cache: Arc::clone(cache) })
+        let bloom = index::read_bloom(&open::open_file(&**files, &meta, "index.bin")?.read_all()?, &object)?;
+        Ok(Self { meta, files: Arc::clone(files), bloom, cache: Arc::clone(cache) })
     }
 
     /// What the block is.
@@ -63,7 +60,7 @@ impl Block {
         if let Some(opened) = self.cache.get(self.meta.id) {
             return Ok(opened);
         }
-        let opened = Arc::new(Opened::open(&self.dir, &self.meta)?);
+        let opened = Arc::new(Opened::open(&*self.files, &self.meta)?);
         self.cache.insert(self.meta.id, &opened);
         Ok(opened)
     }

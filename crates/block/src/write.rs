@@ -1,10 +1,10 @@
 //! Making a block: order, shapes, plan, encode, publish.
 
 use std::collections::BTreeSet;
-use std::fs::{self, File};
+use std::fs;
 use std::io::Write;
 use std::ops::Range;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use hashbrown::{HashMap, HashSet};
@@ -15,6 +15,7 @@ use spoor_model::{BlockId, Origin, TenantId, TimeRange, UnixNano, nested};
 
 use crate::columns;
 use crate::error::Error;
+use crate::files::BlockFiles;
 use crate::filter;
 use crate::gather::Gatherer;
 use crate::index::{self, Catalogue};
@@ -47,15 +48,15 @@ const GATHER_ROWS: usize = 16_384;
 /// Past this many (service, name, kind) a block does not list its operations.
 const OPERATIONS_MAX: usize = 10_000;
 
-/// Writes the spans of `batches` as the block `<tenant_dir>/<id>/`, durably and in one rename: the
-/// directory is whole or not there (a crash may leave `<id>.tmp`, which start-up removes).
+/// Writes the spans of `batches` as a block and publishes it: the block is whole or not there (a crash may
+/// leave a staged `<id>.tmp`, which start-up removes).
 ///
 /// Costs about 0.7 us of CPU per span and, beside the batches, about 60 bytes of memory per span.
 ///
 /// # Panics
 /// When there are no spans.
 pub fn write(
-    tenant_dir: &Path,
+    files: &dyn BlockFiles,
     id: BlockId,
     tenant: &TenantId,
     batches: &[&SpanBatch],
@@ -63,28 +64,24 @@ pub fn write(
     options: &WriteOptions,
 ) -> Result<BlockMeta, Error> {
     assert!(batches.iter().any(|batch| !batch.is_empty()), "a block has spans");
-    let dir = tenant_dir.join(format!("{id}.tmp"));
+    let dir = stage(files, tenant, id)?;
+    let written = write_files(&dir, id, tenant, batches, created_at, options);
+    let published = written.and_then(|meta| files.publish(tenant, id).map(|()| meta));
+    if published.is_err() {
+        // Best effort: start-up removes what is left.
+        let _ = fs::remove_dir_all(&dir);
+    }
+    published
+}
+
+/// An empty directory in which a block is built.
+pub(crate) fn stage(files: &dyn BlockFiles, tenant: &TenantId, id: BlockId) -> Result<PathBuf, Error> {
+    let dir = files.staging(tenant)?.join(format!("{id}.tmp"));
     if dir.exists() {
         fs::remove_dir_all(&dir).map_err(|err| Error::io("remove", &dir, &err))?;
     }
     fs::create_dir_all(&dir).map_err(|err| Error::io("create", &dir, &err))?;
-    let written = write_files(&dir, id, tenant, batches, created_at, options).and_then(|meta| {
-        let published = tenant_dir.join(id.to_string());
-        sync_dir(&dir)?;
-        fs::rename(&dir, &published).map_err(|err| Error::io("rename", &dir, &err))?;
-        sync_dir(tenant_dir)?;
-        Ok(meta)
-    });
-    if written.is_err() {
-        // Best effort: start-up removes what is left.
-        let _ = fs::remove_dir_all(&dir);
-    }
-    written
-}
-
-fn sync_dir(dir: &Path) -> Result<(), Error> {
-    let sync = || File::open(dir)?.sync_all();
-    sync().map_err(|err| Error::io("sync", dir, &err))
+    Ok(dir)
 }
 
 fn write_files(

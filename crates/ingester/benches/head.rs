@@ -12,9 +12,9 @@ use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use prometheus_client::registry::Registry;
-use spoor_block::{BlockCache, WriteOptions};
+use spoor_block::{BlockCache, DirectoryFiles, WriteOptions};
 use spoor_ingester::store::MemoryStore;
-use spoor_ingester::{Config, DirectoryBlocks, Foundation, Ingester, Metrics};
+use spoor_ingester::{Config, Foundation, Ingester, Metrics, StoredBlocks};
 use spoor_model::columns::{ColumnRequest, ValuesOf};
 use spoor_model::ingest::{Append, AppendRequest, BodyEncoding, Decode};
 use spoor_model::memory::MemoryBudget;
@@ -62,7 +62,8 @@ fn main() {
 fn open(dir: &std::path::Path) -> Arc<Ingester> {
     let mut config = Config::new(dir);
     (config.head_bytes_max, config.head_memory_limit) = (2 << 30, 4 << 30);
-    let blocks = DirectoryBlocks::new(dir.to_owned(), WriteOptions::default(), BlockCache::new(1 << 20));
+    let blocks =
+        StoredBlocks::new(Arc::new(DirectoryFiles::new(dir)), WriteOptions::default(), BlockCache::new(1 << 20));
     let foundation = Foundation { store: Arc::new(MemoryStore::new()), blocks: Arc::new(blocks), seed: 1 };
     let metrics = Metrics::register(&mut Registry::default());
     Ingester::open_on(config, foundation, Arc::new(Still), Arc::new(OtlpDecoder), metrics).expect("opens")

@@ -19,13 +19,13 @@ use std::path::Path;
 use std::sync::Arc;
 
 use prometheus_client::registry::Registry;
-use spoor_block::BlockCache;
+use spoor_block::{BlockCache, DirectoryFiles};
 use spoor_model::TenantId;
 use spoor_model::batch::SpanBatch;
 use spoor_model::ingest::Decode;
 use spoor_model::scan::{Skipped, Snapshot, Snapshots};
 
-use crate::blocks::{BlockStore, DirectoryBlocks};
+use crate::blocks::{BlockStore, StoredBlocks};
 use crate::catalog;
 use crate::config::Config;
 use crate::error::Error;
@@ -63,7 +63,8 @@ pub fn open_at_rest(config: &Config, decode: &dyn Decode) -> Result<AtRest, Erro
     }
     let (tenants, trimmed) = (Tenants::default(), catalog.trimmed.clone());
     let cache = BlockCache::new(config.block_cache_bytes);
-    let blocks = DirectoryBlocks::new(config.data_dir.join("blocks"), config.block.clone(), cache);
+    let blocks =
+        StoredBlocks::new(Arc::new(DirectoryFiles::new(config.data_dir.join("blocks"))), config.block.clone(), cache);
     let blocks: Arc<dyn BlockStore> = Arc::new(blocks);
     // Nobody reads these: the process answers one question.
     let metrics = Metrics::register(&mut Registry::default());

@@ -1,14 +1,13 @@
-//! Where blocks lie: what the ingester needs of a directory full of them.
+//! What the ingester needs of a place full of blocks.
 //!
-//! Two implementations: [`DirectoryBlocks`], which is the product, and a map in memory with gates and
+//! Two implementations: [`StoredBlocks`], which is the product, and a map in memory with gates and
 //! faults, for tests.
 
 use std::collections::BTreeSet;
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use spoor_block::{Block, BlockCache, BlockMeta, Error as BlockError, WriteOptions};
+use spoor_block::{Block, BlockCache, BlockFiles, BlockMeta, Error as BlockError, WriteOptions};
 use spoor_model::batch::SpanBatch;
 use spoor_model::columns::{ColumnRequest, ColumnScan};
 use spoor_model::scan::{Field, KeySet, Operation, QueryContext, ScanError, ScanStats, SpanSource, ValueSet};
@@ -36,55 +35,21 @@ pub trait BlockStore: Send + Sync {
     fn list(&self) -> Result<Vec<(TenantId, BlockId)>, BlockError>;
 }
 
-/// Blocks in `<root>/<tenant>/<block id>/`.
-pub struct DirectoryBlocks {
-    root: PathBuf,
+/// Blocks in the block format, wherever their files lie.
+pub struct StoredBlocks {
+    files: Arc<dyn BlockFiles>,
     options: WriteOptions,
     cache: Arc<BlockCache>,
 }
 
-fn io(action: &'static str, path: &Path, err: &std::io::Error) -> BlockError {
-    let is_full = matches!(err.kind(), std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded);
-    BlockError::Io { action, path: path.display().to_string(), reason: err.to_string(), is_full }
-}
-
-impl DirectoryBlocks {
-    /// Blocks under `root`, which must exist; what queries open is kept in `cache`.
-    pub fn new(root: PathBuf, options: WriteOptions, cache: Arc<BlockCache>) -> Self {
-        Self { root, options, cache }
-    }
-
-    fn tenant_dir(&self, tenant: &TenantId) -> PathBuf {
-        self.root.join(tenant.as_str())
-    }
-
-    /// Makes a tenant's directory, durably.
-    fn make_tenant_dir(&self, tenant: &TenantId) -> Result<PathBuf, BlockError> {
-        let dir = self.tenant_dir(tenant);
-        if !dir.is_dir() {
-            std::fs::create_dir_all(&dir).map_err(|err| io("create", &dir, &err))?;
-            let sync = std::fs::File::open(&self.root).and_then(|root| root.sync_all());
-            sync.map_err(|err| io("sync", &self.root, &err))?;
-        }
-        Ok(dir)
+impl StoredBlocks {
+    /// Blocks whose files are `files`; what queries open is kept in `cache`.
+    pub fn new(files: Arc<dyn BlockFiles>, options: WriteOptions, cache: Arc<BlockCache>) -> Self {
+        Self { files, options, cache }
     }
 }
 
-/// The names in a directory; none when there is no directory.
-fn names(dir: &Path) -> Result<Vec<String>, BlockError> {
-    let entries = match std::fs::read_dir(dir) {
-        Err(err) if err.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
-        entries => entries.map_err(|err| io("read", dir, &err))?,
-    };
-    let mut names = Vec::new();
-    for entry in entries {
-        let entry = entry.map_err(|err| io("read", dir, &err))?;
-        names.extend(entry.file_name().into_string().ok());
-    }
-    Ok(names)
-}
-
-impl BlockStore for DirectoryBlocks {
+impl BlockStore for StoredBlocks {
     fn write(
         &self,
         tenant: &TenantId,
@@ -92,35 +57,19 @@ impl BlockStore for DirectoryBlocks {
         batches: &[&SpanBatch],
         created_at: UnixNano,
     ) -> Result<BlockMeta, BlockError> {
-        let dir = self.make_tenant_dir(tenant)?;
-        spoor_block::write(&dir, id, tenant, batches, created_at, &self.options)
+        spoor_block::write(&*self.files, id, tenant, batches, created_at, &self.options)
     }
 
     fn open(&self, meta: &BlockMeta) -> Result<Arc<dyn SpanSource>, BlockError> {
-        Ok(Arc::new(Block::open(&self.tenant_dir(&meta.tenant), meta.clone(), &self.cache)?))
+        Ok(Arc::new(Block::open(&self.files, meta.clone(), &self.cache)?))
     }
 
     fn remove(&self, tenant: &TenantId, id: BlockId) -> Result<(), BlockError> {
-        let dir = self.tenant_dir(tenant);
-        for name in [format!("{id}.tmp"), id.to_string()] {
-            let path = dir.join(name);
-            match std::fs::remove_dir_all(&path) {
-                Err(err) if err.kind() != std::io::ErrorKind::NotFound => return Err(io("remove", &path, &err)),
-                _ => {}
-            }
-        }
-        Ok(())
+        self.files.remove(tenant, id)
     }
 
     fn list(&self) -> Result<Vec<(TenantId, BlockId)>, BlockError> {
-        let mut found = BTreeSet::new();
-        for tenant in names(&self.root)?.iter().filter_map(|name| TenantId::parse(name).ok()) {
-            for name in names(&self.tenant_dir(&tenant))? {
-                let name = name.strip_suffix(".tmp").unwrap_or(&name);
-                found.extend(BlockId::parse(name).map(|id| (tenant.clone(), id)));
-            }
-        }
-        Ok(found.into_iter().collect())
+        self.files.list()
     }
 }
 

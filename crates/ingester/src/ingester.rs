@@ -11,14 +11,14 @@ use std::thread::JoinHandle;
 
 use futures_channel::oneshot;
 use parking_lot::Mutex;
-use spoor_block::{BlockCache, BlockMeta};
+use spoor_block::{BlockCache, BlockMeta, DirectoryFiles};
 use spoor_model::ingest::{Append, AppendError, AppendRequest, Decode};
 use spoor_model::memory::MemoryBudget;
 use spoor_model::scan::{Snapshot, Snapshots};
 use spoor_model::{BlockId, Clock, TenantId};
 
 use crate::apply::{CutLimits, HeadThread, HeadWork};
-use crate::blocks::{BlockStore, DirectoryBlocks};
+use crate::blocks::{BlockStore, StoredBlocks};
 use crate::catalog;
 use crate::config::Config;
 use crate::cut::{BlockIds, Cutter};
@@ -113,7 +113,7 @@ impl Ingester {
         let store = store.map_err(|err| Error::storage(&database, err))?;
         let foundation = Foundation {
             store: Arc::new(store),
-            blocks: Arc::new(DirectoryBlocks::new(blocks, config.block.clone(), cache)),
+            blocks: Arc::new(StoredBlocks::new(Arc::new(DirectoryFiles::new(blocks)), config.block.clone(), cache)),
             // The standard library seeds its hasher from the system: entropy without a dependency.
             seed: u128::from(RandomState::new().hash_one(0)) << 64 | u128::from(RandomState::new().hash_one(1)),
         };

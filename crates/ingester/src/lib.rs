@@ -43,7 +43,7 @@ mod tenant;
 mod wal;
 
 pub use at_rest::{AtRest, open_at_rest};
-pub use blocks::{BlockStore, DirectoryBlocks};
+pub use blocks::{BlockStore, StoredBlocks};
 pub use config::{Config, WalSync};
 pub use error::Error;
 pub use ingester::{Foundation, Health, Ingester};

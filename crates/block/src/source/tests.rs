@@ -13,6 +13,7 @@ use spoor_model::scan::{Condition, Literal, Predicate, Test};
 use spoor_model::{BlockId, SpanId, TenantId, Trace, UnixNano, wire};
 
 use super::*;
+use crate::files::DirectoryFiles;
 use crate::write::{WriteOptions, write};
 
 mod columns;
@@ -179,9 +180,10 @@ fn write_block(parts: &[&[Seed]], options: &WriteOptions) -> Written {
     let dir = tempfile::tempdir().unwrap();
     let id = BlockId::from_parts(UnixNano(1), 7);
     let batches: Vec<&SpanBatch> = batches.iter().collect();
-    let meta = write(dir.path(), id, &TenantId::single(), &batches, UnixNano(1), options).unwrap();
+    let files: Arc<dyn BlockFiles> = Arc::new(DirectoryFiles::new(dir.path()));
+    let meta = write(&*files, id, &TenantId::single(), &batches, UnixNano(1), options).unwrap();
     let meta = BlockMeta::from_json(&meta.to_json()).unwrap();
-    let block = Block::open(dir.path(), meta, &BlockCache::new(1 << 20)).unwrap();
+    let block = Block::open(&files, meta, &BlockCache::new(1 << 20)).unwrap();
     Written { block, entries, _dir: dir }
 }
 
@@ -357,7 +359,8 @@ fn a_flipped_byte_in_any_file_is_reported_or_harmless() {
     let mut runner = proptest::test_runner::TestRunner::deterministic();
     let seeds = vec(seed(), 40).new_tree(&mut runner).unwrap().current();
     let written = write_block(&[&seeds], &small_pages());
-    let block_dir = written.block.dir.clone();
+    let (files, meta) = (&written.block.files, &written.block.meta);
+    let block_dir = std::path::PathBuf::from(files.locate(&meta.tenant, meta.id));
     let truth =
         |id: TraceId| canonical(written.entries.iter().filter(|entry| entry.span.trace_id == id).cloned().collect());
     for file in ["spans.parquet", "shapes.parquet", "origins.parquet", "index.bin"] {
@@ -368,7 +371,7 @@ fn a_flipped_byte_in_any_file_is_reported_or_harmless() {
             let mut bad = good.clone();
             bad[step * good.len() / 40] ^= 0x10;
             std::fs::write(&path, &bad).unwrap();
-            let reopened = Block::open(block_dir.parent().unwrap(), written.block.meta.clone(), &BlockCache::new(0));
+            let reopened = Block::open(files, meta.clone(), &BlockCache::new(0));
             let id = TraceId([1 + step as u8 % 5; 16]);
             match reopened.map_err(ScanError::from).and_then(|block| block.find_trace(id, &context())) {
                 Ok(entries) => assert_eq!(canonical(entries), truth(id)),
@@ -424,8 +427,9 @@ fn an_event_attribute_is_found_however_many_keys_there_are() {
     }
     let dir = tempfile::tempdir().unwrap();
     let (id, tenant) = (BlockId::from_parts(UnixNano(1), 7), TenantId::single());
-    let meta = write(dir.path(), id, &tenant, &[&batch], UnixNano(1), &WriteOptions::default()).unwrap();
-    let block = Block::open(dir.path(), meta, &BlockCache::new(1 << 20)).unwrap();
+    let files: Arc<dyn BlockFiles> = Arc::new(DirectoryFiles::new(dir.path()));
+    let meta = write(&*files, id, &tenant, &[&batch], UnixNano(1), &WriteOptions::default()).unwrap();
+    let block = Block::open(&files, meta, &BlockCache::new(1 << 20)).unwrap();
     for n in [0, 999, 1499] {
         let field = Field::Attribute(AttrScope::Event, format!("key {n}").into());
         let predicate = Predicate::Is(Condition { field, test: Test::Exists });

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
-use spoor_block::{Block, BlockCache, BlockMeta, WriteOptions};
+use spoor_block::{Block, BlockCache, BlockFiles, BlockMeta, DirectoryFiles, WriteOptions};
 use spoor_model::batch::SpanBatch;
 use spoor_model::ingest::Decode;
 use spoor_model::memory::MemoryBudget;
@@ -61,7 +61,8 @@ impl Sound {
         }
         let id = BlockId::from_parts(start, 1);
         let options = WriteOptions { row_group_rows: 128, page_rows: 32, ..WriteOptions::default() };
-        spoor_block::write(directory.path(), id, &TenantId::single(), &[&batch], start, &options).expect("a block");
+        let files = DirectoryFiles::new(directory.path());
+        spoor_block::write(&files, id, &TenantId::single(), &[&batch], start, &options).expect("a block");
         let mut sound = Self { directory, id, traces: BTreeMap::new() };
         let block = open(sound.directory.path(), &sound.path()).expect("a sound block opens");
         for id in nasty.traces() {
@@ -71,7 +72,7 @@ impl Sound {
     }
 
     fn path(&self) -> PathBuf {
-        self.directory.path().join(self.id.to_string())
+        self.directory.path().join(TenantId::single().as_str()).join(self.id.to_string())
     }
 
     fn check(&self, input: &[u8]) {
@@ -110,9 +111,10 @@ impl Sound {
     }
 }
 
-fn open(tenant_dir: &Path, block_dir: &Path) -> Result<Block, spoor_block::Error> {
+fn open(root: &Path, block_dir: &Path) -> Result<Block, spoor_block::Error> {
     let json = fs::read(block_dir.join("meta.json")).expect("the file is there");
-    Block::open(tenant_dir, BlockMeta::from_json(&json)?, &BlockCache::new(MEMORY_BYTES))
+    let files: Arc<dyn BlockFiles> = Arc::new(DirectoryFiles::new(root));
+    Block::open(&files, BlockMeta::from_json(&json)?, &BlockCache::new(MEMORY_BYTES))
 }
 
 /// The trace as OTLP, empty when it is not there.

@@ -1,0 +1,170 @@
+//! Where the files of blocks lie: a directory here, object storage in `spoor_compactor`.
+//!
+//! ```text
+//!   staging(tenant)/<id>.tmp/*   built here, on local disk, synced
+//!        | publish: from this instant the block is there, whole
+//!        v
+//!   <root>/<tenant>/<id>/*       read by ranges, never changed, removed whole
+//! ```
+//!
+//! Everything above this seam is the same wherever blocks lie; checksums are verified above it too.
+
+use std::collections::BTreeSet;
+use std::fs::{self, File};
+use std::ops::Range;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use bytes::Bytes;
+use spoor_model::{BlockId, TenantId};
+
+use crate::error::Error;
+
+/// The files of all blocks of all tenants. Called on threads that may block.
+pub trait BlockFiles: Send + Sync {
+    /// A place as an operator would look for it, for errors and listings.
+    fn locate(&self, tenant: &TenantId, id: BlockId) -> String;
+
+    /// The directory on local disk in which the tenant's blocks are built, as `<id>.tmp`. Made when it is missing.
+    fn staging(&self, tenant: &TenantId) -> Result<PathBuf, Error>;
+
+    /// Makes `<staging>/<id>.tmp`, whose files are synced, the block `id`: durable when this returns, and not
+    /// there at all when it fails. Takes the staged directory away.
+    fn publish(&self, tenant: &TenantId, id: BlockId) -> Result<(), Error>;
+
+    /// A file of a published block, which has this size by the block's meta.
+    ///
+    /// # Errors
+    /// [`Error::Corrupt`] when it is known to be missing or of another size; that may also show when reading.
+    fn open(&self, tenant: &TenantId, id: BlockId, name: &str, size_bytes: u64) -> Result<Arc<dyn BlockFile>, Error>;
+
+    /// Removes a block, and what an interrupted building of it left. Nothing there: nothing happens.
+    fn remove(&self, tenant: &TenantId, id: BlockId) -> Result<(), Error>;
+
+    /// Every block there is, staged ones included, whole or not, ascending.
+    fn list(&self) -> Result<Vec<(TenantId, BlockId)>, Error>;
+}
+
+/// An immutable file.
+pub trait BlockFile: Send + Sync {
+    /// The bytes of each range, which lies within the file. Ranges that are asked for together may be fetched together.
+    fn read(&self, ranges: &[Range<u64>]) -> Result<Vec<Bytes>, Error>;
+}
+
+/// Blocks in `<root>/<tenant>/<block id>/`, staged beside them: publishing is a rename.
+#[derive(Debug)]
+pub struct DirectoryFiles {
+    root: PathBuf,
+}
+
+impl DirectoryFiles {
+    /// Blocks under `root`, which is made when the first block is built.
+    pub fn new(root: impl Into<PathBuf>) -> Self {
+        Self { root: root.into() }
+    }
+
+    fn tenant_dir(&self, tenant: &TenantId) -> PathBuf {
+        self.root.join(tenant.as_str())
+    }
+}
+
+impl BlockFiles for DirectoryFiles {
+    fn locate(&self, tenant: &TenantId, id: BlockId) -> String {
+        self.tenant_dir(tenant).join(id.to_string()).display().to_string()
+    }
+
+    fn staging(&self, tenant: &TenantId) -> Result<PathBuf, Error> {
+        let dir = self.tenant_dir(tenant);
+        if !dir.is_dir() {
+            fs::create_dir_all(&dir).map_err(|err| Error::io("create", &dir, &err))?;
+            sync_dir(&self.root)?;
+        }
+        Ok(dir)
+    }
+
+    fn publish(&self, tenant: &TenantId, id: BlockId) -> Result<(), Error> {
+        let tenant_dir = self.tenant_dir(tenant);
+        let staged = tenant_dir.join(format!("{id}.tmp"));
+        sync_dir(&staged)?;
+        fs::rename(&staged, tenant_dir.join(id.to_string())).map_err(|err| Error::io("rename", &staged, &err))?;
+        sync_dir(&tenant_dir)
+    }
+
+    fn open(&self, tenant: &TenantId, id: BlockId, name: &str, size_bytes: u64) -> Result<Arc<dyn BlockFile>, Error> {
+        let path = self.tenant_dir(tenant).join(id.to_string()).join(name);
+        let object = || format!("block {id} {name}");
+        let file = File::open(&path).map_err(|err| match err.kind() {
+            std::io::ErrorKind::NotFound => Error::corrupt(object(), format!("file {} is missing", path.display())),
+            _ => Error::io("open", &path, &err),
+        })?;
+        let found_bytes = file.metadata().map_err(|err| Error::io("open", &path, &err))?.len();
+        if found_bytes != size_bytes {
+            let reason = format!("size mismatch (want {size_bytes} bytes, got {found_bytes})");
+            return Err(Error::corrupt(object(), reason));
+        }
+        Ok(Arc::new(LocalFile { file, path }))
+    }
+
+    fn remove(&self, tenant: &TenantId, id: BlockId) -> Result<(), Error> {
+        let dir = self.tenant_dir(tenant);
+        for name in [format!("{id}.tmp"), id.to_string()] {
+            let path = dir.join(name);
+            match fs::remove_dir_all(&path) {
+                Err(err) if err.kind() != std::io::ErrorKind::NotFound => {
+                    return Err(Error::io("remove", &path, &err));
+                }
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    fn list(&self) -> Result<Vec<(TenantId, BlockId)>, Error> {
+        let mut found = BTreeSet::new();
+        for tenant in names(&self.root)?.iter().filter_map(|name| TenantId::parse(name).ok()) {
+            for name in names(&self.tenant_dir(&tenant))? {
+                let name = name.strip_suffix(".tmp").unwrap_or(&name);
+                found.extend(BlockId::parse(name).map(|id| (tenant.clone(), id)));
+            }
+        }
+        Ok(found.into_iter().collect())
+    }
+}
+
+/// The names in a directory; none when there is no directory.
+fn names(dir: &Path) -> Result<Vec<String>, Error> {
+    let entries = match fs::read_dir(dir) {
+        Err(err) if err.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+        entries => entries.map_err(|err| Error::io("read", dir, &err))?,
+    };
+    let mut names = Vec::new();
+    for entry in entries {
+        let entry = entry.map_err(|err| Error::io("read", dir, &err))?;
+        names.extend(entry.file_name().into_string().ok());
+    }
+    Ok(names)
+}
+
+fn sync_dir(dir: &Path) -> Result<(), Error> {
+    let sync = || File::open(dir)?.sync_all();
+    sync().map_err(|err| Error::io("sync", dir, &err))
+}
+
+/// A file on local disk. Other crates keep caches in such files.
+#[derive(Debug)]
+struct LocalFile {
+    file: File,
+    path: PathBuf,
+}
+
+impl BlockFile for LocalFile {
+    fn read(&self, ranges: &[Range<u64>]) -> Result<Vec<Bytes>, Error> {
+        let read = |range: &Range<u64>| {
+            let mut bytes = vec![0; (range.end - range.start) as usize];
+            self.file.read_exact_at(&mut bytes, range.start).map_err(|err| Error::io("read", &self.path, &err))?;
+            Ok(Bytes::from(bytes))
+        };
+        ranges.iter().map(read).collect()
+    }
+}
