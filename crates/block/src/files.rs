@@ -20,6 +20,7 @@ use bytes::Bytes;
 use spoor_model::{BlockId, TenantId};
 
 use crate::error::Error;
+use crate::meta::BlockMeta;
 
 /// The files of all blocks of all tenants. Called on threads that may block.
 pub trait BlockFiles: Send + Sync {
@@ -38,6 +39,9 @@ pub trait BlockFiles: Send + Sync {
     /// # Errors
     /// [`Error::Corrupt`] when it is known to be missing or of another size; that may also show when reading.
     fn open(&self, tenant: &TenantId, id: BlockId, name: &str, size_bytes: u64) -> Result<Arc<dyn BlockFile>, Error>;
+
+    /// What a published block says of itself; `None` when there is no such block, or only a staged one.
+    fn meta(&self, tenant: &TenantId, id: BlockId) -> Result<Option<BlockMeta>, Error>;
 
     /// Removes a block, and what an interrupted building of it left. Nothing there: nothing happens.
     fn remove(&self, tenant: &TenantId, id: BlockId) -> Result<(), Error>;
@@ -106,6 +110,15 @@ impl BlockFiles for DirectoryFiles {
         Ok(Arc::new(LocalFile { file, path }))
     }
 
+    fn meta(&self, tenant: &TenantId, id: BlockId) -> Result<Option<BlockMeta>, Error> {
+        let path = self.tenant_dir(tenant).join(id.to_string()).join("meta.json");
+        match fs::read(&path) {
+            Ok(json) => BlockMeta::from_json(&json).map(Some),
+            Err(err) if err.kind() == std::io::ErrorKind::NotFound => Ok(None),
+            Err(err) => Err(Error::io("read", &path, &err)),
+        }
+    }
+
     fn remove(&self, tenant: &TenantId, id: BlockId) -> Result<(), Error> {
         let dir = self.tenant_dir(tenant);
         for name in [format!("{id}.tmp"), id.to_string()] {
@@ -166,5 +179,36 @@ impl BlockFile for LocalFile {
             Ok(Bytes::from(bytes))
         };
         ranges.iter().map(read).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use spoor_model::{TimeRange, UnixNano};
+
+    use super::*;
+
+    #[test]
+    fn a_staged_block_is_not_there_until_it_is_published_and_goes_whole() {
+        let root = tempfile::tempdir().unwrap();
+        let files = DirectoryFiles::new(root.path());
+        let (tenant, id) = (TenantId::single(), BlockId(7));
+        assert_eq!(files.list().unwrap(), []);
+        let staged = files.staging(&tenant).unwrap().join(format!("{id}.tmp"));
+        fs::create_dir(&staged).unwrap();
+        let meta = BlockMeta::without_files(id, tenant.clone(), UnixNano(1), TimeRange::ALL);
+        fs::write(staged.join("meta.json"), meta.to_json()).unwrap();
+        assert_eq!(files.list().unwrap(), [(tenant.clone(), id)]);
+        assert_eq!(files.meta(&tenant, id).unwrap(), None);
+        assert!(files.open(&tenant, id, "meta.json", 1).is_err());
+        files.publish(&tenant, id).unwrap();
+        assert_eq!(files.meta(&tenant, id).unwrap(), Some(meta.clone()));
+        let size = meta.to_json().len() as u64;
+        let file = files.open(&tenant, id, "meta.json", size).unwrap();
+        assert_eq!(file.read(&[0..1, size - 1..size]).unwrap(), [&b"{"[..], &b"}"[..]]);
+        assert!(matches!(files.open(&tenant, id, "meta.json", size + 1), Err(Error::Corrupt { .. })));
+        files.remove(&tenant, id).unwrap();
+        files.remove(&tenant, id).unwrap();
+        assert_eq!(files.list().unwrap(), []);
     }
 }
