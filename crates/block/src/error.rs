@@ -35,6 +35,9 @@ pub enum Error {
         /// The version found.
         version: u32,
     },
+    /// Whoever asked for a merge broke it off: nothing is left of it.
+    #[error("the merge was broken off")]
+    Cancelled,
     /// Parquet or Arrow refused what we gave it: a defect of ours.
     #[error("{object}: {reason}")]
     Internal {
@@ -73,6 +76,7 @@ impl From<Error> for ScanError {
         match err {
             Error::Corrupt { object, reason } | Error::Internal { object, reason } => Self::Corrupt { object, reason },
             Error::Version { ref object, .. } => Self::Corrupt { object: object.clone(), reason: err.to_string() },
+            Error::Cancelled => Self::Cancelled,
             Error::Io { path, reason, .. } => Self::Unavailable { object: path, reason },
         }
     }

@@ -9,7 +9,8 @@
 //!     meta.json         what the block is; checksums of the other files
 //! ```
 //!
-//! [`write()`] makes a block from the head's batches; [`Block`] answers from it; [`BlockFiles`] is where it lies.
+//! [`write()`] makes a block from the head's batches, [`merge()`] one of several blocks; [`Block`] answers from it;
+//! [`BlockFiles`] is where it lies.
 //!
 //! **Invariant:** blocks never change. **Invariant:** no TraceQL and no wire format here; events,
 //! links and nested values are opaque bytes whose reader is [`spoor_model::nested`].
@@ -21,6 +22,7 @@ mod files;
 mod filter;
 mod gather;
 mod index;
+mod merge;
 mod meta;
 mod open;
 mod order;
@@ -37,6 +39,7 @@ mod write;
 pub use cache::BlockCache;
 pub use error::Error;
 pub use files::{BlockFile, BlockFiles, DirectoryFiles};
+pub use merge::{MergeOptions, Merged, Progress, merge};
 pub use meta::{BlockMeta, VERSION};
 pub use source::Block;
 pub use write::{WriteOptions, write};

@@ -28,6 +28,13 @@ pub struct BlockMeta {
     pub trace_count: u64,
     /// All files together.
     pub size_bytes: u64,
+    /// How often its spans were merged: 0 when it was cut, else one more than the highest of what was merged.
+    pub merge_level: u32,
+    /// The blocks that were merged into this one (and those of [`Self::merged_with`]), ascending; empty for a cut.
+    /// Whoever sees all that the merge made leaves these out, and else leaves out what it made.
+    pub replaces: Vec<BlockId>,
+    /// The other blocks that the same merge made, ascending; empty when everything went into one.
+    pub merged_with: Vec<BlockId>,
     pub(crate) files: Vec<FileMeta>,
     pub(crate) columns: Vec<ColumnMeta>,
 }
@@ -97,8 +104,18 @@ struct Document {
     copy_count: u64,
     trace_count: u64,
     size_bytes: u64,
+    #[serde(default, skip_serializing_if = "is_zero")]
+    merge_level: u32,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    replaces: Vec<String>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    merged_with: Vec<String>,
     files: Vec<FileMeta>,
     columns: Vec<ColumnMeta>,
+}
+
+fn is_zero(number: &u32) -> bool {
+    *number == 0
 }
 
 impl BlockMeta {
@@ -115,6 +132,9 @@ impl BlockMeta {
             copy_count: self.copy_count,
             trace_count: self.trace_count,
             size_bytes: self.size_bytes,
+            merge_level: self.merge_level,
+            replaces: self.replaces.iter().map(BlockId::to_string).collect(),
+            merged_with: self.merged_with.iter().map(BlockId::to_string).collect(),
             files: self.files.clone(),
             columns: self.columns.clone(),
         };
@@ -138,8 +158,10 @@ impl BlockMeta {
         let nanos = |text: &str| text.parse().map(UnixNano).map_err(|_| bad(format!("time {text:?} is not a number")));
         let range =
             TimeRange { start: nanos(&document.start_time_unix_nano)?, end: nanos(&document.end_time_unix_nano)? };
+        let id = |text: &String| BlockId::parse(text).ok_or_else(|| bad(format!("id {text:?} is not a block id")));
+        let ids = |texts: &[String]| texts.iter().map(id).collect::<Result<Vec<BlockId>, Error>>();
         Ok(Self {
-            id: BlockId::parse(&document.id).ok_or_else(|| bad(format!("id {:?} is not a block id", document.id)))?,
+            id: id(&document.id)?,
             tenant: TenantId::parse(&document.tenant).map_err(|err| bad(err.to_string()))?,
             created_at: nanos(&document.created_at_unix_nano)?,
             range,
@@ -147,6 +169,9 @@ impl BlockMeta {
             copy_count: document.copy_count,
             trace_count: document.trace_count,
             size_bytes: document.size_bytes,
+            merge_level: document.merge_level,
+            replaces: ids(&document.replaces)?,
+            merged_with: ids(&document.merged_with)?,
             files: document.files,
             columns: document.columns,
         })
@@ -159,8 +184,40 @@ impl BlockMeta {
 
     /// A meta without files, for the tests of those who keep catalogs.
     pub fn without_files(id: BlockId, tenant: TenantId, created_at: UnixNano, range: TimeRange) -> Self {
-        let (files, columns) = (Vec::new(), Vec::new());
-        let [span_count, copy_count, trace_count, size_bytes] = [0; 4];
-        Self { id, tenant, created_at, range, span_count, copy_count, trace_count, size_bytes, files, columns }
+        Self {
+            id,
+            tenant,
+            created_at,
+            range,
+            span_count: 0,
+            copy_count: 0,
+            trace_count: 0,
+            size_bytes: 0,
+            merge_level: 0,
+            replaces: Vec::new(),
+            merged_with: Vec::new(),
+            files: Vec::new(),
+            columns: Vec::new(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_meta_is_read_back_and_that_of_a_cut_says_nothing_of_merges() {
+        let id = |n: u128| BlockId::from_parts(UnixNano(1), n);
+        let cut = BlockMeta::without_files(id(1), TenantId::single(), UnixNano(u64::MAX), TimeRange::ALL);
+        let merged =
+            BlockMeta { merge_level: 2, replaces: vec![id(2), id(3)], merged_with: vec![id(4)], ..cut.clone() };
+        for meta in [&cut, &merged] {
+            assert_eq!(BlockMeta::from_json(&meta.to_json()).unwrap(), *meta);
+        }
+        let json = String::from_utf8(cut.to_json()).unwrap();
+        assert!(!json.contains("merge") && !json.contains("replaces"), "{json}");
+        let bad = String::from_utf8(merged.to_json()).unwrap().replace(&id(3).to_string(), "nobody");
+        assert!(BlockMeta::from_json(bad.as_bytes()).unwrap_err().to_string().contains("nobody"));
     }
 }

@@ -56,6 +56,11 @@ impl Block {
         self.bloom.check(&id.0[..])
     }
 
+    /// Opens the block beside the cache: for one who reads all of it once.
+    pub(crate) fn open_alone(&self) -> Result<Opened, Error> {
+        Opened::open(&*self.files, &self.meta)
+    }
+
     fn opened(&self) -> Result<Arc<Opened>, Error> {
         if let Some(opened) = self.cache.get(self.meta.id) {
             return Ok(opened);
@@ -416,4 +421,4 @@ impl Values<'_> {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -64,27 +64,43 @@ pub fn write(
     options: &WriteOptions,
 ) -> Result<BlockMeta, Error> {
     assert!(batches.iter().any(|batch| !batch.is_empty()), "a block has spans");
-    let dir = stage(files, tenant, id)?;
-    let written = write_files(&dir, id, tenant, batches, created_at, options);
-    let published = written.and_then(|meta| files.publish(tenant, id).map(|()| meta));
-    if published.is_err() {
-        // Best effort: start-up removes what is left.
-        let _ = fs::remove_dir_all(&dir);
-    }
-    published
+    let staged = Staged::create(files, tenant, id)?;
+    let meta = write_files(&staged.dir, id, tenant, batches, created_at, options)?;
+    staged.publish(files, &meta)?;
+    Ok(meta)
 }
 
-/// An empty directory in which a block is built.
-pub(crate) fn stage(files: &dyn BlockFiles, tenant: &TenantId, id: BlockId) -> Result<PathBuf, Error> {
-    let dir = files.staging(tenant)?.join(format!("{id}.tmp"));
-    if dir.exists() {
-        fs::remove_dir_all(&dir).map_err(|err| Error::io("remove", &dir, &err))?;
-    }
-    fs::create_dir_all(&dir).map_err(|err| Error::io("create", &dir, &err))?;
-    Ok(dir)
+/// The directory in which a block is built. Removed when dropped, unless it was published.
+pub(crate) struct Staged {
+    pub(crate) dir: PathBuf,
 }
 
-fn write_files(
+impl Staged {
+    /// An empty directory.
+    pub(crate) fn create(files: &dyn BlockFiles, tenant: &TenantId, id: BlockId) -> Result<Self, Error> {
+        let dir = files.staging(tenant)?.join(format!("{id}.tmp"));
+        if dir.exists() {
+            fs::remove_dir_all(&dir).map_err(|err| Error::io("remove", &dir, &err))?;
+        }
+        fs::create_dir_all(&dir).map_err(|err| Error::io("create", &dir, &err))?;
+        Ok(Self { dir })
+    }
+
+    /// Adds the meta to the files and publishes them.
+    pub(crate) fn publish(self, files: &dyn BlockFiles, meta: &BlockMeta) -> Result<(), Error> {
+        write_file(&self.dir, "meta.json", &meta.to_json())?;
+        files.publish(&meta.tenant, meta.id)
+    }
+}
+
+impl Drop for Staged {
+    fn drop(&mut self) {
+        // Best effort: publishing takes the directory away, and start-up removes what is left.
+        let _ = fs::remove_dir_all(&self.dir);
+    }
+}
+
+pub(crate) fn write_files(
     dir: &Path,
     id: BlockId,
     tenant: &TenantId,
@@ -119,7 +135,7 @@ fn write_files(
         write_file(dir, "index.bin", &index::encode(&order.traces, &catalogue, &value_filters, options.zstd_level)?)?,
     ];
     let range = order.traces.iter().map(|trace| trace.range).reduce(|a: TimeRange, b| a.union(&b));
-    let meta = BlockMeta {
+    Ok(BlockMeta {
         id,
         tenant: tenant.clone(),
         created_at,
@@ -128,11 +144,12 @@ fn write_files(
         copy_count: order.copy_count as u64,
         trace_count: order.traces.len() as u64,
         size_bytes: files.iter().map(|file| file.size_bytes).sum(),
+        merge_level: 0,
+        replaces: Vec::new(),
+        merged_with: Vec::new(),
         files,
         columns: plan.columns.into_iter().map(|column| column.meta).collect(),
-    };
-    write_file(dir, "meta.json", &meta.to_json())?;
-    Ok(meta)
+    })
 }
 
 fn write_file(dir: &Path, name: &str, bytes: &[u8]) -> Result<FileMeta, Error> {

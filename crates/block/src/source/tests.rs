@@ -29,9 +29,9 @@ enum Attr {
 }
 
 #[derive(Debug, Clone)]
-struct Seed {
-    ids: (u8, u8, u8),
-    times: (u64, u32),
+pub(crate) struct Seed {
+    pub(crate) ids: (u8, u8, u8),
+    pub(crate) times: (u64, u32),
     name: String,
     numbers: (i32, i32, u32),
     origin: u8,
@@ -69,7 +69,7 @@ fn nested_value() -> impl Strategy<Value = Value> {
 }
 
 prop_compose! {
-    fn seed()(
+    pub(crate) fn seed()(
         ids in (1..6u8, 1..20u8, 0..20u8),
         times in (0..1u64 << 40, any::<u32>()),
         name in prop_oneof![select(vec!["GET", "POST"]).prop_map(str::to_owned), ".{0,4}"],
@@ -152,13 +152,13 @@ fn push(batch: &mut SpanBatch, seed: &Seed) {
     });
 }
 
-fn batch(seeds: &[Seed]) -> SpanBatch {
+pub(crate) fn batch(seeds: &[Seed]) -> SpanBatch {
     let mut batch = SpanBatch::new();
     seeds.iter().for_each(|seed| push(&mut batch, seed));
     batch
 }
 
-fn context() -> QueryContext {
+pub(crate) fn context() -> QueryContext {
     QueryContext::new(&MemoryBudget::new(1 << 30), Arc::new(AtomicBool::new(false)))
 }
 
@@ -188,7 +188,7 @@ fn write_block(parts: &[&[Seed]], options: &WriteOptions) -> Written {
 }
 
 /// Attribute order may change in a block; nothing else may.
-fn canonical(mut entries: Vec<SpanEntry>) -> Vec<String> {
+pub(crate) fn canonical(mut entries: Vec<SpanEntry>) -> Vec<String> {
     for entry in &mut entries {
         entry.span.attributes.sort_by_cached_key(|attribute| format!("{attribute:?}"));
     }
@@ -197,11 +197,11 @@ fn canonical(mut entries: Vec<SpanEntry>) -> Vec<String> {
     texts
 }
 
-fn small_pages() -> WriteOptions {
+pub(crate) fn small_pages() -> WriteOptions {
     WriteOptions { row_group_rows: 16, page_rows: 4, zstd_level: 1 }
 }
 
-fn field() -> impl Strategy<Value = Field> {
+pub(crate) fn field() -> impl Strategy<Value = Field> {
     let scopes = vec![
         AttrScope::Any,
         AttrScope::Span,
@@ -255,7 +255,7 @@ fn condition() -> impl Strategy<Value = Condition> {
     (field(), test).prop_map(|(field, test)| Condition { field, test })
 }
 
-fn predicate() -> impl Strategy<Value = Predicate> {
+pub(crate) fn predicate() -> impl Strategy<Value = Predicate> {
     let leaf = prop_oneof![
         8 => condition().prop_map(Predicate::Is),
         1 => vec(condition(), 0..3).prop_map(Predicate::OneEvent),
@@ -267,7 +267,7 @@ fn predicate() -> impl Strategy<Value = Predicate> {
     })
 }
 
-fn matching_ids(block: &Block, predicate: &Predicate) -> Vec<TraceId> {
+pub(crate) fn matching_ids(block: &Block, predicate: &Predicate) -> Vec<TraceId> {
     let request = ColumnRequest {
         masks: vec![predicate.clone()],
         needed: vec![0],
