@@ -10,6 +10,7 @@
 //! Nesting is bounded by `serde_json` (128 levels).
 
 mod schema;
+pub mod write;
 
 use std::borrow::Cow;
 use std::fmt;

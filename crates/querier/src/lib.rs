@@ -26,6 +26,7 @@
 mod agreement;
 mod error;
 mod explain;
+mod export;
 mod filter;
 mod filtered;
 mod fold;
@@ -53,6 +54,7 @@ use turns::{Lanes, Turns};
 
 pub use error::QueryError;
 pub use explain::{Explain, SourceScan, Stage};
+pub use export::{ExportPage, ExportRequest};
 pub use metrics::Metrics;
 pub use request::{Filter, FoundTrace, GroupCondition, Limits, SearchRequest};
 pub use root::root;
