@@ -5,6 +5,7 @@
 
 mod asked;
 mod explain;
+mod export;
 mod limits;
 mod logfmt;
 mod metrics;
@@ -37,6 +38,7 @@ use crate::request_metrics::{self, Observed, RequestMetrics};
 use crate::tenant::Tenancy;
 
 pub use asked::{Asked, Mistake, asked};
+pub use export::NEXT;
 pub use limits::Limits;
 pub use time_range::parse_time;
 
@@ -107,6 +109,7 @@ pub fn router(state: State) -> Router {
         .route("/api/metrics/query", any(metrics::query_instant))
         .route("/api/metrics/query_range", any(metrics::query_range))
         .route("/spoor/explain", any(explain::explain))
+        .route("/spoor/export", any(export::export))
         .route("/api/echo", any(status::echo))
         .route("/api/status/buildinfo", get(status::build_info))
         .route("/ready", any(status::ready))
