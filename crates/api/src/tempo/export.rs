@@ -66,9 +66,8 @@ pub(super) async fn export(
 }
 
 fn cursor(text: &str) -> Result<(UnixNano, TraceId), ApiError> {
-    let parsed = text.split_once('-').and_then(|(start, id)| {
-        Some((UnixNano(start.parse().ok()?), TraceId::from_hex(id).ok()?))
-    });
+    let parsed =
+        text.split_once('-').and_then(|(start, id)| Some((UnixNano(start.parse().ok()?), TraceId::from_hex(id).ok()?)));
     parsed.ok_or_else(|| ApiError::invalid(format!("invalid after {text:?}: expected what X-Spoor-Next said")))
 }
 

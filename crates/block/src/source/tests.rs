@@ -436,3 +436,29 @@ fn an_event_attribute_is_found_however_many_keys_there_are() {
         assert!(matching_ids(&block, &predicate).contains(&TraceId((n + 1u128).to_be_bytes())), "key {n}");
     }
 }
+
+#[test]
+fn a_sound_block_is_verified_and_any_flipped_byte_is_found() {
+    let mut runner = proptest::test_runner::TestRunner::deterministic();
+    let seeds = vec(seed(), 60).new_tree(&mut runner).unwrap().current();
+    let written = write_block(&[&seeds], &small_pages());
+    let (files, meta) = (&written.block.files, written.block.meta());
+    let mut read = 0;
+    crate::verify(files, meta, &mut |bytes| read += bytes).unwrap();
+    assert_eq!(read, meta.size_bytes);
+    let composition = crate::composition(&**files, meta).unwrap();
+    assert_eq!(composition.files.iter().map(|(_, size)| size).sum::<u64>(), meta.size_bytes);
+    let ids = composition.columns.iter().find(|column| column.name == "trace_id").unwrap();
+    assert_eq!(ids.value_count, meta.span_count);
+    let dir = std::path::PathBuf::from(files.locate(&meta.tenant, meta.id));
+    for (file, size) in composition.files.iter().map(|(name, size)| (name.as_str(), *size)).chain([("meta.json", 50)]) {
+        let good = std::fs::read(dir.join(file)).unwrap();
+        for step in 0..20 {
+            let mut bad = good.clone();
+            bad[(step * size / 20) as usize] ^= 0x10;
+            std::fs::write(dir.join(file), &bad).unwrap();
+            assert!(crate::verify(files, meta, &mut |_| {}).is_err(), "{file}: byte {}", step * size / 20);
+        }
+        std::fs::write(dir.join(file), &good).unwrap();
+    }
+}
