@@ -449,7 +449,7 @@ fn cut_error(frozen: &Frozen, reason: String) -> Error {
 }
 
 /// Makes the data directory and takes its lock.
-fn lock_data_dir(dir: &Path) -> Result<File, Error> {
+pub(crate) fn lock_data_dir(dir: &Path) -> Result<File, Error> {
     std::fs::create_dir_all(dir).map_err(|err| Error::io("create", dir, &err))?;
     let path = dir.join("LOCK");
     let open = File::options().create(true).truncate(false).write(true).open(&path);

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::collections::BTreeMap;
+use std::fs;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -9,15 +10,17 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use bytes::Bytes;
 use prometheus_client::registry::Registry;
+use spoor_block::{BlockFiles, BlockMeta, DirectoryFiles};
 use spoor_ingester::store::{Change, Durability, RocksStore, Store, Table};
-use spoor_ingester::{Config, Error, Ingester, Metrics, open_at_rest};
+use spoor_ingester::{Config, Error, Ingester, Leftover, Metrics, open_at_rest, sweep_leftovers};
 use spoor_model::batch::SpanBatch;
 use spoor_model::ingest::{Append, AppendError, AppendRequest, BodyEncoding, Checked, Decode};
 use spoor_model::memory::MemoryBudget;
 use spoor_model::scan::{QueryContext, Snapshots};
 use spoor_model::wire::WireError;
 use spoor_model::{
-    Clock, Event, KeyValue, Origin, Span, SpanEntry, SpanId, TenantId, Trace, TraceId, UnixNano, Value, nested,
+    BlockId, Clock, Event, KeyValue, Origin, Span, SpanEntry, SpanId, TenantId, TimeRange, Trace, TraceId, UnixNano,
+    Value, nested,
 };
 use spoor_otlp::OtlpDecoder;
 
@@ -145,7 +148,7 @@ fn traces_are_found_whole_in_head_and_blocks_and_after_every_kind_of_end() {
     assert_eq!(ingester.remove_blocks(&tenant, &ids).unwrap(), 2);
     assert_eq!(find(&*ingester, &tenant, sent[0].id), None);
     let tenant_dir = dir.path().join("blocks").join(tenant.as_str());
-    assert_eq!(std::fs::read_dir(tenant_dir).unwrap().count(), 0);
+    assert_eq!(fs::read_dir(tenant_dir).unwrap().count(), 0);
 }
 
 fn span_count(traces: &[Trace]) -> u64 {
@@ -184,7 +187,7 @@ fn a_second_process_is_refused_until_the_first_is_gone() {
 fn a_directory_that_cannot_be_made_is_named() {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("file");
-    std::fs::write(&file, b"").unwrap();
+    fs::write(&file, b"").unwrap();
     let refused = open(&file.join("data")).err().unwrap().to_string();
     assert!(refused.starts_with("cannot create") && refused.contains("file/data"), "{refused}");
 }
@@ -201,7 +204,7 @@ fn a_block_whose_files_are_damaged_is_skipped_by_name_and_the_rest_answers() {
     ingester.close().unwrap();
     drop(ingester);
     let block = dir.path().join("blocks").join(tenant.as_str()).join(damaged.to_string());
-    std::fs::write(block.join("index.bin"), b"not an index").unwrap();
+    fs::write(block.join("index.bin"), b"not an index").unwrap();
 
     let ingester = open(dir.path()).unwrap();
     let snapshot = ingester.snapshot(&tenant);
@@ -233,11 +236,11 @@ fn tenants_do_not_see_each_other() {
 /// Every file below a directory, with its bytes.
 fn files(dir: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
     let mut found = BTreeMap::new();
-    for entry in std::fs::read_dir(dir).unwrap() {
+    for entry in fs::read_dir(dir).unwrap() {
         let path = entry.unwrap().path();
         match path.is_dir() {
             true => found.extend(files(&path)),
-            false => drop(found.insert(path.clone(), std::fs::read(path).unwrap())),
+            false => drop(found.insert(path.clone(), fs::read(path).unwrap())),
         }
     }
     found
@@ -344,4 +347,38 @@ fn what_is_no_data_directory_and_what_does_not_fit_is_said() {
     config.head_memory_limit = 1;
     let refused = open_at_rest(&config, &OtlpDecoder).err().unwrap().to_string();
     assert!(refused.contains("raise head_memory_limit"), "{refused}");
+}
+
+#[test]
+fn only_blocks_that_the_catalog_does_not_name_are_swept_and_only_when_told() {
+    let dir = tempfile::tempdir().unwrap();
+    let (config, tenant) = (Config::new(dir.path()), TenantId::single());
+    let files = DirectoryFiles::new(dir.path().join("blocks"));
+    let refused = sweep_leftovers(&config, &files, &mut |_| true).unwrap_err();
+    assert!(matches!(refused, Error::NoData { .. }), "{refused}");
+    let ingester = open(dir.path()).unwrap();
+    append(&ingester, &tenant, &trace(1, 5)).unwrap();
+    ingester.flush(None).unwrap();
+    let known = ingester.blocks(&tenant)[0].clone();
+    assert!(matches!(sweep_leftovers(&config, &files, &mut |_| true), Err(Error::Locked { .. })));
+    ingester.close().unwrap();
+    drop(ingester);
+
+    let tenant_dir = dir.path().join("blocks").join(tenant.as_str());
+    let [staged, stray] = [BlockId(1), BlockId(2)];
+    fs::create_dir(tenant_dir.join(format!("{staged}.tmp"))).unwrap();
+    fs::create_dir(tenant_dir.join(stray.to_string())).unwrap();
+    let meta = BlockMeta::without_files(stray, tenant.clone(), UnixNano(1), TimeRange::ALL);
+    fs::write(tenant_dir.join(stray.to_string()).join("meta.json"), meta.to_json()).unwrap();
+    let mut seen = Vec::new();
+    let kept = sweep_leftovers(&config, &files, &mut |leftover| {
+        seen.push(leftover.clone());
+        false
+    });
+    assert_eq!(kept.unwrap(), 0);
+    let expected =
+        [(staged, None), (stray, Some(meta))].map(|(id, meta)| Leftover { tenant: tenant.clone(), id, meta });
+    assert_eq!(seen, expected);
+    assert_eq!(sweep_leftovers(&config, &files, &mut |leftover| leftover.meta.is_none()).unwrap(), 1);
+    assert_eq!(files.list().unwrap(), [(tenant.clone(), stray), (tenant, known.id)]);
 }

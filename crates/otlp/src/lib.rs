@@ -11,5 +11,6 @@ pub mod encode;
 pub mod jaeger_json;
 pub mod json;
 pub mod response;
+pub mod split;
 
 pub use decode::OtlpDecoder;

@@ -158,7 +158,7 @@ fn page(
             page_bytes += bytes;
             page.traces.push(trace);
             let is_last = number * ASSEMBLED_AT_ONCE + place + 1 == candidates.len();
-            if page_bytes >= request.bytes_max && !(is_last && !has_more) {
+            if page_bytes >= request.bytes_max && (has_more || !is_last) {
                 page.next = Some(*candidate);
                 return Ok(page);
             }

@@ -10,6 +10,10 @@ use clap::{Arg, ArgAction, ArgMatches, Command};
 use crate::build_info;
 use crate::config::{ConfigError, RawConfig, SETTINGS, Setting};
 use crate::query::{self, QueryArguments};
+use crate::tools;
+use crate::tools::blocks::BlocksArguments;
+use crate::tools::export::ExportArguments;
+use crate::tools::import::ImportArguments;
 
 /// What the process was started for.
 #[derive(Debug)]
@@ -20,6 +24,12 @@ pub(crate) enum Invocation {
     CheckConfig(RawConfig, Warnings),
     /// Ask a running process, or a directory at rest.
     Query(Box<QueryArguments>),
+    /// Look at blocks.
+    Blocks(Box<BlocksArguments>),
+    /// Write traces to files.
+    Export(Box<ExportArguments>),
+    /// Read traces from files.
+    Import(Box<ImportArguments>),
     /// Print the reference of all settings.
     PrintReference,
     /// Print this (help, version) and leave.
@@ -62,14 +72,31 @@ pub(crate) fn parse(
             None => Err(UsageError::Arguments("`spoor config` needs `check` or `reference`".to_owned())),
         },
         Some(("query", asked)) => {
-            let at_rest = match query::is_at_rest(asked) {
-                true => Some(settings_of(asked, variables)?.0),
-                false => None,
-            };
-            let arguments = query::read(asked, at_rest).map_err(UsageError::Arguments)?;
+            let arguments = query::read(asked, at_rest(asked, variables)?).map_err(UsageError::Arguments)?;
             Ok(Invocation::Query(Box::new(arguments)))
         }
+        Some(("blocks", asked)) => {
+            let (raw, _) = settings_of(asked.subcommand().map_or(asked, |(_, inner)| inner), variables)?;
+            let arguments = tools::blocks::read(asked, raw).map_err(UsageError::Arguments)?;
+            Ok(Invocation::Blocks(Box::new(arguments)))
+        }
+        Some(("export", asked)) => {
+            let arguments = tools::export::read(asked, at_rest(asked, variables)?).map_err(UsageError::Arguments)?;
+            Ok(Invocation::Export(Box::new(arguments)))
+        }
+        Some(("import", asked)) => Ok(Invocation::Import(Box::new(tools::import::read(asked)))),
         Some((_, serve)) => settings_of(serve, variables).map(|(raw, warnings)| Invocation::Serve(raw, warnings)),
+    }
+}
+
+/// The configuration of the directory to read, when one was named.
+fn at_rest(
+    asked: &ArgMatches,
+    variables: impl Iterator<Item = (String, String)>,
+) -> Result<Option<RawConfig>, UsageError> {
+    match query::is_at_rest(asked) {
+        true => Ok(Some(settings_of(asked, variables)?.0)),
+        false => Ok(None),
     }
 }
 
@@ -114,6 +141,9 @@ fn command() -> Command {
         .args(SETTINGS.iter().map(flag))
         .subcommand(Command::new("serve").about("Runs Spoor (what plain `spoor` does too)"))
         .subcommand(query::command())
+        .subcommand(tools::blocks::command())
+        .subcommand(tools::export::command())
+        .subcommand(tools::import::command())
         .subcommand(config)
 }
 

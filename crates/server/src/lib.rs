@@ -25,6 +25,7 @@ mod parts;
 mod process;
 mod query;
 mod retention;
+mod tools;
 mod welcome;
 
 use cli::Invocation;
@@ -61,6 +62,9 @@ fn run(invocation: Invocation) -> Result<ExitCode, String> {
             print("the configuration is valid\n")
         }
         Invocation::Query(arguments) => query::run(&arguments),
+        Invocation::Blocks(arguments) => tools::blocks::run(&arguments),
+        Invocation::Export(arguments) => tools::export::run(&arguments),
+        Invocation::Import(arguments) => tools::import::run(&arguments),
         Invocation::Serve(raw, warnings) => {
             let config = Config::new(&raw).map_err(|err| err.to_string())?;
             logs::start(config.log_format, config.log_level);

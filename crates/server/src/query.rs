@@ -24,7 +24,8 @@ mod tree;
 
 use arguments::{Output, Times};
 pub(crate) use arguments::{QueryArguments, command, is_at_rest, read};
-use transport::{Transport, escape};
+pub(crate) use table::Lines;
+pub(crate) use transport::{Answer, Target, Transport, escape};
 
 /// Traces that a search finds, unless told otherwise: as many as Tempo's API does.
 const LIMIT: u32 = 20;
@@ -44,7 +45,7 @@ pub(crate) fn run(arguments: &QueryArguments) -> Result<ExitCode, String> {
 }
 
 async fn answer(arguments: &QueryArguments, asked: Asked) -> Result<String, String> {
-    let transport = Transport::open(arguments)?;
+    let transport = Transport::open(&arguments.target)?;
     if arguments.explain {
         let path = format!("/spoor/explain?q={}{}", escape(&arguments.text), arguments.times.parameters(asked));
         return transport.get(&path).await?.text();

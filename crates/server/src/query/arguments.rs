@@ -4,6 +4,7 @@ use clap::builder::PossibleValuesParser;
 use clap::{Arg, ArgAction, ArgMatches, Command};
 use spoor_model::UnixNano;
 
+use super::Target;
 use crate::config::RawConfig;
 
 /// What to ask, whom, and how to show it.
@@ -11,11 +12,7 @@ use crate::config::RawConfig;
 pub(crate) struct QueryArguments {
     /// TraceQL, or a trace id.
     pub(crate) text: String,
-    /// Where a Spoor listens.
-    pub(crate) url: String,
-    /// Read the directory of this configuration instead; no Spoor may be using it.
-    pub(crate) at_rest: Option<RawConfig>,
-    pub(crate) tenant: Option<String>,
+    pub(crate) target: Target,
     pub(crate) times: Times,
     pub(crate) limit: Option<u32>,
     /// Spans shown per spanset.
@@ -87,9 +84,7 @@ pub(crate) fn read(matches: &ArgMatches, at_rest: Option<RawConfig>) -> Result<Q
     };
     Ok(QueryArguments {
         text: word("text").unwrap_or_default(),
-        url: word("url").unwrap_or_default(),
-        at_rest,
-        tenant: word("tenant"),
+        target: Target { url: word("url").unwrap_or_default(), at_rest, tenant: word("tenant") },
         times: Times { since: word("since"), start: time("start")?, end: time("end")? },
         limit: matches.get_one("limit").copied(),
         spans_max: matches.get_one("spss").copied(),

@@ -124,7 +124,7 @@ fn curve(values: &[f64], high: f64) -> String {
 }
 
 /// Lines, some of which are rows of one table.
-struct Lines {
+pub(crate) struct Lines {
     head_widths: Vec<usize>,
     lines: Vec<Line>,
 }
@@ -135,20 +135,20 @@ enum Line {
 }
 
 impl Lines {
-    fn new(head: &[&str]) -> Self {
+    pub(crate) fn new(head: &[&str]) -> Self {
         let row = head.iter().map(|cell| (*cell).to_owned()).collect();
         Self { head_widths: vec![0; head.len()], lines: vec![Line::Row(row)] }
     }
 
-    fn row(&mut self, cells: Vec<String>) {
+    pub(crate) fn row(&mut self, cells: Vec<String>) {
         self.lines.push(Line::Row(cells));
     }
 
-    fn text(&mut self, line: String) {
+    pub(crate) fn text(&mut self, line: String) {
         self.lines.push(Line::Text(line));
     }
 
-    fn finish(mut self) -> String {
+    pub(crate) fn finish(mut self) -> String {
         for line in &self.lines {
             if let Line::Row(cells) = line {
                 for (width, cell) in self.head_widths.iter_mut().zip(cells) {

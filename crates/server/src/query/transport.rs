@@ -5,9 +5,10 @@ use std::time::Duration;
 use axum::Router;
 use axum::body::Body;
 use bytes::Bytes;
-use http::{Request, Response, StatusCode, Uri, header};
-use http_body_util::{BodyExt, Empty};
+use http::{HeaderMap, HeaderName, Method, Request, Response, StatusCode, Uri, header};
+use http_body_util::{BodyExt, Full};
 use hyper_util::rt::TokioIo;
+use spoor_api::{partial, tempo};
 use spoor_model::batch::SpanBatch;
 use spoor_model::ingest::Decode;
 use spoor_model::{Trace, TraceId};
@@ -15,9 +16,8 @@ use spoor_otlp::OtlpDecoder;
 use tokio::net::TcpStream;
 use tower::ServiceExt;
 
-use super::QueryArguments;
 use crate::at_rest;
-use crate::config::Config;
+use crate::config::{Config, RawConfig};
 
 /// How long to wait for a connection: a server that is there answers at once.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -25,8 +25,19 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long to wait for an answer. The server's own `query_timeout` is shorter, unless somebody raised it.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(600);
 
+/// Whom to ask.
+#[derive(Debug, Clone)]
+pub(crate) struct Target {
+    /// Where a Spoor listens.
+    pub(crate) url: String,
+    /// Read the directory of this configuration instead; no Spoor may be using it.
+    pub(crate) at_rest: Option<RawConfig>,
+    /// Whose data.
+    pub(crate) tenant: Option<String>,
+}
+
 /// Where questions go.
-pub(super) enum Transport {
+pub(crate) enum Transport {
     Server {
         authority: String,
         prefix: String,
@@ -44,17 +55,34 @@ pub(super) struct Reply {
     body: Bytes,
 }
 
+/// What came back.
+pub(crate) struct Answer {
+    pub(crate) status: StatusCode,
+    pub(crate) headers: HeaderMap,
+    pub(crate) body: Bytes,
+}
+
+/// A page of an export.
+pub(crate) struct Page {
+    /// `TracesData`.
+    pub(crate) body: Bytes,
+    /// What the next one comes after.
+    pub(crate) next: Option<String>,
+    /// What is missing, if something is.
+    pub(crate) partial: Option<String>,
+}
+
 impl Transport {
     /// Looks at the URL, or opens the directory.
-    pub(super) fn open(arguments: &QueryArguments) -> Result<Self, String> {
-        let tenant = arguments.tenant.clone();
-        match &arguments.at_rest {
+    pub(crate) fn open(target: &Target) -> Result<Self, String> {
+        let tenant = target.tenant.clone();
+        match &target.at_rest {
             Some(raw) => {
                 let config = Config::new(raw).map_err(|err| err.to_string())?;
                 let routes = at_rest::routes(&config, tenant.is_some())?;
                 Ok(Self::AtRest { routes, tenant })
             }
-            None => Self::server(&arguments.url, tenant),
+            None => Self::server(&target.url, tenant),
         }
     }
 
@@ -71,33 +99,70 @@ impl Transport {
 
     /// `GET`, JSON preferred. Whatever is no success is an error with the server's words.
     pub(super) async fn get(&self, path_and_query: &str) -> Result<Reply, String> {
-        match self.request(path_and_query, "application/json").await? {
-            (status, body) if status.is_success() => Ok(Reply { body }),
-            (status, body) => Err(refusal(status, &body)),
+        match self.ask(path_and_query, "application/json").await? {
+            Answer { status, body, .. } if status.is_success() => Ok(Reply { body }),
+            Answer { status, body, .. } => Err(refusal(status, &body)),
         }
     }
 
     /// The whole trace; `None` when it is not there.
-    pub(super) async fn trace(&self, id: TraceId) -> Result<Option<Trace>, String> {
-        match self.request(&format!("/api/traces/{id}"), "application/protobuf").await? {
-            (StatusCode::NOT_FOUND, _) => Ok(None),
-            (status, body) if status.is_success() => decoded(id, &body),
-            (status, body) => Err(refusal(status, &body)),
+    pub(crate) async fn trace(&self, id: TraceId) -> Result<Option<Trace>, String> {
+        match self.ask(&format!("/api/traces/{id}"), "application/protobuf").await? {
+            Answer { status: StatusCode::NOT_FOUND, .. } => Ok(None),
+            Answer { status, body, .. } if status.is_success() => decoded(id, &body),
+            Answer { status, body, .. } => Err(refusal(status, &body)),
         }
     }
 
-    async fn request(&self, path_and_query: &str, accept: &str) -> Result<(StatusCode, Bytes), String> {
+    /// A page of an export.
+    pub(crate) async fn page(&self, path_and_query: &str) -> Result<Page, String> {
+        let Answer { status, headers, body } = self.ask(path_and_query, "application/protobuf").await?;
+        if !status.is_success() {
+            return Err(refusal(status, &body));
+        }
+        let header = |name: HeaderName| Some(headers.get(name)?.to_str().ok()?.to_owned());
+        let (next, partial) = (header(tempo::NEXT), header(partial::HEADER));
+        Ok(Page { body, next, partial })
+    }
+
+    async fn ask(&self, path_and_query: &str, accept: &str) -> Result<Answer, String> {
+        self.exchange(Method::GET, path_and_query, (header::ACCEPT, accept), Bytes::new()).await
+    }
+
+    /// Sends a body.
+    pub(crate) async fn send(
+        &self,
+        method: Method,
+        path_and_query: &str,
+        content_type: &str,
+        body: Bytes,
+    ) -> Result<Answer, String> {
+        self.exchange(method, path_and_query, (header::CONTENT_TYPE, content_type), body).await
+    }
+
+    async fn exchange(
+        &self,
+        method: Method,
+        path_and_query: &str,
+        (name, value): (HeaderName, &str),
+        body: Bytes,
+    ) -> Result<Answer, String> {
+        let (Self::Server { tenant, .. } | Self::AtRest { tenant, .. }) = self;
+        let prefix = if let Self::Server { prefix, .. } = self { prefix } else { "" };
+        let mut request =
+            Request::builder().method(method).uri(format!("{prefix}{path_and_query}")).header(name, value);
+        if let Some(tenant) = tenant {
+            request = request.header("x-scope-orgid", tenant);
+        }
         match self {
-            Self::Server { authority, prefix, tenant } => {
-                let path = format!("{prefix}{path_and_query}");
-                let request = request(&path, accept, tenant.as_deref())?.header(header::HOST, authority);
-                let request = request.body(Empty::new()).map_err(|err| err.to_string())?;
+            Self::Server { authority, .. } => {
+                let request = request.header(header::HOST, authority);
+                let request = request.body(Full::new(body)).map_err(|err| err.to_string())?;
                 let answer = tokio::time::timeout(ANSWER_TIMEOUT, over_http(authority, request)).await;
                 answer.unwrap_or_else(|_| Err(format!("{authority}: no answer in {} s", ANSWER_TIMEOUT.as_secs())))
             }
-            Self::AtRest { routes, tenant } => {
-                let request = request(path_and_query, accept, tenant.as_deref())?;
-                let request = request.body(Body::empty()).map_err(|err| err.to_string())?;
+            Self::AtRest { routes, .. } => {
+                let request = request.body(Body::from(body)).map_err(|err| err.to_string())?;
                 let response = routes.clone().oneshot(request).await.unwrap_or_else(|never| match never {});
                 collected(response).await
             }
@@ -105,15 +170,7 @@ impl Transport {
     }
 }
 
-fn request(path: &str, accept: &str, tenant: Option<&str>) -> Result<http::request::Builder, String> {
-    let mut request = Request::get(path).header(header::ACCEPT, accept);
-    if let Some(tenant) = tenant {
-        request = request.header("x-scope-orgid", tenant);
-    }
-    Ok(request)
-}
-
-async fn over_http(authority: &str, request: Request<Empty<Bytes>>) -> Result<(StatusCode, Bytes), String> {
+async fn over_http(authority: &str, request: Request<Full<Bytes>>) -> Result<Answer, String> {
     let failed = |err: &dyn std::fmt::Display| format!("{authority}: {err}");
     let connected = tokio::time::timeout(CONNECT_TIMEOUT, TcpStream::connect(authority)).await;
     let stream = match connected {
@@ -134,14 +191,14 @@ async fn over_http(authority: &str, request: Request<Empty<Bytes>>) -> Result<(S
     answer
 }
 
-async fn collected<B>(response: Response<B>) -> Result<(StatusCode, Bytes), String>
+async fn collected<B>(response: Response<B>) -> Result<Answer, String>
 where
     B: axum::body::HttpBody,
     B::Error: std::fmt::Display,
 {
-    let status = response.status();
-    let body = response.into_body().collect().await.map_err(|err| err.to_string())?;
-    Ok((status, body.to_bytes()))
+    let (head, body) = response.into_parts();
+    let body = body.collect().await.map_err(|err| err.to_string())?.to_bytes();
+    Ok(Answer { status: head.status, headers: head.headers, body })
 }
 
 fn refusal(status: StatusCode, body: &[u8]) -> String {
@@ -176,7 +233,7 @@ impl Reply {
 }
 
 /// A text as the value of a parameter.
-pub(super) fn escape(text: &str) -> String {
+pub(crate) fn escape(text: &str) -> String {
     let mut escaped = String::with_capacity(text.len());
     for byte in text.bytes() {
         match byte {

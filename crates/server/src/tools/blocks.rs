@@ -1,0 +1,320 @@
+//! `spoor blocks`: what lies in the block store, whether it is sound, and what nobody needs.
+//!
+//! Blocks never change, so all but `gc` work beside a running server.
+
+use std::fmt::Write;
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use clap::{Arg, ArgAction, ArgMatches, Command};
+use serde_json::{Value as Json, json};
+use spoor_block::{BlockFiles, BlockMeta, DirectoryFiles};
+use spoor_ingester::Leftover;
+use spoor_model::{BlockId, TenantId, rfc3339};
+
+use super::progress;
+use crate::config::{Config, RawConfig};
+use crate::parts;
+use crate::query::Lines;
+
+/// What to do, with which blocks.
+#[derive(Debug)]
+pub(crate) struct BlocksArguments {
+    action: Action,
+    tenant: Option<String>,
+    as_json: bool,
+    config: RawConfig,
+}
+
+#[derive(Debug)]
+enum Action {
+    List,
+    Show(String),
+    /// These, or all.
+    Verify(Vec<String>),
+    Collect {
+        dry_run: bool,
+        whole: bool,
+    },
+}
+
+/// The subcommand. `--data-dir` and `--config` are those of all commands.
+pub(crate) fn command() -> Command {
+    let json =
+        Arg::new("json").long("json").action(ArgAction::SetTrue).global(true).help("For scripts: JSON on stdout");
+    let tenant = Arg::new("tenant").long("tenant").value_name("TENANT").global(true).help("Only this tenant's blocks");
+    let switch =
+        |name: &'static str, help: &'static str| Arg::new(name).long(name).action(ArgAction::SetTrue).help(help);
+    let dry_run = switch("dry-run", "Say what would go and remove nothing");
+    let whole = switch(
+        "whole",
+        "Also whole blocks that the catalog does not name; they may hold spans that nothing else holds",
+    );
+    Command::new("blocks")
+        .about("Lists, describes, verifies and cleans up blocks")
+        .subcommand_required(true)
+        .arg(json)
+        .arg(tenant)
+        .subcommand(Command::new("ls").about("One line per block, oldest first"))
+        .subcommand(
+            Command::new("show")
+                .about("What a block is made of")
+                .arg(Arg::new("id").value_name("ID").required(true).help("The block's id")),
+        )
+        .subcommand(
+            Command::new("verify")
+                .about("Reads blocks whole: checksums, every span, the index. Exits with 1 when one is bad")
+                .arg(Arg::new("ids").value_name("ID").num_args(0..).help("Block ids [default: all]")),
+        )
+        .subcommand(
+            Command::new("gc")
+                .about("Removes what no catalog names: remains of interrupted work. No server may be running")
+                .arg(dry_run)
+                .arg(whole),
+        )
+}
+
+/// Reads what clap found.
+pub(crate) fn read(matches: &ArgMatches, config: RawConfig) -> Result<BlocksArguments, String> {
+    let (name, inner) = matches.subcommand().ok_or("`spoor blocks` needs `ls`, `show`, `verify` or `gc`")?;
+    let action = match name {
+        "ls" => Action::List,
+        "show" => Action::Show(inner.get_one::<String>("id").cloned().unwrap_or_default()),
+        "verify" => Action::Verify(inner.get_many::<String>("ids").into_iter().flatten().cloned().collect()),
+        _ => Action::Collect { dry_run: inner.get_flag("dry-run"), whole: inner.get_flag("whole") },
+    };
+    let tenant = inner.get_one::<String>("tenant").cloned();
+    Ok(BlocksArguments { action, tenant, as_json: inner.get_flag("json"), config })
+}
+
+/// Runs the command to its end.
+pub(crate) fn run(arguments: &BlocksArguments) -> Result<ExitCode, String> {
+    let config = Config::new(&arguments.config).map_err(|err| err.to_string())?;
+    let files: Arc<dyn BlockFiles> = Arc::new(DirectoryFiles::new(config.data_dir.join("blocks")));
+    match &arguments.action {
+        Action::List => crate::print(&list(&found(&*files, arguments)?, arguments.as_json)),
+        Action::Show(id) => {
+            let mut found = found(&*files, arguments)?;
+            let wanted = wanted(&mut found, std::slice::from_ref(id))?;
+            wanted.iter().try_for_each(|block| crate::print(&show(&*files, block, arguments.as_json)?).map(|_| ()))?;
+            Ok(ExitCode::SUCCESS)
+        }
+        Action::Verify(ids) => {
+            let mut found = found(&*files, arguments)?;
+            if !ids.is_empty() {
+                found = wanted(&mut found, ids)?;
+            }
+            verify(&files, &found, arguments.as_json)
+        }
+        Action::Collect { dry_run, whole } => collect(&config, &*files, arguments, *dry_run, *whole),
+    }
+}
+
+/// A block, or why it does not say what it is.
+struct Found {
+    tenant: TenantId,
+    id: BlockId,
+    meta: Result<BlockMeta, String>,
+}
+
+/// All published blocks, by tenant and id: oldest first.
+fn found(files: &dyn BlockFiles, arguments: &BlocksArguments) -> Result<Vec<Found>, String> {
+    let mut all = Vec::new();
+    for (tenant, id) in files.list().map_err(|err| err.to_string())? {
+        if arguments.tenant.as_ref().is_some_and(|wanted| *wanted != tenant.as_str()) {
+            continue;
+        }
+        match files.meta(&tenant, id) {
+            Ok(None) => {}
+            Ok(Some(meta)) => all.push(Found { tenant, id, meta: Ok(meta) }),
+            Err(err) => all.push(Found { tenant, id, meta: Err(err.to_string()) }),
+        }
+    }
+    Ok(all)
+}
+
+fn wanted(found: &mut Vec<Found>, ids: &[String]) -> Result<Vec<Found>, String> {
+    let mut wanted = Vec::new();
+    for id in ids {
+        let place = found.iter().position(|block| block.id.to_string() == *id);
+        wanted.push(found.remove(place.ok_or_else(|| format!("there is no block {id}; see `spoor blocks ls`"))?));
+    }
+    Ok(wanted)
+}
+
+fn list(blocks: &[Found], as_json: bool) -> String {
+    if as_json {
+        return blocks.iter().map(|block| format!("{}\n", block_json(block))).collect();
+    }
+    if blocks.is_empty() {
+        return "no blocks\n".to_owned();
+    }
+    let mut lines = Lines::new(&["TENANT", "BLOCK", "FROM", "UNTIL", "SPANS", "TRACES", "BYTES", "B/SPAN"]);
+    let mut total = [0u64; 4];
+    for Found { tenant, id, meta } in blocks {
+        match meta {
+            Ok(meta) => {
+                lines.row(vec![
+                    tenant.to_string(),
+                    id.to_string(),
+                    rfc3339::format(meta.range.start),
+                    rfc3339::format(meta.range.end),
+                    meta.span_count.to_string(),
+                    meta.trace_count.to_string(),
+                    meta.size_bytes.to_string(),
+                    per_span(meta.size_bytes, meta.span_count),
+                ]);
+                let counts = [1, meta.span_count, meta.trace_count, meta.size_bytes];
+                total.iter_mut().zip(counts).for_each(|(sum, count)| *sum += count);
+            }
+            Err(reason) => lines.text(format!("{tenant}  {id}  BAD: {reason}")),
+        }
+    }
+    let [blocks, spans, traces, bytes] = total;
+    lines.text(format!("{blocks} blocks, {spans} spans, {traces} traces, {bytes} bytes"));
+    lines.finish()
+}
+
+fn per_span(bytes: u64, spans: u64) -> String {
+    format!("{:.1}", bytes as f64 / spans.max(1) as f64)
+}
+
+fn block_json(block: &Found) -> Json {
+    let Found { tenant, id, meta } = block;
+    match meta {
+        Ok(meta) => json!({
+            "tenant": tenant.as_str(),
+            "id": id.to_string(),
+            "createdAt": rfc3339::format(meta.created_at),
+            "startTimeUnixNano": meta.range.start.0.to_string(),
+            "endTimeUnixNano": meta.range.end.0.to_string(),
+            "spanCount": meta.span_count,
+            "copyCount": meta.copy_count,
+            "traceCount": meta.trace_count,
+            "sizeBytes": meta.size_bytes,
+        }),
+        Err(reason) => json!({ "tenant": tenant.as_str(), "id": id.to_string(), "error": reason }),
+    }
+}
+
+fn show(files: &dyn BlockFiles, block: &Found, as_json: bool) -> Result<String, String> {
+    let meta = block.meta.as_ref().map_err(Clone::clone)?;
+    let parts = spoor_block::composition(files, meta).map_err(|err| err.to_string())?;
+    if as_json {
+        let mut shown = block_json(block);
+        shown["location"] = files.locate(&block.tenant, block.id).into();
+        shown["rowGroupCount"] = parts.row_group_count.into();
+        let file = |(name, size): &(String, u64)| json!({ "name": name, "sizeBytes": size });
+        shown["files"] = parts.files.iter().map(file).collect();
+        let column = |column: &spoor_block::ColumnSize| {
+            json!({
+                "name": column.name, "storedBytes": column.stored_bytes, "unpackedBytes": column.unpacked_bytes,
+                "valueCount": column.value_count, "encodings": column.encodings,
+            })
+        };
+        shown["columns"] = parts.columns.iter().map(column).collect();
+        return Ok(format!("{shown}\n"));
+    }
+    let mut text = String::new();
+    let mut line = |arguments: std::fmt::Arguments<'_>| writeln!(text, "{arguments}").expect("a String takes all");
+    line(format_args!("block    {} of tenant {}", block.id, block.tenant));
+    line(format_args!("at       {}", files.locate(&block.tenant, block.id)));
+    line(format_args!("written  {}", rfc3339::format(meta.created_at)));
+    line(format_args!("spans    from {} until {}", rfc3339::format(meta.range.start), rfc3339::format(meta.range.end)));
+    let copies = if meta.copy_count == 0 { String::new() } else { format!(", {} copies left out", meta.copy_count) };
+    line(format_args!(
+        "         {} of {} traces{copies}, {} row groups",
+        meta.span_count, meta.trace_count, parts.row_group_count
+    ));
+    line(format_args!("bytes    {}, {} per span\n", meta.size_bytes, per_span(meta.size_bytes, meta.span_count)));
+    let mut lines = Lines::new(&["FILE OR COLUMN", "BYTES", "B/SPAN", "UNPACKED", "VALUES", "ENCODINGS"]);
+    for (name, size) in &parts.files {
+        lines.row(vec![name.clone(), size.to_string(), per_span(*size, meta.span_count)]);
+    }
+    let mut columns = parts.columns;
+    columns.sort_by_key(|column| std::cmp::Reverse(column.stored_bytes));
+    for column in &columns {
+        lines.row(vec![
+            format!("  {}", column.name),
+            column.stored_bytes.to_string(),
+            per_span(column.stored_bytes, meta.span_count),
+            column.unpacked_bytes.to_string(),
+            column.value_count.to_string(),
+            column.encodings.clone(),
+        ]);
+    }
+    text.push_str(&lines.finish());
+    Ok(text)
+}
+
+fn verify(files: &Arc<dyn BlockFiles>, blocks: &[Found], as_json: bool) -> Result<ExitCode, String> {
+    let total = blocks.iter().filter_map(|block| block.meta.as_ref().ok()).map(|meta| meta.size_bytes).sum();
+    let bar = progress::bytes("verify", Some(total));
+    let mut bad_count = 0;
+    for block in blocks {
+        bar.set_message(block.id.to_string());
+        let verified = block.meta.clone().and_then(|meta| {
+            spoor_block::verify(files, &meta, &mut |bytes| bar.inc(bytes)).map_err(|err| err.to_string())
+        });
+        bad_count += usize::from(verified.is_err());
+        let (tenant, id) = (&block.tenant, block.id);
+        let line = match (verified, as_json) {
+            (Ok(()), true) => format!("{}\n", json!({ "tenant": tenant.as_str(), "id": id.to_string(), "ok": true })),
+            (Err(error), true) => {
+                format!("{}\n", json!({ "tenant": tenant.as_str(), "id": id.to_string(), "ok": false, "error": error }))
+            }
+            (Ok(()), false) => format!("{tenant}  {id}  ok\n"),
+            (Err(error), false) => format!("{tenant}  {id}  BAD: {error}\n"),
+        };
+        bar.suspend(|| crate::print(&line))?;
+    }
+    bar.finish_and_clear();
+    if !as_json {
+        crate::print(&format!("{} blocks verified, {bad_count} bad\n", blocks.len()))?;
+    }
+    Ok(if bad_count == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn collect(
+    config: &Config,
+    files: &dyn BlockFiles,
+    arguments: &BlocksArguments,
+    dry_run: bool,
+    whole: bool,
+) -> Result<ExitCode, String> {
+    let memory = config.memory().map_err(|err| err.to_string())?;
+    let (mut report, mut kept) = (String::new(), 0);
+    let mut decide = |leftover: &Leftover| {
+        if arguments.tenant.as_ref().is_some_and(|wanted| *wanted != leftover.tenant.as_str()) {
+            return false;
+        }
+        let goes = leftover.meta.is_none() || whole;
+        kept += usize::from(!goes);
+        report.push_str(&leftover_line(leftover, goes, dry_run, arguments.as_json));
+        goes && !dry_run
+    };
+    let swept = spoor_ingester::sweep_leftovers(&parts::ingester_config(config, &memory), files, &mut decide);
+    let removed = swept.map_err(|err| err.to_string())?;
+    if !arguments.as_json {
+        let hint = if kept > 0 { "; --whole removes whole blocks too" } else { "" };
+        report.push_str(&format!("{removed} removed, {kept} whole blocks kept{hint}\n"));
+    }
+    crate::print(&report)
+}
+
+fn leftover_line(leftover: &Leftover, goes: bool, dry_run: bool, as_json: bool) -> String {
+    let Leftover { tenant, id, meta } = leftover;
+    let spans = meta.as_ref().map(|meta| meta.span_count);
+    if as_json {
+        let removed = goes && !dry_run;
+        let line = json!({ "tenant": tenant.as_str(), "id": id.to_string(), "spanCount": spans, "removed": removed });
+        return format!("{line}\n");
+    }
+    let what = spans.map_or("never finished".to_owned(), |spans| format!("whole, {spans} spans, not in the catalog"));
+    let fate = match (goes, dry_run) {
+        (true, false) => "removed",
+        (true, true) => "would go",
+        (false, _) => "kept",
+    };
+    format!("{tenant}  {id}  {what}: {fate}\n")
+}
