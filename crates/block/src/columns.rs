@@ -62,17 +62,26 @@ impl<'a> MergedColumn<'a> {
     }
 }
 
-/// All attribute columns, in the order of first appearance.
-pub(crate) fn merge<'a>(batches: &[&'a SpanBatch]) -> Vec<MergedColumn<'a>> {
-    let mut merged: Vec<MergedColumn<'a>> = Vec::new();
-    let mut index_of: HashMap<(Arc<str>, ValueType), usize> = HashMap::new();
+/// What an attribute column is of.
+pub(crate) type ColumnName = (Arc<str>, ValueType);
+
+/// All attribute columns, in the order of first appearance behind those of `known`, which may be empty here.
+pub(crate) fn merge<'a>(known: &[ColumnName], batches: &[&'a SpanBatch]) -> Vec<MergedColumn<'a>> {
+    let no_parts = || batches.iter().map(|_| None).collect();
+    let of_known = known.iter().map(|(key, value_type)| MergedColumn {
+        key: Arc::clone(key),
+        value_type: *value_type,
+        parts: no_parts(),
+        row_count: 0,
+    });
+    let mut merged: Vec<MergedColumn<'a>> = of_known.collect();
+    let mut index_of: HashMap<ColumnName, usize> = known.iter().cloned().zip(0..).collect();
     for (batch_index, batch) in batches.iter().enumerate() {
         for column in batch.columns() {
             let name = (Arc::clone(column.key()), column.value_type());
             let index = *index_of.entry(name).or_insert_with(|| {
-                let parts = batches.iter().map(|_| None).collect();
                 let (key, value_type) = (Arc::clone(column.key()), column.value_type());
-                merged.push(MergedColumn { key, value_type, parts, row_count: 0 });
+                merged.push(MergedColumn { key, value_type, parts: no_parts(), row_count: 0 });
                 merged.len() - 1
             });
             let ranks = RankIndex::new(batch.len(), column.rows());

@@ -41,6 +41,8 @@ pub(crate) struct Gatherer<'a> {
     pub(crate) merged: &'a [MergedColumn<'a>],
     pub(crate) order: &'a Order,
     pub(crate) plan: &'a Plan,
+    /// Merged columns that have no column of their own.
+    residual_columns: &'a [usize],
     pub(crate) shape_of_row: &'a [Vec<u32>],
     /// Per batch: its origin numbers to the block's.
     pub(crate) origin_of_batch: &'a [Vec<u32>],
@@ -58,6 +60,7 @@ impl<'a> Gatherer<'a> {
         merged: &'a [MergedColumn<'a>],
         order: &'a Order,
         plan: &'a Plan,
+        residual_columns: &'a [usize],
         shape_of_row: &'a [Vec<u32>],
         origin_of_batch: &'a [Vec<u32>],
     ) -> Self {
@@ -66,6 +69,7 @@ impl<'a> Gatherer<'a> {
             merged,
             order,
             plan,
+            residual_columns,
             shape_of_row,
             origin_of_batch,
             schema: plan.schema(),
@@ -73,7 +77,7 @@ impl<'a> Gatherer<'a> {
             trace_state: Sparse::new(batches, SpanBatch::trace_state),
             events: Sparse::new(batches, SpanBatch::events),
             links: Sparse::new(batches, SpanBatch::links),
-            residual: collect_residual(batches, merged, &plan.residual),
+            residual: collect_residual(batches, merged, residual_columns),
         }
     }
 
@@ -83,7 +87,8 @@ impl<'a> Gatherer<'a> {
 
     /// Keys that the residual column holds.
     pub(crate) fn residual_keys(&self) -> impl Iterator<Item = String> + '_ {
-        let from_columns = self.plan.residual.iter().map(|index| self.merged[*index].key.to_string());
+        let used = self.residual_columns.iter().map(|index| &self.merged[*index]).filter(|column| column.row_count > 0);
+        let from_columns = used.map(|column| column.key.to_string());
         let from_batches = self.batches.iter().flat_map(|batch| {
             let residual = batch.residual();
             (0..residual.rows().len()).flat_map(|place| keys_of_list(residual.get_at(place)))

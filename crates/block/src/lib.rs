@@ -36,6 +36,7 @@ mod shape;
 mod source;
 mod tables;
 mod write;
+mod writer;
 
 pub use cache::BlockCache;
 pub use error::Error;

@@ -1,21 +1,57 @@
 //! Several blocks become one: fragments of a trace come together, exact copies of a span fall away, and what
 //! folds, varies and how it is encoded is chosen anew.
+//!
+//! ```text
+//!   input.rs   trace tables ---- order.rs: the traces of the new block, by (start, id), each with its fragments
+//!              a sample of rows ------ decide: what folds, which columns there are
+//!              rows, chunk by chunk -- chunk.rs: a step of some thousand rows, as the head would hold them
+//!                                        |
+//!                                        v      order, shapes, gather, encode as in a cut
+//!                                      writer.rs: row groups, at the end tables and index
+//! ```
+//!
+//! **Memory** is that of one step, one row group encoded, a decoded chunk and an open row group of each input whose time
+//! it is, and chunks that were decoded early, which give way when [`MergeOptions::memory_bytes`] is full. Besides about
+//! 100 bytes per trace of inputs and new block. A trace is held whole: the largest one is part of the bound.
 
-use std::collections::BTreeMap;
+mod chunk;
+mod input;
+mod order;
+
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
-use spoor_model::batch::{AttrValue, Dropped, SpanBatch, SpanFields};
-use spoor_model::value::Value;
-use spoor_model::{BlockId, SpanEntry, TimeRange, TraceId, UnixNano, nested};
+use spoor_model::batch::SpanBatch;
+use spoor_model::{BlockId, TraceId, UnixNano};
 
+use self::input::Input;
+use self::order::{JoinedTrace, Joins, Traces};
+use crate::columns::{self, ColumnName};
 use crate::error::Error;
 use crate::files::BlockFiles;
 use crate::meta::BlockMeta;
-use crate::open::Opened;
-use crate::rows;
+use crate::order::RowRef;
+use crate::plan::{self, Plan, Role};
+use crate::shape::{self, Dimension, Drift, Stream};
 use crate::source::Block;
+use crate::tables;
 use crate::write::{self, Staged, WriteOptions};
+use crate::writer::{BlockWriter, Step};
+
+/// How much is done at once.
+#[derive(Debug, Clone, Copy)]
+struct Pace {
+    /// Rows of a step: what is ordered, folded and gathered at once.
+    step_rows: usize,
+    /// Rows of an input that are decoded at once: a page.
+    chunk_rows: usize,
+    /// How many rows decide what folds and which columns there are.
+    sample_rows: usize,
+}
+
+const PACE: Pace = Pace { step_rows: 32_768, chunk_rows: 4096, sample_rows: 65_536 };
+/// After this many samples that did not show what was to come, nothing folds.
+const DRIFTS_MAX: usize = 3;
 
 /// How blocks are merged, and what is left out.
 pub struct MergeOptions<'a> {
@@ -23,7 +59,8 @@ pub struct MergeOptions<'a> {
     pub write: WriteOptions,
     /// A new block ends at the first trace end past this many spans; the rest goes into another.
     pub block_spans: u64,
-    /// What the merge may hold in memory, in bytes, beside about 100 bytes per trace of the inputs.
+    /// What steps and decoded chunks may take, in bytes; about 40 MB and 5 MB per input that is read at the same time
+    /// come on top, and what the module says of traces.
     pub memory_bytes: usize,
     /// Whether a trace was deleted: none of its spans are written.
     pub is_deleted: &'a dyn Fn(TraceId) -> bool,
@@ -59,7 +96,7 @@ pub struct Merged {
 /// published. An error, also of an input, leaves nothing behind, a crash what start-up removes. Every new block names
 /// its inputs in [`BlockMeta::replaces`].
 ///
-/// `next_id` makes the ids of the new blocks. `watch` is called now and then; it breaks the merge off with `Break`
+/// `next_id` makes the ids of the new blocks; not all of them need be used. `watch` is called now and then; it breaks the merge off with `Break`
 /// and may take its time.
 ///
 /// # Panics
@@ -72,121 +109,273 @@ pub fn merge(
     options: &MergeOptions<'_>,
     watch: &mut dyn FnMut(Progress) -> ControlFlow<()>,
 ) -> Result<Merged, Error> {
-    let tenant = &inputs.first().expect("a merge has inputs").meta().tenant;
-    assert!(inputs.iter().all(|input| input.meta().tenant == *tenant), "blocks of different tenants never mix");
-    let span_count = inputs.iter().map(|input| input.meta().span_count).sum();
-    let mut traces: BTreeMap<TraceId, Vec<SpanEntry>> = BTreeMap::new();
-    for input in inputs {
-        if watch(Progress { spans_written: 0, span_count }).is_break() {
-            return Err(Error::Cancelled);
-        }
-        read_all(&input.open_alone()?, &mut traces)?;
-    }
-    let range = |entries: &[SpanEntry]| {
-        let ranges = entries.iter().map(|entry| TimeRange { start: entry.span.start, end: entry.span.end });
-        ranges.reduce(|a, b| a.union(&b)).unwrap_or(TimeRange::ALL)
-    };
-    let is_old = |entries: &[SpanEntry]| options.keep_after.is_some_and(|line| range(entries).end < line);
-    traces.retain(|id, entries| !(options.is_deleted)(*id) && !is_old(entries));
-    let mut merged =
-        Merged { blocks: Vec::new(), spans_read: span_count, spans_written: 0, copies_dropped: 0, spans_left_out: 0 };
-    let mut batch = SpanBatch::new();
-    for entry in traces.values().flatten() {
-        push(&mut batch, entry).map_err(|err| Error::corrupt("an input", err.to_string()))?;
-    }
-    merged.spans_left_out = span_count - batch.len() as u64;
-    if !batch.is_empty() {
-        let meta = write_block(inputs, files, next_id(), &batch, created_at, options)?;
-        merged.copies_dropped = batch.len() as u64 - meta.span_count;
-        merged.spans_written = meta.span_count;
-        merged.blocks.push(meta);
-    }
-    Ok(merged)
+    merge_at(PACE, inputs, files, created_at, next_id, options, watch)
 }
 
-fn write_block(
+fn merge_at(
+    pace: Pace,
     inputs: &[Arc<Block>],
     files: &dyn BlockFiles,
-    id: BlockId,
-    batch: &SpanBatch,
     created_at: UnixNano,
+    next_id: &mut dyn FnMut() -> BlockId,
     options: &MergeOptions<'_>,
-) -> Result<BlockMeta, Error> {
-    let tenant = &inputs[0].meta().tenant;
-    let staged = Staged::create(files, tenant, id)?;
-    let mut meta = write::write_files(&staged.dir, id, tenant, &[batch], created_at, &options.write)?;
-    meta.copy_count += inputs.iter().map(|input| input.meta().copy_count).sum::<u64>();
-    meta.merge_level = inputs.iter().map(|input| input.meta().merge_level).max().unwrap_or(0) + 1;
-    meta.replaces = inputs.iter().map(|input| input.meta().id).collect();
-    meta.replaces.sort_unstable();
-    staged.publish(files, &meta)?;
-    Ok(meta)
-}
-
-fn read_all(opened: &Opened, into: &mut BTreeMap<TraceId, Vec<SpanEntry>>) -> Result<(), Error> {
-    let mut row = 0;
-    while row < opened.row_count() {
-        // Whole traces of one row group, some thousand rows at once.
-        let end_of_group = opened.groups[opened.group_of_row(row)].rows.end;
-        let end = opened.traces.rows(opened.traces.trace_of_row((row + 4096).min(end_of_group) - 1)).end;
-        for entry in rows::read(opened, row..end)? {
-            into.entry(entry.span.trace_id).or_default().push(entry);
+    watch: &mut dyn FnMut(Progress) -> ControlFlow<()>,
+) -> Result<Merged, Error> {
+    let tenant = &inputs.first().expect("a merge has inputs").meta().tenant;
+    assert!(inputs.iter().all(|input| input.meta().tenant == *tenant), "blocks of different tenants never mix");
+    let metas: Vec<&BlockMeta> = inputs.iter().map(|input| input.meta()).collect();
+    let opened = inputs.iter().map(|input| Input::new(input.open_alone()?, pace.chunk_rows));
+    let mut opened: Vec<Input> = opened.collect::<Result<_, Error>>()?;
+    let joins = Joins::find(&opened);
+    let mut merge =
+        Merge { pace, metas, files, created_at, next_id, options, watch, inputs: &mut opened, joins: &joins };
+    let mut excluded: Vec<Dimension> = Vec::new();
+    for attempt in 0.. {
+        let decision = merge.decide(&excluded, attempt < DRIFTS_MAX)?;
+        match merge.run(&decision) {
+            Ok(merged) => return Ok(merged),
+            Err(Stop::Failed(err)) => return Err(err),
+            Err(Stop::Drifted(Drift(dimensions))) => excluded.extend(dimensions),
         }
-        row = end;
+        merge.inputs.iter_mut().for_each(Input::rewind);
     }
-    Ok(())
+    unreachable!("what does not fold does not drift")
 }
 
-fn push(batch: &mut SpanBatch, entry: &SpanEntry) -> Result<(), spoor_model::wire::WireError> {
-    let (origin, span) = (&entry.origin, &entry.span);
-    let origin = batch.intern_origin(
-        &origin.resource_encoded,
-        &origin.scope_encoded,
-        &origin.resource_schema_url,
-        &origin.scope_schema_url,
-    )?;
-    for attribute in &span.attributes {
-        let key = attribute.key.as_bytes();
-        match &attribute.value {
-            Value::Str(text) => batch.push_attribute(key, AttrValue::Str(text.as_bytes())),
-            Value::Int(int) => batch.push_attribute(key, AttrValue::Int(*int)),
-            Value::Double(double) => batch.push_attribute(key, AttrValue::Double(*double)),
-            Value::Bool(flag) => batch.push_attribute(key, AttrValue::Bool(*flag)),
-            nested => batch.push_attribute(key, AttrValue::Encoded(&encoded(|out| nested::put_value(out, nested)))),
+/// Why a pass over the inputs ended early.
+enum Stop {
+    Failed(Error),
+    Drifted(Drift),
+}
+
+impl From<Error> for Stop {
+    fn from(err: Error) -> Self {
+        Self::Failed(err)
+    }
+}
+
+/// What the sample decided.
+struct Decision {
+    /// Attribute columns of the sample: what the plan and the dimensions count.
+    known: Vec<ColumnName>,
+    plan: Plan,
+    folded: Vec<Dimension>,
+}
+
+struct Merge<'a> {
+    pace: Pace,
+    metas: Vec<&'a BlockMeta>,
+    files: &'a dyn BlockFiles,
+    created_at: UnixNano,
+    next_id: &'a mut dyn FnMut() -> BlockId,
+    options: &'a MergeOptions<'a>,
+    watch: &'a mut dyn FnMut(Progress) -> ControlFlow<()>,
+    inputs: &'a mut [Input],
+    joins: &'a Joins,
+}
+
+impl<'a> Merge<'a> {
+    /// Samples the inputs evenly and plans.
+    fn decide(&mut self, excluded: &[Dimension], may_fold: bool) -> Result<Decision, Error> {
+        let (mut batch, mut seen) = (SpanBatch::new(), 0);
+        let span_count: u64 = self.metas.iter().map(|meta| meta.span_count).sum();
+        for input in self.inputs.iter_mut() {
+            input.begin_batch();
+            for (chunk, row_count) in input.chunk_sizes().into_iter().enumerate() {
+                let is_due = batch.len() as u64 * span_count <= seen as u64 * self.pace.sample_rows as u64;
+                if is_due && batch.memory_bytes() <= self.options.memory_bytes {
+                    input.sample(chunk, &mut batch)?;
+                }
+                seen += row_count;
+            }
+        }
+        let batches = [&batch];
+        let merged = columns::merge(&[], &batches);
+        let known: Vec<ColumnName> = merged.iter().map(|column| (Arc::clone(&column.key), column.value_type)).collect();
+        let everything: Vec<Dimension> = [Dimension::Name, Dimension::Kind, Dimension::StatusCode, Dimension::Flags]
+            .into_iter()
+            .chain((0..known.len()).map(Dimension::Attribute))
+            .collect();
+        let rows: Vec<RowRef> = (0..batch.len() as u32).map(|row| RowRef { batch: 0, row }).collect();
+        let shapes = shape::detect(&batches, &merged, &rows, if may_fold { excluded } else { &everything });
+        let plan = plan::plan(&batches, &merged, &shapes, &|role| self.is_needed(role));
+        Ok(Decision { known, plan, folded: shapes.folded })
+    }
+
+    /// What the sample may not show, the inputs do.
+    fn is_needed(&self, role: Role) -> bool {
+        // An attribute that the sample did not have at all.
+        role == Role::Residual
+            || plan::NAMED
+                .iter()
+                .filter(|(named, _)| *named == role)
+                .any(|(_, name)| self.inputs.iter().any(|input| input.opened.column(name).is_some()))
+    }
+
+    /// One pass over the inputs.
+    fn run(&mut self, decision: &Decision) -> Result<Merged, Stop> {
+        let span_count: u64 = self.metas.iter().map(|meta| meta.span_count).sum();
+        let mut merged = Merged {
+            blocks: Vec::new(),
+            spans_read: span_count,
+            spans_written: 0,
+            copies_dropped: 0,
+            spans_left_out: 0,
+        };
+        let mut traces = Traces::new(self.inputs, self.joins);
+        let mut finished: Vec<(Staged, BlockMeta)> = Vec::new();
+        let mut open: Option<Output<'_>> = None;
+        loop {
+            let batch = self.collect(&mut traces, &mut merged.spans_left_out)?;
+            let is_last = batch.is_empty();
+            if !is_last {
+                let output = match &mut open {
+                    Some(output) => output,
+                    None => open.insert(self.begin(decision)?),
+                };
+                let (rows, copies) = output.append(&batch, decision)?;
+                merged.spans_written += rows;
+                merged.copies_dropped += copies;
+            }
+            let is_full = |output: &mut Output<'_>| output.writer.row_count() as u64 >= self.options.block_spans;
+            if let Some(output) = open.take_if(|output| is_last || is_full(output)) {
+                finished.push(self.finish(output, decision)?);
+            }
+            if is_last {
+                break;
+            }
+            if (self.watch)(Progress { spans_written: merged.spans_written, span_count }).is_break() {
+                return Err(Error::Cancelled.into());
+            }
+        }
+        assert_eq!(
+            merged.spans_read,
+            merged.spans_written + merged.copies_dropped + merged.spans_left_out,
+            "every span of the inputs is written once, a copy, or left out",
+        );
+        merged.blocks = self.publish(finished)?;
+        Ok(merged)
+    }
+
+    /// The spans of the next traces that stay; none when all traces were taken.
+    fn collect(&mut self, traces: &mut Traces<'_>, left_out: &mut u64) -> Result<SpanBatch, Error> {
+        let mut batch = SpanBatch::new();
+        self.inputs.iter_mut().for_each(Input::begin_batch);
+        let mut measured_rows = 0;
+        while batch.len() < self.pace.step_rows {
+            let Some(trace) = traces.next(self.inputs) else { break };
+            if self.is_left_out(&trace) {
+                *left_out += trace.span_count as u64;
+                trace
+                    .fragments
+                    .iter()
+                    .for_each(|(input, trace)| self.inputs[*input as usize].leave_out(*trace as usize));
+                continue;
+            }
+            for (input, trace) in &trace.fragments {
+                self.inputs[*input as usize].take(*trace as usize, &mut batch)?;
+            }
+            self.make_room();
+            if batch.len() > measured_rows + 256 {
+                measured_rows = batch.len();
+                if batch.memory_bytes() > self.options.memory_bytes / 2 {
+                    break;
+                }
+            }
+        }
+        Ok(batch)
+    }
+
+    fn is_left_out(&self, trace: &JoinedTrace) -> bool {
+        let is_old = self.options.keep_after.is_some_and(|line| trace.range.end < line);
+        is_old || (self.options.is_deleted)(trace.id)
+    }
+
+    /// Forgets chunks that were decoded early, those that are due last first, until the others fit.
+    fn make_room(&mut self) {
+        while self.inputs.iter().map(Input::held_bytes).sum::<usize>() > self.options.memory_bytes / 2 {
+            let due = self.inputs.iter_mut().filter_map(|input| input.last_due().map(|due| (due, input)));
+            match due.max_by_key(|(due, _)| *due) {
+                Some((_, input)) => input.drop_last(),
+                None => break,
+            }
         }
     }
-    for event in &span.events {
-        batch.push_event(&encoded(|out| nested::put_event(out, event)));
+
+    fn begin<'d>(&mut self, decision: &'d Decision) -> Result<Output<'d>, Error>
+    where
+        'a: 'd,
+    {
+        let (id, options) = ((self.next_id)(), self.options);
+        let staged = Staged::create(self.files, &self.metas[0].tenant, id)?;
+        let writer = BlockWriter::create(&staged.dir, &decision.plan, &options.write)?;
+        Ok(Output { id, staged, writer, shapes: Stream::new(&decision.folded) })
     }
-    for link in &span.links {
-        batch.push_link(&encoded(|out| nested::put_link(out, link)));
+
+    fn finish(&self, output: Output<'_>, decision: &Decision) -> Result<(Staged, BlockMeta), Error> {
+        let Output { id, staged, writer, shapes } = output;
+        let shapes = tables::spell_shapes(&shapes.spell(), |index| &decision.known[index].0);
+        let mut meta = writer.finish(&shapes, id, &self.metas[0].tenant, self.created_at)?;
+        meta.merge_level = self.metas.iter().map(|meta| meta.merge_level).max().unwrap_or(0) + 1;
+        meta.replaces = self.metas.iter().map(|meta| meta.id).collect();
+        meta.replaces.sort_unstable();
+        Ok((staged, meta))
     }
-    batch.push_span(SpanFields {
-        trace_id: span.trace_id,
-        span_id: span.span_id,
-        parent_span_id: span.parent_span_id,
-        start: span.start,
-        end: span.end,
-        kind: span.kind,
-        status_code: span.status.code,
-        flags: span.flags,
-        origin,
-        name: span.name.as_bytes(),
-        status_message: span.status.message.as_bytes(),
-        trace_state: span.trace_state.as_bytes(),
-        dropped: Dropped {
-            attributes: span.dropped_attributes_count,
-            events: span.dropped_events_count,
-            links: span.dropped_links_count,
-        },
-    });
-    Ok(())
+
+    /// Publishes what is whole; all of it or, as far as that can be had, nothing.
+    fn publish(&self, finished: Vec<(Staged, BlockMeta)>) -> Result<Vec<BlockMeta>, Error> {
+        let mut ids: Vec<BlockId> = finished.iter().map(|(_, meta)| meta.id).collect();
+        ids.sort_unstable();
+        let mut published: Vec<BlockMeta> = Vec::new();
+        for (staged, mut meta) in finished {
+            if published.is_empty() {
+                meta.copy_count += self.metas.iter().map(|meta| meta.copy_count).sum::<u64>();
+            }
+            meta.merged_with = ids.iter().copied().filter(|id| *id != meta.id).collect();
+            if let Err(err) = staged.publish(self.files, &meta) {
+                // Without all of its kin a block is ignored; still, do not leave it.
+                for meta in &published {
+                    let _ = self.files.remove(&meta.tenant, meta.id);
+                }
+                return Err(err);
+            }
+            published.push(meta);
+        }
+        Ok(published)
+    }
 }
 
-fn encoded(put: impl FnOnce(&mut Vec<u8>)) -> Vec<u8> {
-    let mut out = Vec::new();
-    put(&mut out);
-    out
+/// A new block while it is written.
+struct Output<'a> {
+    id: BlockId,
+    staged: Staged,
+    writer: BlockWriter<'a>,
+    shapes: Stream,
+}
+
+impl Output<'_> {
+    /// Writes a step; how many spans were written, and how many copies were not.
+    fn append(&mut self, batch: &SpanBatch, decision: &Decision) -> Result<(u64, u64), Stop> {
+        let batches = [batch];
+        let order = crate::order::order(&batches);
+        let merged = columns::merge(&decision.known, &batches);
+        let shape_of_row = [self.shapes.fold(batch, &merged).map_err(Stop::Drifted)?];
+        let unknown = decision.known.len()..merged.len();
+        let residual_columns: Vec<usize> = decision.plan.residual.iter().copied().chain(unknown).collect();
+        if write::has_explicit_parents(&batches, &order) && !decision.plan.has(Role::ParentSpanId) {
+            let reason = "a parent is named that is nowhere, though no input has such".to_owned();
+            return Err(Error::Internal { object: format!("block {}", self.id), reason }.into());
+        }
+        let (residual_columns, shape_of_row) = (&residual_columns, &shape_of_row);
+        self.writer.append(&Step {
+            batches: &batches,
+            merged: &merged,
+            order: &order,
+            residual_columns,
+            shape_of_row,
+        })?;
+        Ok((order.rows.len() as u64, order.copy_count as u64))
+    }
 }
 
 #[cfg(test)]

@@ -243,6 +243,30 @@ impl Opened {
         self.select(group, rows, &columns)
     }
 
+    /// What all columns of a row group take when they are decompressed, in bytes.
+    pub(crate) fn unpacked_bytes(&self, group: usize) -> u64 {
+        self.metadata.row_group(group).total_byte_size().max(0) as u64
+    }
+
+    /// Batches of some columns of one row group, each of `batch_rows` rows but the last: of all rows, or of those `rows`
+    /// of the group. Texts are codes where all pages of their column are.
+    pub(crate) fn batches_of_group(
+        &self,
+        group: usize,
+        columns: &[usize],
+        rows: Option<Range<usize>>,
+        batch_rows: usize,
+    ) -> Result<ParquetRecordBatchReader, Error> {
+        let hint = |column: usize| match self.is_all_coded(group, column) {
+            true => self.coded.field(column).clone(),
+            false => self.plain.field(column).clone(),
+        };
+        let hint = Schema::new((0..self.columns.len()).map(hint).collect::<Vec<_>>());
+        let selection =
+            rows.map(|rows| RowSelection::from(vec![RowSelector::skip(rows.start), RowSelector::select(rows.len())]));
+        self.reader(group, columns, &hint, selection, batch_rows)
+    }
+
     /// Whose a row is. One page of one column.
     pub(crate) fn trace_id_of_row(&self, row: usize) -> Result<TraceId, Error> {
         let malformed = || Error::corrupt(&self.object, format!("row {row} has no trace id"));

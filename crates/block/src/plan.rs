@@ -110,12 +110,13 @@ pub(crate) struct Plan {
     pub(crate) residual: Vec<usize>,
 }
 
-/// Decides the columns. Looks at dictionaries, not at rows.
+/// Decides the columns. Looks at dictionaries, not at rows. `is_needed` names columns that spans need which are not
+/// among `batches`.
 pub(crate) fn plan(
     batches: &[&SpanBatch],
     merged: &[MergedColumn<'_>],
     shapes: &Shapes,
-    has_explicit_parents: bool,
+    is_needed: &dyn Fn(Role) -> bool,
 ) -> Plan {
     let span_count: usize = batches.iter().map(|batch| batch.len()).sum();
     let is_used = |role| match role {
@@ -123,7 +124,8 @@ pub(crate) fn plan(
         Role::Kind => !shapes.folded.contains(&Dimension::Kind),
         Role::StatusCode => !shapes.folded.contains(&Dimension::StatusCode),
         Role::Flags => !shapes.folded.contains(&Dimension::Flags),
-        Role::ParentSpanId => has_explicit_parents,
+        _ if is_needed(role) => true,
+        Role::ParentSpanId | Role::Residual => false,
         Role::StatusMessage => batches.iter().any(|batch| !batch.status_message().rows().is_empty()),
         Role::TraceState => batches.iter().any(|batch| !batch.trace_state().rows().is_empty()),
         Role::DroppedAttributes => batches.iter().any(|batch| batch.dropped().1.iter().any(|d| d.attributes > 0)),
@@ -141,7 +143,7 @@ pub(crate) fn plan(
     let residual = varying.split_off(column_count);
     let has_residual = !residual.is_empty() || batches.iter().any(|batch| !batch.residual().rows().is_empty());
 
-    let named = NAMED.iter().filter(|(role, _)| is_used(*role) && (*role != Role::Residual || has_residual));
+    let named = NAMED.iter().filter(|(role, _)| is_used(*role) || (*role == Role::Residual && has_residual));
     let mut columns: Vec<PlannedColumn> = named.map(|(role, name)| named_column(*role, name)).collect();
     let mut taken: BTreeSet<String> = columns.iter().map(|column| column.meta.name.clone()).collect();
     for index in varying {
@@ -219,6 +221,11 @@ fn has_few_values(column: &MergedColumn<'_>) -> bool {
 }
 
 impl Plan {
+    /// Whether there is a column of this role.
+    pub(crate) fn has(&self, role: Role) -> bool {
+        self.columns.iter().any(|column| column.role == role)
+    }
+
     /// The Arrow schema of the file.
     pub(crate) fn schema(&self) -> SchemaRef {
         let field =

@@ -48,11 +48,14 @@ pub(crate) enum Dimension {
 pub(crate) struct Shapes {
     /// Per batch and row: the shape.
     pub(crate) of_row: Vec<Vec<u32>>,
-    /// Per shape: its (dimension, value), in the order of folding.
-    pub(crate) values: Vec<Vec<(Dimension, OwnedValue)>>,
+    /// Per shape.
+    pub(crate) values: Vec<ShapeValues>,
     /// Every dimension that folded.
     pub(crate) folded: Vec<Dimension>,
 }
+
+/// What one shape is: its values by dimension, in the order of folding.
+pub(crate) type ShapeValues = Vec<(Dimension, OwnedValue)>;
 
 /// A value of a shape.
 #[derive(Debug, Clone, PartialEq)]
@@ -202,10 +205,27 @@ impl Trie {
         }
         child
     }
+
+    /// The values on the way to a node, in the order of folding.
+    fn spell(&self, mut node: u32, value: impl Fn(u32, u32) -> (Dimension, OwnedValue)) -> ShapeValues {
+        let mut values = Vec::new();
+        while self.parent[node as usize] != NONE {
+            let (level, number) = self.value[node as usize];
+            values.push(value(level, number));
+            node = self.parent[node as usize];
+        }
+        values.reverse();
+        values
+    }
 }
 
-/// Finds the shapes of all spans. 0.05 us per span on the load corpus.
-pub(crate) fn detect(batches: &[&SpanBatch], columns: &[MergedColumn<'_>], rows: &[RowRef]) -> Shapes {
+/// Finds the shapes of all spans. Nothing of `excluded` folds. 0.05 us per span on the load corpus.
+pub(crate) fn detect(
+    batches: &[&SpanBatch],
+    columns: &[MergedColumn<'_>],
+    rows: &[RowRef],
+    excluded: &[Dimension],
+) -> Shapes {
     let stride = rows.len().div_ceil(SAMPLE_ROWS).max(1);
     let sample: Vec<RowRef> = rows.iter().step_by(stride).copied().collect();
     let mut folder = Folder {
@@ -216,7 +236,8 @@ pub(crate) fn detect(batches: &[&SpanBatch], columns: &[MergedColumn<'_>], rows:
     let mut sample_trie = Trie::new();
     let mut sample_nodes = vec![0u32; sample.len()];
     let mut sample_shape_count = 1;
-    for dimension in candidates(batches, columns, &sample) {
+    let candidates = candidates(batches, columns, &sample);
+    for dimension in candidates.into_iter().filter(|dimension| !excluded.contains(dimension)) {
         let mut reader = Reader::new(batches, columns, dimension);
         let next = sample_fold(&mut sample_trie, &sample_nodes, &sample, &mut reader, folder.levels.len() as u32);
         let is_intrinsic = !matches!(dimension, Dimension::Attribute(_));
@@ -288,7 +309,11 @@ impl Folder {
     fn fold(&mut self, mut reader: Reader<'_>) -> bool {
         let level = self.levels.len() as u32;
         let before = (self.trie.parent.len(), self.of_row.clone());
-        let is_folded = (0..self.of_row.len()).all(|batch_index| self.fold_batch(batch_index, level, &mut reader));
+        let Self { trie, of_row, .. } = self;
+        let nodes_max = trie.parent.len() + 4 * SHAPES_MAX as usize;
+        let mut batches = of_row.iter_mut().enumerate();
+        let is_folded =
+            batches.all(|(batch_index, nodes)| fold_batch(trie, nodes, nodes_max, batch_index, level, &mut reader));
         if is_folded && self.shape_count() <= SHAPES_MAX {
             self.levels.push((reader.dimension, reader.coder.values));
             return true;
@@ -298,29 +323,6 @@ impl Folder {
         self.trie.children.retain(|_, child| (*child as usize) < before.0);
         self.of_row = before.1;
         false
-    }
-
-    /// `false` when the dimension has too many values or makes far too many shapes.
-    fn fold_batch(&mut self, batch_index: usize, level: u32, reader: &mut Reader<'_>) -> bool {
-        let nodes_max = self.trie.parent.len() + 4 * SHAPES_MAX as usize;
-        let (trie, nodes) = (&mut self.trie, &mut self.of_row[batch_index]);
-        let mut fold_row = |row: u32, number: u32| {
-            if number >= VALUES_DRIFT_MAX || trie.parent.len() > nodes_max {
-                return false;
-            }
-            let node = &mut nodes[row as usize];
-            *node = trie.child(*node, level, number);
-            true
-        };
-        let Dimension::Attribute(index) = reader.dimension else {
-            return (0..reader.batches[batch_index].len() as u32).all(|row| {
-                let number = reader.number(RowRef { batch: batch_index as u32, row }).expect("every row has it");
-                fold_row(row, number)
-            });
-        };
-        let Some((column, _)) = &reader.columns[index].parts[batch_index] else { return true };
-        let mut rows = column.rows().iter().enumerate();
-        rows.all(|(place, row)| fold_row(*row, reader.number_at(index, batch_index, place)))
     }
 
     fn shape_count(&self) -> u32 {
@@ -339,22 +341,129 @@ impl Folder {
         for (shape, node) in nodes.iter().enumerate() {
             shape_of[*node as usize] = shape as u32;
         }
-        let spell = |mut node: u32| {
-            let mut values = Vec::new();
-            while self.trie.parent[node as usize] != NONE {
-                let (level, number) = self.trie.value[node as usize];
-                let (dimension, known) = &self.levels[level as usize];
-                values.push((*dimension, known[number as usize].clone()));
-                node = self.trie.parent[node as usize];
-            }
-            values.reverse();
-            values
+        let value = |level: u32, number: u32| {
+            let (dimension, known) = &self.levels[level as usize];
+            (*dimension, known[number as usize].clone())
         };
-        let values = nodes.iter().map(|node| spell(*node)).collect();
+        let values = nodes.iter().map(|node| self.trie.spell(*node, value)).collect();
         let mut of_row = self.of_row;
         of_row.iter_mut().flatten().for_each(|node| *node = shape_of[*node as usize]);
         assert_eq!(of_row.len(), batches.len());
         Shapes { of_row, values, folded: self.levels.into_iter().map(|(dimension, _)| dimension).collect() }
+    }
+}
+
+/// Moves each row of a batch one level down. `false` when the dimension has too many values or makes far too many
+/// shapes; then some rows were moved and others not.
+fn fold_batch(
+    trie: &mut Trie,
+    nodes: &mut [u32],
+    nodes_max: usize,
+    batch_index: usize,
+    level: u32,
+    reader: &mut Reader<'_>,
+) -> bool {
+    let mut fold_row = |row: u32, number: u32| {
+        if number >= VALUES_DRIFT_MAX || trie.parent.len() > nodes_max {
+            return false;
+        }
+        let node = &mut nodes[row as usize];
+        *node = trie.child(*node, level, number);
+        true
+    };
+    let Dimension::Attribute(index) = reader.dimension else {
+        return (0..reader.batches[batch_index].len() as u32).all(|row| {
+            let number = reader.number(RowRef { batch: batch_index as u32, row }).expect("every row has it");
+            fold_row(row, number)
+        });
+    };
+    let Some((column, _)) = &reader.columns[index].parts[batch_index] else { return true };
+    let mut rows = column.rows().iter().enumerate();
+    rows.all(|(place, row)| fold_row(*row, reader.number_at(index, batch_index, place)))
+}
+
+/// Dimensions that do not fold after all: they took more values, or made more shapes, than the sample showed.
+#[derive(Debug)]
+pub(crate) struct Drift(pub(crate) Vec<Dimension>);
+
+/// Folds batch after batch as a sample decided, when not all spans are in memory at once. Shapes are numbered as they
+/// come.
+pub(crate) struct Stream {
+    trie: Trie,
+    levels: Vec<(Dimension, Coder)>,
+    /// Per node: the shape, `NONE` where no span ends.
+    shape_of_node: Vec<u32>,
+    node_of_shape: Vec<u32>,
+}
+
+impl Stream {
+    /// No shapes yet; `folded` is what folds, the fewest values first.
+    pub(crate) fn new(folded: &[Dimension]) -> Self {
+        let levels = folded.iter().map(|dimension| (*dimension, Coder::new(0))).collect();
+        Self { trie: Trie::new(), levels, shape_of_node: Vec::new(), node_of_shape: Vec::new() }
+    }
+
+    fn shape_of(&mut self, node: u32) -> u32 {
+        if self.shape_of_node.len() <= node as usize {
+            self.shape_of_node.resize(self.trie.parent.len(), NONE);
+        }
+        let shape = &mut self.shape_of_node[node as usize];
+        if *shape == NONE {
+            *shape = self.node_of_shape.len() as u32;
+            self.node_of_shape.push(node);
+        }
+        *shape
+    }
+
+    /// The shape of each row. `columns` begin with those of the sample. After an error the stream is of no use.
+    pub(crate) fn fold(&mut self, batch: &SpanBatch, columns: &[MergedColumn<'_>]) -> Result<Vec<u32>, Drift> {
+        let mut nodes = vec![0; batch.len()];
+        let nodes_max = self.trie.parent.len() + 4 * SHAPES_MAX as usize;
+        let batches = [batch];
+        for level in 0..self.levels.len() {
+            let (dimension, coder) = &mut self.levels[level];
+            let (dimension, mut coder) = (*dimension, std::mem::replace(coder, Coder::new(0)));
+            // Codes are those of the batch before.
+            coder.of_code = vec![Vec::new()];
+            let mut reader = Reader { batches: &batches, columns, dimension, coder };
+            let is_folded = fold_batch(&mut self.trie, &mut nodes, nodes_max, 0, level as u32, &mut reader);
+            self.levels[level].1 = reader.coder;
+            if !is_folded {
+                return Err(Drift(vec![dimension]));
+            }
+        }
+        nodes.iter_mut().for_each(|node| *node = self.shape_of(*node));
+        match self.node_of_shape.len() > SHAPES_MAX as usize {
+            true => Err(self.drift()),
+            false => Ok(nodes),
+        }
+    }
+
+    /// Those without which half as many shapes are left, the ones of the most values.
+    fn drift(&self) -> Drift {
+        let mut shapes = self.spell();
+        let mut dimensions: Vec<(usize, Dimension)> =
+            self.levels.iter().map(|(dimension, coder)| (coder.values.len(), *dimension)).collect();
+        dimensions.sort_by_key(|(value_count, _)| *value_count);
+        let mut left_out = Vec::new();
+        while let Some((_, dimension)) = dimensions.pop() {
+            left_out.push(dimension);
+            shapes.iter_mut().for_each(|shape| shape.retain(|(of, _)| *of != dimension));
+            let distinct: hashbrown::HashSet<String> = shapes.iter().map(|shape| format!("{shape:?}")).collect();
+            if distinct.len() <= SHAPES_MAX as usize / 2 {
+                break;
+            }
+        }
+        Drift(left_out)
+    }
+
+    /// What each shape is, as [`Shapes::values`].
+    pub(crate) fn spell(&self) -> Vec<ShapeValues> {
+        let value = |level: u32, number: u32| {
+            let (dimension, coder) = &self.levels[level as usize];
+            (*dimension, coder.values[number as usize].clone())
+        };
+        self.node_of_shape.iter().map(|node| self.trie.spell(*node, value)).collect()
     }
 }
 

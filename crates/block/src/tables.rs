@@ -22,7 +22,7 @@ use spoor_model::{Origin, nested};
 use crate::error::Error;
 use crate::meta::FileMeta;
 use crate::pieces::PieceWriter;
-use crate::shape::{Dimension, Shapes};
+use crate::shape::{Dimension, ShapeValues};
 
 /// A shape, read back. Fields that are `None` vary and are columns of `spans.parquet`.
 #[derive(Debug, Clone, Default)]
@@ -115,8 +115,8 @@ pub(crate) fn decode_list(list: &[u8], object: &str) -> Result<Vec<KeyValue>, Er
 }
 
 /// Spells the shapes out. `key_of` names a merged column's attribute.
-pub(crate) fn spell_shapes<'a>(shapes: &Shapes, key_of: impl Fn(usize) -> &'a str) -> Vec<Shape> {
-    let spell = |values: &Vec<(Dimension, crate::shape::OwnedValue)>| {
+pub(crate) fn spell_shapes<'a>(shapes: &[ShapeValues], key_of: impl Fn(usize) -> &'a str) -> Vec<Shape> {
+    let spell = |values: &ShapeValues| {
         let mut shape = Shape::default();
         for (dimension, value) in values {
             match (dimension, value.borrow()) {
@@ -134,7 +134,7 @@ pub(crate) fn spell_shapes<'a>(shapes: &Shapes, key_of: impl Fn(usize) -> &'a st
         }
         shape
     };
-    shapes.values.iter().map(spell).collect()
+    shapes.iter().map(spell).collect()
 }
 
 pub(crate) fn write_shapes(dir: &Path, shapes: &[Shape], zstd_level: i32) -> Result<FileMeta, Error> {

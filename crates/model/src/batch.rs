@@ -444,6 +444,15 @@ fn column_hash(key: &[u8], value_type: ValueType) -> u64 {
     xxh3_64(key).wrapping_add(value_type as u64)
 }
 
+fn origin_hash(resource: &[u8], scope: &[u8], resource_schema_url: &str, scope_schema_url: &str) -> u64 {
+    let mut hasher = Xxh3::new();
+    for part in [resource, scope, resource_schema_url.as_bytes(), scope_schema_url.as_bytes()] {
+        hasher.write_usize(part.len());
+        hasher.write(part);
+    }
+    hasher.finish()
+}
+
 impl SpanBatch {
     /// An empty batch.
     pub fn new() -> Self {
@@ -484,12 +493,7 @@ impl SpanBatch {
         resource_schema_url: &str,
         scope_schema_url: &str,
     ) -> Result<u32, WireError> {
-        let mut hasher = Xxh3::new();
-        for part in [resource, scope, resource_schema_url.as_bytes(), scope_schema_url.as_bytes()] {
-            hasher.write_usize(part.len());
-            hasher.write(part);
-        }
-        let hash = hasher.finish();
+        let hash = origin_hash(resource, scope, resource_schema_url, scope_schema_url);
         let is_same = |origin: &Origin| {
             origin.resource_encoded == resource
                 && origin.scope_encoded == scope
@@ -510,6 +514,24 @@ impl SpanBatch {
         self.origins.push(Arc::new(origin));
         self.origin_lookup.insert_unique(hash, (hash, index), |(h, _)| *h);
         Ok(index)
+    }
+
+    /// As [`Self::intern_origin`], for one that is taken apart already.
+    pub fn intern_known_origin(&mut self, origin: &Arc<Origin>) -> u32 {
+        let hash = origin_hash(
+            &origin.resource_encoded,
+            &origin.scope_encoded,
+            &origin.resource_schema_url,
+            &origin.scope_schema_url,
+        );
+        let known = self.origin_lookup.find(hash, |(h, index)| *h == hash && self.origins[*index as usize] == *origin);
+        if let Some((_, index)) = known {
+            return *index;
+        }
+        let index = self.origins.len() as u32;
+        self.origins.push(Arc::clone(origin));
+        self.origin_lookup.insert_unique(hash, (hash, index), |(h, _)| *h);
+        index
     }
 
     /// The row that is being written.

@@ -1,17 +1,18 @@
 //! Merged blocks against the spans that went into their inputs.
 
 use std::cell::Cell;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use proptest::collection::vec;
 use proptest::prelude::*;
 use spoor_model::scan::{AttrScope, Field, KeySet, Operation, SpanSource, ValueSet};
-use spoor_model::{TenantId, Trace};
+use spoor_model::{SpanEntry, TenantId, Trace};
 
 use super::*;
 use crate::cache::BlockCache;
 use crate::files::DirectoryFiles;
-use crate::source::tests::{Seed, batch, canonical, context, matching_ids, predicate, seed, small_pages};
+use crate::open::Opened;
+use crate::source::tests::{Attr, Seed, batch, canonical, context, matching_ids, predicate, seed, small_pages};
 use crate::write::write;
 
 /// Blocks in one directory; ids count up.
@@ -19,13 +20,14 @@ struct Bench {
     _dir: tempfile::TempDir,
     files: Arc<dyn BlockFiles>,
     next: Cell<u128>,
+    pace: Pace,
 }
 
 impl Bench {
-    fn new() -> Self {
+    fn new(pace: Pace) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let files = Arc::new(DirectoryFiles::new(dir.path()));
-        Self { _dir: dir, files, next: Cell::new(0) }
+        Self { _dir: dir, files, next: Cell::new(0), pace }
     }
 
     fn next_id(&self) -> BlockId {
@@ -45,7 +47,9 @@ impl Bench {
 
     fn merge(&self, inputs: &[Arc<Block>], options: &MergeOptions<'_>) -> (Vec<Arc<Block>>, Merged) {
         let mut go_on = |_| ControlFlow::Continue(());
-        let merged = merge(inputs, &*self.files, UnixNano(2), &mut || self.next_id(), options, &mut go_on).unwrap();
+        let merged =
+            merge_at(self.pace, inputs, &*self.files, UnixNano(2), &mut || self.next_id(), options, &mut go_on)
+                .unwrap();
         let blocks = merged.blocks.iter().map(|meta| self.open(meta.clone())).collect();
         (blocks, merged)
     }
@@ -59,6 +63,13 @@ impl Bench {
 fn options(write: WriteOptions) -> MergeOptions<'static> {
     let is_deleted = &|_: TraceId| false;
     MergeOptions { write, block_spans: 1 << 30, memory_bytes: 64 << 20, is_deleted, keep_after: None }
+}
+
+/// Steps, chunks and samples of a few rows, and room for no chunk that is not in use, or for all.
+fn pace() -> impl Strategy<Value = (Pace, usize)> {
+    let small = (1..20usize, 1..9usize, 1..40usize);
+    let small = small.prop_map(|(step_rows, chunk_rows, sample_rows)| Pace { step_rows, chunk_rows, sample_rows });
+    (prop_oneof![3 => small, 1 => Just(PACE)], prop_oneof![Just(0), Just(64 << 20)])
 }
 
 /// The spans of a block, each trace assembled; [`Seed`]s have traces 1 to 5.
@@ -127,16 +138,17 @@ proptest! {
         copies in vec((any::<prop::sample::Index>(), 0..5u8), 0..8),
         predicates in vec(predicate(), 4),
         is_small in any::<bool>(),
+        (pace, memory_bytes) in pace(),
     ) {
         let mut seeds = seeds;
         for (of, place) in copies {
             let copy = of.get(&seeds).0.clone();
             seeds.push((copy, place));
         }
-        let bench = Bench::new();
+        let bench = Bench::new(pace);
         let write = if is_small { small_pages() } else { WriteOptions::default() };
         let inputs = cut_by_place(&bench, &seeds, &write);
-        let (blocks, merged) = bench.merge(&inputs, &options(write));
+        let (blocks, merged) = bench.merge(&inputs, &MergeOptions { memory_bytes, ..options(write) });
         let all: Vec<Seed> = seeds.iter().map(|(seed, _)| seed.clone()).collect();
         let entries = expected(&all);
 
@@ -164,9 +176,9 @@ proptest! {
 
     #[test]
     fn merges_of_merges_and_merges_into_several_blocks_hold_every_span_once(
-        seeds in vec((seed(), 0..6u8), 2..60), block_spans in 1..40u64,
+        seeds in vec((seed(), 0..6u8), 2..60), block_spans in 1..40u64, (pace, _) in pace(),
     ) {
-        let bench = Bench::new();
+        let bench = Bench::new(pace);
         let cuts = cut_by_place(&bench, &seeds, &small_pages());
         let limited = MergeOptions { block_spans, ..options(small_pages()) };
         let (first, second) = cuts.split_at(cuts.len() / 2);
@@ -193,9 +205,9 @@ proptest! {
 
     #[test]
     fn deleted_and_old_traces_are_left_out_whole(
-        seeds in vec((seed(), 0..4u8), 1..40), deleted in 1..6u8, line in 0..1u64 << 40,
+        seeds in vec((seed(), 0..4u8), 1..40), deleted in 1..6u8, line in 0..1u64 << 40, (pace, _) in pace(),
     ) {
-        let bench = Bench::new();
+        let bench = Bench::new(pace);
         let inputs = cut_by_place(&bench, &seeds, &small_pages());
         let is_deleted = |id: TraceId| id == TraceId([deleted; 16]);
         let keep_after = Some(UnixNano(line));
@@ -222,12 +234,12 @@ fn some_seeds(count: usize) -> Vec<(Seed, u8)> {
 
 #[test]
 fn a_merge_that_is_broken_off_or_meets_a_damaged_input_leaves_nothing() {
-    let bench = Bench::new();
+    let bench = Bench::new(Pace { step_rows: 8, chunk_rows: 4, sample_rows: 8 });
     let inputs = cut_by_place(&bench, &some_seeds(60), &small_pages());
     let before = bench.names();
     let mut next_id = || bench.next_id();
     let (options, mut stop) = (options(small_pages()), |_| ControlFlow::Break(()));
-    let broken_off = merge(&inputs, &*bench.files, UnixNano(2), &mut next_id, &options, &mut stop);
+    let broken_off = merge_at(bench.pace, &inputs, &*bench.files, UnixNano(2), &mut next_id, &options, &mut stop);
     assert!(matches!(broken_off, Err(Error::Cancelled)), "{broken_off:?}");
     assert_eq!(bench.names(), before);
 
@@ -239,10 +251,54 @@ fn a_merge_that_is_broken_off_or_meets_a_damaged_input_leaves_nothing() {
         bad[good.len() / 3] ^= 0x10;
         std::fs::write(&path, &bad).unwrap();
         let mut go_on = |_| ControlFlow::Continue(());
-        let result = merge(&inputs, &*bench.files, UnixNano(2), &mut next_id, &options, &mut go_on);
+        let result = merge_at(bench.pace, &inputs, &*bench.files, UnixNano(2), &mut next_id, &options, &mut go_on);
         let Err(Error::Corrupt { object, .. }) = result else { panic!("{result:?}") };
         assert!(object.contains(&input.meta().id.to_string()), "{object}");
         assert_eq!(bench.names(), before);
         std::fs::write(&path, &good).unwrap();
     }
+}
+
+/// Spans of one block each per call of `of`, whose sample is that of the first rows.
+fn spans(count: u32, change: impl Fn(u32, &mut Seed)) -> Vec<Seed> {
+    let mut plain = some_seeds(1).remove(0).0;
+    plain.attributes.clear();
+    let make = |n: u32| {
+        let mut seed = plain.clone();
+        seed.ids = (1 + (n % 5) as u8, 1 + (n / 5 % 200) as u8, 0);
+        seed.times = (u64::from(n), 1);
+        change(n, &mut seed);
+        seed
+    };
+    (0..count).map(make).collect()
+}
+
+/// Merges blocks of whose spans only the first are sampled.
+fn check_drift(late: Vec<Seed>) -> Opened {
+    let bench = Bench::new(Pace { sample_rows: 64, chunk_rows: 64, step_rows: 4096 });
+    let early = spans(200, |n, seed| {
+        seed.name = "GET".into();
+        seed.attributes = late[0].attributes.clone();
+        seed.times.0 = u64::from(n % 7);
+    });
+    let inputs = [bench.cut(&early, &WriteOptions::default()), bench.cut(&late, &WriteOptions::default())];
+    let (blocks, _) = bench.merge(&inputs, &options(WriteOptions::default()));
+    let entries = expected(&[early, late].concat());
+    assert_eq!(canonical(spans_of(&blocks)), canonical(entries));
+    blocks[0].open_alone().unwrap()
+}
+
+#[test]
+fn what_the_sample_did_not_show_is_folded_no_more() {
+    let names = check_drift(spans(9_000, |n, seed| seed.name = format!("GET /users/{}", n.max(1))));
+    assert!(names.column("name").is_some());
+
+    let values = spans(6_000, |n, seed| seed.attributes = vec![Attr::Str("user".into(), format!("u-{n}"))]);
+    let values = check_drift(values);
+    assert_eq!(values.attribute_columns("user").count(), 1);
+
+    let flags = |n: u32| (0..14).map(|bit| Attr::Bool(format!("flag {bit}"), n >> bit & 1 == 1)).collect();
+    let shapes = check_drift(spans(1 << 14, |n, seed| seed.attributes = flags(n)));
+    let is_folded = |bit: &u32| shapes.attribute_columns(&format!("flag {bit}")).next().is_none();
+    assert!(shapes.shapes.len() <= 8192 && (0..14).filter(is_folded).count() > 8);
 }

@@ -20,7 +20,7 @@ mod columns;
 
 /// One attribute: a key of few, one of many (rare ones go to the residual), and a value.
 #[derive(Debug, Clone)]
-enum Attr {
+pub(crate) enum Attr {
     Str(String, String),
     Int(String, i64),
     Double(String, f64),
@@ -32,10 +32,10 @@ enum Attr {
 pub(crate) struct Seed {
     pub(crate) ids: (u8, u8, u8),
     pub(crate) times: (u64, u32),
-    name: String,
+    pub(crate) name: String,
     numbers: (i32, i32, u32),
     origin: u8,
-    attributes: Vec<Attr>,
+    pub(crate) attributes: Vec<Attr>,
     status_message: String,
     trace_state: String,
     dropped: (u32, u32, u32),
