@@ -1,8 +1,8 @@
 //! What does merging blocks cost per span, how much memory does it take, and how small do spans get?
 //!
-//! One thread. The corpus is cut into eight blocks in two ways: one after another, as one process cuts them, and requests
-//! dealt out in turn, so that all blocks cover the same time and most traces lie in several. CPU time of the thread; the
-//! peak is what the process held at most during the merge (`VmHWM`) less what it held before.
+//! One thread. The corpus is cut into eight blocks in three ways: one after another, as one process cuts them; requests of
+//! a thousand spans dealt out in turn, so that all blocks cover the same time; and requests of forty spans, so that most
+//! traces lie in several blocks. CPU time of the thread; the peak is what the process held at most (`VmHWM`).
 //! `SPOOR_BENCH_TRACES` sets the size (default 60,000 traces, ~1,020,000 spans; `--test` runs 300), `SPOOR_BENCH_LEVELS` the
 //! zstd levels.
 
@@ -23,20 +23,34 @@ use spoor_testkit::corpus::{Corpus, Settings};
 const BLOCKS: usize = 8;
 const SEGMENT_ROWS: usize = 65_536;
 
+/// How the corpus is cut: spans per request, and whether requests are dealt out in turn.
+const ARRANGEMENTS: [(&str, usize, bool); 3] =
+    [("one after another", 1000, false), ("overlapping", 1000, true), ("torn", 40, true)];
+
 fn main() {
-    let is_test = std::env::args().any(|arg| arg == "--test");
-    let default_count = if is_test { 300 } else { 60_000 };
-    let trace_count = std::env::var("SPOOR_BENCH_TRACES").ok().and_then(|n| n.parse().ok()).unwrap_or(default_count);
+    let arguments: Vec<String> = std::env::args().collect();
+    if let [_, command, dir, place] = &arguments[..]
+        && command == "cut"
+    {
+        let (_, request_spans, is_dealt) = ARRANGEMENTS[place.parse::<usize>().expect("a number")];
+        return cut(&DirectoryFiles::new(dir), trace_count(), request_spans, is_dealt);
+    }
     let levels = std::env::var("SPOOR_BENCH_LEVELS").unwrap_or_else(|_| WriteOptions::merged().zstd_level.to_string());
-    for (label, is_dealt) in [("one after another", false), ("dealt out", true)] {
+    for (place, (label, ..)) in ARRANGEMENTS.iter().enumerate() {
         let dir = tempfile::tempdir().expect("a temporary directory");
+        // Another process, so that this one holds nothing of the corpus.
+        let mut child = std::process::Command::new(&arguments[0]);
+        child.args(["cut".as_ref(), dir.path().as_os_str(), place.to_string().as_ref()]);
+        child.env("SPOOR_BENCH_TRACES", trace_count().to_string());
+        assert!(child.status().expect("starts").success());
         let files: Arc<dyn BlockFiles> = Arc::new(DirectoryFiles::new(dir.path()));
-        let cuts = cut(&files, trace_count, is_dealt);
+        let cuts = open(&files);
         let sum = |of: fn(&BlockMeta) -> u64| cuts.iter().map(|block| of(block.meta())).sum::<u64>() as f64;
         let (spans, traces) = (sum(|meta| meta.span_count), sum(|meta| meta.trace_count));
         println!(
-            "{label}: {spans} spans in {BLOCKS} blocks, {:.2} blocks per trace, {:.2} B/span",
-            traces / trace_count as f64,
+            "{label}: {spans} spans in {} blocks, {:.2} blocks per trace, {:.2} B/span",
+            cuts.len(),
+            traces / trace_count() as f64,
             sum(|meta| meta.size_bytes) / spans
         );
         for level in levels.split(',').filter_map(|level| level.parse().ok()) {
@@ -45,9 +59,14 @@ fn main() {
     }
 }
 
-fn cut(files: &Arc<dyn BlockFiles>, trace_count: u64, is_dealt: bool) -> Vec<Arc<Block>> {
-    let settings = Settings { seed: 7, trace_count, request_spans: 1000, start: UnixNano::from_secs(1_790_000_000) };
-    let request_count = (trace_count as usize * 17).div_ceil(settings.request_spans);
+fn trace_count() -> u64 {
+    let default_count = if std::env::args().any(|arg| arg == "--test") { 300 } else { 60_000 };
+    std::env::var("SPOOR_BENCH_TRACES").ok().and_then(|n| n.parse().ok()).unwrap_or(default_count)
+}
+
+fn cut(files: &DirectoryFiles, trace_count: u64, request_spans: usize, is_dealt: bool) {
+    let settings = Settings { seed: 7, trace_count, request_spans, start: UnixNano::from_secs(1_790_000_000) };
+    let request_count = (trace_count as usize * 17).div_ceil(request_spans);
     let mut batches: Vec<Vec<SpanBatch>> = (0..BLOCKS).map(|_| vec![SpanBatch::new()]).collect();
     for (number, request) in Corpus::new(settings).enumerate() {
         let place = if is_dealt { number % BLOCKS } else { (number * BLOCKS / request_count).min(BLOCKS - 1) };
@@ -58,16 +77,22 @@ fn cut(files: &Arc<dyn BlockFiles>, trace_count: u64, is_dealt: bool) -> Vec<Arc
         }
         OtlpDecoder.append(&request.body, &checked, of_block.last_mut().expect("never empty"));
     }
-    let cache = BlockCache::new(0);
-    let mut blocks = Vec::new();
-    for (number, of_block) in batches.into_iter().enumerate() {
-        let of_block: Vec<&SpanBatch> = of_block.iter().filter(|batch| !batch.is_empty()).collect();
+    // A small corpus has fewer requests than blocks.
+    let batches = batches.into_iter().filter(|of_block| !of_block[0].is_empty());
+    for (number, of_block) in batches.enumerate() {
+        let of_block: Vec<&SpanBatch> = of_block.iter().collect();
         let (id, options) = (BlockId::from_parts(UnixNano(1), number as u128), WriteOptions::default());
-        let meta =
-            spoor_block::write(&**files, id, &TenantId::single(), &of_block, UnixNano(1), &options).expect("writes");
-        blocks.push(Arc::new(Block::open(files, meta, &cache).expect("opens")));
+        spoor_block::write(files, id, &TenantId::single(), &of_block, UnixNano(1), &options).expect("writes");
     }
-    blocks
+}
+
+fn open(files: &Arc<dyn BlockFiles>) -> Vec<Arc<Block>> {
+    let cache = BlockCache::new(0);
+    let block = |(tenant, id): (TenantId, BlockId)| {
+        let meta = files.meta(&tenant, id).expect("reads").expect("is there");
+        Arc::new(Block::open(files, meta, &cache).expect("opens"))
+    };
+    files.list().expect("lists").into_iter().map(block).collect()
 }
 
 fn run(files: &Arc<dyn BlockFiles>, cuts: &[Arc<Block>], zstd_level: i32) {
@@ -75,19 +100,19 @@ fn run(files: &Arc<dyn BlockFiles>, cuts: &[Arc<Block>], zstd_level: i32) {
     let is_deleted = &|_| false;
     let options =
         MergeOptions { write, block_spans: u64::from(u32::MAX), memory_bytes: 64 << 20, is_deleted, keep_after: None };
-    let mut ids = (1..).map(|number: u64| BlockId::from_parts(UnixNano(number), u128::from(number)));
+    let mut ids = (100..).map(|number: u128| BlockId::from_parts(UnixNano(1), number));
     let mut next_id = || ids.next().expect("endless");
     // Forgets the peak so far.
     std::fs::write("/proc/self/clear_refs", "5").expect("Linux allows it");
-    let (held_bytes, before) = (status_bytes("VmRSS:"), cpu_nanos());
+    let before = cpu_nanos();
     let merged = merge(cuts, &**files, UnixNano(2), &mut next_id, &options, &mut |_| ControlFlow::Continue(()));
     let nanos = cpu_nanos() - before;
     let Merged { blocks, spans_read, copies_dropped, .. } = merged.expect("merges");
     println!(
-        "  zstd {zstd_level:>2}: {:.2} us/span, {:.2} B/span, {} MB more than before, {copies_dropped} copies",
+        "  zstd {zstd_level:>2}: {:.2} us/span, {:.2} B/span, {} MB held at most, {copies_dropped} copies",
         nanos as f64 / 1e3 / spans_read as f64,
         blocks[0].size_bytes as f64 / blocks[0].span_count as f64,
-        status_bytes("VmHWM:").saturating_sub(held_bytes) >> 20,
+        status_bytes("VmHWM:") >> 20,
     );
     for block in blocks {
         files.remove(&block.tenant, block.id).expect("removes");
