@@ -6,7 +6,7 @@ use std::sync::Arc;
 use arrow_array::builder::{
     BinaryBuilder, BooleanBuilder, FixedSizeBinaryBuilder, Float64Builder, Int64Builder, StringBuilder,
 };
-use arrow_array::{ArrayRef, Int32Array, Int64Array, RecordBatch, TimestampNanosecondArray};
+use arrow_array::{ArrayRef, BinaryArray, Int32Array, Int64Array, RecordBatch, StringArray, TimestampNanosecondArray};
 use arrow_schema::{ArrowError, SchemaRef};
 use hashbrown::HashMap;
 use spoor_model::batch::{AttrColumn, AttrValue, AttrValues, Dropped, SpanBatch, SparseBytes, ValueType};
@@ -256,22 +256,29 @@ fn fixed<'a>(width: i32, rows: &[RowRef], get: impl Fn(RowRef) -> Option<&'a [u8
     Ok(Arc::new(out.finish()))
 }
 
-/// Texts were checked when they came in; a text that is not UTF-8 all the same is repaired, not lost.
-fn text<'a>(values: impl Iterator<Item = Option<&'a [u8]>>) -> ArrayRef {
-    let mut out = StringBuilder::new();
-    for value in values {
-        match value {
-            Some(bytes) => out.append_value(String::from_utf8_lossy(bytes)),
-            None => out.append_null(),
+/// Texts were checked when they came in, and are once more, all at once; a text that is not UTF-8 all the same is
+/// repaired, not lost.
+fn text<'a>(values: impl Iterator<Item = Option<&'a [u8]>> + Clone) -> ArrayRef {
+    let binary = binary_array(values.clone());
+    let (offsets, bytes, nulls) = binary.into_parts();
+    match StringArray::try_new(offsets, bytes, nulls) {
+        Ok(texts) => Arc::new(texts),
+        Err(_) => {
+            let mut out = StringBuilder::new();
+            values.for_each(|value| out.append_option(value.map(String::from_utf8_lossy)));
+            Arc::new(out.finish())
         }
     }
-    Arc::new(out.finish())
 }
 
 fn binary<'a>(values: impl Iterator<Item = Option<&'a [u8]>>) -> ArrayRef {
+    Arc::new(binary_array(values))
+}
+
+fn binary_array<'a>(values: impl Iterator<Item = Option<&'a [u8]>>) -> BinaryArray {
     let mut out = BinaryBuilder::new();
     values.for_each(|value| out.append_option(value));
-    Arc::new(out.finish())
+    out.finish()
 }
 
 fn attribute(column: &MergedColumn<'_>, rows: &[RowRef]) -> ArrayRef {

@@ -21,7 +21,7 @@ mod order;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
-use spoor_model::batch::SpanBatch;
+use spoor_model::batch::{COLUMNS_MAX, SpanBatch};
 use spoor_model::{BlockId, TraceId, UnixNano};
 
 use self::input::Input;
@@ -225,15 +225,17 @@ impl<'a> Merge<'a> {
         let mut traces = Traces::new(self.inputs, self.joins);
         let mut finished: Vec<(Staged, BlockMeta)> = Vec::new();
         let mut open: Option<Output<'_>> = None;
+        let in_shapes: Vec<bool> =
+            self.inputs.iter().map(|input| input.has_in_shapes(&decision.folded, &decision.known)).collect();
         loop {
-            let batch = self.collect(&mut traces, &mut merged.spans_left_out)?;
-            let is_last = batch.is_empty();
+            let collected = self.collect(&mut traces, &in_shapes, &mut merged.spans_left_out)?;
+            let is_last = collected.batch.is_empty();
             if !is_last {
                 let output = match &mut open {
                     Some(output) => output,
                     None => open.insert(self.begin(decision)?),
                 };
-                let (rows, copies) = output.append(&batch, decision)?;
+                let (rows, copies) = output.append(&collected, decision)?;
                 merged.spans_written += rows;
                 merged.copies_dropped += copies;
             }
@@ -258,8 +260,8 @@ impl<'a> Merge<'a> {
     }
 
     /// The spans of the next traces that stay; none when all traces were taken.
-    fn collect(&mut self, traces: &mut Traces<'_>, left_out: &mut u64) -> Result<SpanBatch, Error> {
-        let mut batch = SpanBatch::new();
+    fn collect(&mut self, traces: &mut Traces<'_>, in_shapes: &[bool], left_out: &mut u64) -> Result<Collected, Error> {
+        let (mut batch, mut sources, mut shapes) = (SpanBatch::new(), Vec::new(), Vec::new());
         self.inputs.iter_mut().for_each(Input::begin_batch);
         let mut measured_rows = 0;
         while batch.len() < self.pace.step_rows {
@@ -273,7 +275,9 @@ impl<'a> Merge<'a> {
                 continue;
             }
             for (input, trace) in &trace.fragments {
-                self.inputs[*input as usize].take(*trace as usize, &mut batch)?;
+                self.inputs[*input as usize].take(*trace as usize, &mut batch, &mut shapes)?;
+                let is_in_shapes = in_shapes[*input as usize];
+                sources.extend(shapes.drain(..).map(|shape| is_in_shapes.then_some((*input, shape))));
             }
             self.make_room();
             if batch.len() > measured_rows + 256 {
@@ -283,7 +287,7 @@ impl<'a> Merge<'a> {
                 }
             }
         }
-        Ok(batch)
+        Ok(Collected { batch, sources })
     }
 
     fn is_left_out(&self, trace: &JoinedTrace) -> bool {
@@ -345,6 +349,13 @@ impl<'a> Merge<'a> {
     }
 }
 
+/// The spans of a step.
+struct Collected {
+    batch: SpanBatch,
+    /// Per row.
+    sources: Vec<shape::Source>,
+}
+
 /// A new block while it is written.
 struct Output<'a> {
     id: BlockId,
@@ -355,11 +366,16 @@ struct Output<'a> {
 
 impl Output<'_> {
     /// Writes a step; how many spans were written, and how many copies were not.
-    fn append(&mut self, batch: &SpanBatch, decision: &Decision) -> Result<(u64, u64), Stop> {
-        let batches = [batch];
+    fn append(&mut self, collected: &Collected, decision: &Decision) -> Result<(u64, u64), Stop> {
+        let Collected { batch, sources } = collected;
+        let batches: [&SpanBatch; 1] = [batch];
         let order = crate::order::order(&batches);
         let merged = columns::merge(&decision.known, &batches);
-        let shape_of_row = [self.shapes.fold(batch, &merged).map_err(Stop::Drifted)?];
+        // Without room for more columns what folds elsewhere is in the residual here, and rows say so one by one.
+        let is_crowded = batch.columns().len() >= COLUMNS_MAX;
+        let one_by_one = vec![None; if is_crowded { sources.len() } else { 0 }];
+        let sources = if is_crowded { &one_by_one } else { sources };
+        let shape_of_row = [self.shapes.fold(batch, &merged, sources).map_err(Stop::Drifted)?];
         let unknown = decision.known.len()..merged.len();
         let residual_columns: Vec<usize> = decision.plan.residual.iter().copied().chain(unknown).collect();
         if write::has_explicit_parents(&batches, &order) && !decision.plan.has(Role::ParentSpanId) {

@@ -394,13 +394,19 @@ pub(crate) struct Stream {
     /// Per node: the shape, `NONE` where no span ends.
     shape_of_node: Vec<u32>,
     node_of_shape: Vec<u32>,
+    /// Rows of one source have one shape.
+    shape_of_source: HashMap<Source, u32>,
 }
+
+/// Where a row had all of its values that fold: a shape of a block. Rows of one source are alike.
+pub(crate) type Source = Option<(u32, u32)>;
 
 impl Stream {
     /// No shapes yet; `folded` is what folds, the fewest values first.
     pub(crate) fn new(folded: &[Dimension]) -> Self {
         let levels = folded.iter().map(|dimension| (*dimension, Coder::new(0))).collect();
-        Self { trie: Trie::new(), levels, shape_of_node: Vec::new(), node_of_shape: Vec::new() }
+        let (shape_of_node, node_of_shape) = (Vec::new(), Vec::new());
+        Self { trie: Trie::new(), levels, shape_of_node, node_of_shape, shape_of_source: HashMap::new() }
     }
 
     fn shape_of(&mut self, node: u32) -> u32 {
@@ -416,23 +422,65 @@ impl Stream {
     }
 
     /// The shape of each row. `columns` begin with those of the sample. After an error the stream is of no use.
-    pub(crate) fn fold(&mut self, batch: &SpanBatch, columns: &[MergedColumn<'_>]) -> Result<Vec<u32>, Drift> {
+    pub(crate) fn fold(
+        &mut self,
+        batch: &SpanBatch,
+        columns: &[MergedColumn<'_>],
+        sources: &[Source],
+    ) -> Result<Vec<u32>, Drift> {
+        // Of rows that are alike the first is enough.
+        let mut news: HashMap<Source, u32> = HashMap::new();
+        let mut rows: Vec<u32> = Vec::new();
+        for (source, row) in sources.iter().zip(0..) {
+            let is_known = source.is_some() && (self.shape_of_source.contains_key(source) || news.contains_key(source));
+            if !is_known {
+                news.insert(*source, row);
+                rows.push(row);
+            }
+        }
+        let shapes = self.fold_rows(batch, columns, &rows)?;
+        for (source, row) in news.into_iter().filter(|(source, _)| source.is_some()) {
+            self.shape_of_source.insert(source, shapes[row as usize]);
+        }
+        let shape = |(source, shape): (&Source, u32)| match source {
+            Some(_) => self.shape_of_source[source],
+            None => shape,
+        };
+        Ok(sources.iter().zip(shapes).map(shape).collect())
+    }
+
+    /// The shapes of some rows, ascending; those of the others mean nothing.
+    fn fold_rows(&mut self, batch: &SpanBatch, columns: &[MergedColumn<'_>], rows: &[u32]) -> Result<Vec<u32>, Drift> {
         let mut nodes = vec![0; batch.len()];
         let nodes_max = self.trie.parent.len() + 4 * SHAPES_MAX as usize;
         let batches = [batch];
+        let are_all = rows.len() == batch.len();
         for level in 0..self.levels.len() {
             let (dimension, coder) = &mut self.levels[level];
             let (dimension, mut coder) = (*dimension, std::mem::replace(coder, Coder::new(0)));
             // Codes are those of the batch before.
             coder.of_code = vec![Vec::new()];
             let mut reader = Reader { batches: &batches, columns, dimension, coder };
-            let is_folded = fold_batch(&mut self.trie, &mut nodes, nodes_max, 0, level as u32, &mut reader);
+            let is_folded = match are_all {
+                true => fold_batch(&mut self.trie, &mut nodes, nodes_max, 0, level as u32, &mut reader),
+                false => rows.iter().all(|row| {
+                    let Some(number) = reader.number(RowRef { batch: 0, row: *row }) else { return true };
+                    let node = &mut nodes[*row as usize];
+                    let is_fine = number < VALUES_DRIFT_MAX && self.trie.parent.len() <= nodes_max;
+                    if is_fine {
+                        *node = self.trie.child(*node, level as u32, number);
+                    }
+                    is_fine
+                }),
+            };
             self.levels[level].1 = reader.coder;
             if !is_folded {
                 return Err(Drift(vec![dimension]));
             }
         }
-        nodes.iter_mut().for_each(|node| *node = self.shape_of(*node));
+        for row in rows {
+            nodes[*row as usize] = self.shape_of(nodes[*row as usize]);
+        }
         match self.node_of_shape.len() > SHAPES_MAX as usize {
             true => Err(self.drift()),
             false => Ok(nodes),

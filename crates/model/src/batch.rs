@@ -392,6 +392,10 @@ pub struct TraceRows {
 
 const NO_ROW: u32 = u32::MAX;
 
+/// One of a batch's own columns, from [`SpanBatch::attribute_column`]. Of no use with another batch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ColumnIndex(u32);
+
 /// The place of a column, or none.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct ColumnRef(u32);
@@ -553,10 +557,68 @@ impl SpanBatch {
                 return;
             }
         }
+        self.push_residual(key, value);
+    }
+
+    fn push_residual(&mut self, key: &[u8], value: AttrValue<'_>) {
         let attribute = KeyValue { key: String::from_utf8_lossy(key).into_owned(), value: value.to_value() };
         let mut encoded = Vec::new();
         nested::put_key_value(&mut encoded, &attribute);
-        self.residual.push_list_item(row, &encoded);
+        self.residual.push_list_item(self.open_row(), &encoded);
+    }
+
+    // ---- The same with the column known, for who has many rows of the same attributes. ----
+
+    /// The column of an attribute, new or known; `None` past [`COLUMNS_MAX`].
+    pub fn attribute_column(&mut self, key: &[u8], value_type: ValueType) -> Option<ColumnIndex> {
+        let column = self.look_up_column(key, value_type);
+        self.previous_column = NO_COLUMN;
+        (column != NO_COLUMN).then_some(ColumnIndex(column.0))
+    }
+
+    /// The code of a text in a column of texts, new or known.
+    ///
+    /// # Panics
+    /// When the column is of another type.
+    pub fn intern_text(&mut self, column: ColumnIndex, text: &[u8]) -> u32 {
+        match &mut self.columns[column.0 as usize].values {
+            AttrValues::Str { dictionary, .. } => dictionary.intern(text),
+            _ => panic!("a column of texts"),
+        }
+    }
+
+    /// [`Self::push_attribute`] of a text, by its code.
+    ///
+    /// # Panics
+    /// When the column is of another type.
+    #[inline]
+    pub fn push_text_code(&mut self, column: ColumnIndex, code: u32) {
+        let row = self.open_row();
+        let column = &mut self.columns[column.0 as usize];
+        let AttrValues::Str { codes, dictionary } = &mut column.values else { panic!("a column of texts") };
+        if column.rows.last() != Some(&row) {
+            column.rows.push(row);
+            codes.push(code);
+            return;
+        }
+        let (key, text) = (Arc::clone(&column.key), dictionary.get(code).to_vec());
+        self.push_residual(key.as_bytes(), AttrValue::Str(&text));
+    }
+
+    /// [`Self::push_attribute`] of a value of the column's type.
+    ///
+    /// # Panics
+    /// When the column is of another type.
+    #[inline]
+    pub fn push_value(&mut self, column: ColumnIndex, value: AttrValue<'_>) {
+        let row = self.open_row();
+        let column = &mut self.columns[column.0 as usize];
+        if column.rows.last() != Some(&row) {
+            column.push(row, value);
+            return;
+        }
+        let key = Arc::clone(&column.key);
+        self.push_residual(key.as_bytes(), value);
     }
 
     /// Finds or makes the column of (key, type). Spans of one kind carry their keys in one order,
@@ -890,6 +952,33 @@ mod tests {
         let codes: Vec<u32> = (0..20_000).map(|n| dictionary.intern(format!("value {n}").as_bytes())).collect();
         assert!(dictionary.appends_only);
         assert!(codes.iter().enumerate().all(|(n, code)| dictionary.get(*code) == format!("value {n}").as_bytes()));
+    }
+
+    #[test]
+    fn rows_written_by_column_and_code_are_those_written_by_key_and_text() {
+        let (mut by_key, mut by_column) = (SpanBatch::new(), SpanBatch::new());
+        let keys: [&[u8]; 3] = [b"a", b"b", b"a"];
+        for (span, texts) in [["x", "y", "z"], ["y", "x", "x"]].iter().enumerate() {
+            let origin = by_key.intern_origin(&[], &[], "", "").expect("empty is valid");
+            keys.iter().zip(texts).for_each(|(key, text)| by_key.push_attribute(key, AttrValue::Str(text.as_bytes())));
+            by_key.push_attribute(b"n", AttrValue::Int(span as i64));
+            by_key.push_attribute(b"n", AttrValue::Int(7));
+            by_key.push_span(fields(1, span as u8 + 1, origin));
+
+            assert_eq!(by_column.intern_known_origin(&by_key.origins()[0]), origin);
+            for (key, text) in keys.iter().zip(texts) {
+                let column = by_column.attribute_column(key, ValueType::Str).expect("there are few");
+                let code = by_column.intern_text(column, text.as_bytes());
+                by_column.push_text_code(column, code);
+            }
+            let column = by_column.attribute_column(b"n", ValueType::Int).expect("there are few");
+            by_column.push_value(column, AttrValue::Int(span as i64));
+            by_column.push_value(column, AttrValue::Int(7));
+            by_column.push_span(fields(1, span as u8 + 1, origin));
+        }
+        assert_eq!(by_key.residual().rows(), &[0, 1]);
+        assert!((0..2).all(|row| by_key.span(row) == by_column.span(row)));
+        assert_eq!(by_column.origins().len(), 1);
     }
 
     #[test]

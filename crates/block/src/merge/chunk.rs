@@ -9,51 +9,90 @@ use arrow_array::{
     PrimitiveArray, RecordBatch, StringArray, TimestampNanosecondArray,
 };
 use arrow_schema::DataType;
-use spoor_model::batch::{AttrValue, Dropped, SpanBatch, SpanFields};
-use spoor_model::value::Value;
+use spoor_model::batch::{AttrValue, ColumnIndex, Dropped, SpanBatch, SpanFields, ValueType};
+use spoor_model::value::{KeyValue, Value};
 use spoor_model::{SpanId, TraceId, UnixNano, nested};
 
 use crate::error::Error;
 use crate::open::Opened;
 use crate::tables::Shape;
 
-/// A shape of an input, ready to be given to row after row.
+/// A shape of an input, ready to be given to row after row of one batch.
 pub(super) struct ShapeFields {
     name: String,
     kind: i32,
     status_code: i32,
     flags: u32,
-    attributes: Vec<(String, Value)>,
-    /// Those of the values that no column of a batch holds as they are.
-    encoded: Vec<Vec<u8>>,
+    attributes: Vec<KeyValue>,
+    /// The attributes in terms of the current batch.
+    prepared: Vec<Prepared>,
+    is_prepared: bool,
+}
+
+/// An attribute with its place in a batch.
+enum Prepared {
+    Text(ColumnIndex, u32),
+    Int(ColumnIndex, i64),
+    Double(ColumnIndex, f64),
+    Bool(ColumnIndex, bool),
+    Encoded(ColumnIndex, Vec<u8>),
+    /// The batch has no room for another column.
+    Rest(KeyValue),
+}
+
+impl Prepared {
+    fn new(attribute: &KeyValue, batch: &mut SpanBatch) -> Self {
+        let key = attribute.key.as_bytes();
+        let mut column = |value_type| batch.attribute_column(key, value_type);
+        let prepared = match &attribute.value {
+            Value::Str(text) => {
+                let column = column(ValueType::Str);
+                column.map(|column| Self::Text(column, batch.intern_text(column, text.as_bytes())))
+            }
+            Value::Int(int) => column(ValueType::Int).map(|column| Self::Int(column, *int)),
+            Value::Double(double) => column(ValueType::Double).map(|column| Self::Double(column, *double)),
+            Value::Bool(flag) => column(ValueType::Bool).map(|column| Self::Bool(column, *flag)),
+            nested => column(ValueType::Encoded).map(|column| Self::Encoded(column, encode(nested))),
+        };
+        prepared.unwrap_or_else(|| Self::Rest(attribute.clone()))
+    }
+
+    #[inline]
+    fn push(&self, batch: &mut SpanBatch) {
+        match self {
+            Self::Text(column, code) => batch.push_text_code(*column, *code),
+            Self::Int(column, int) => batch.push_value(*column, AttrValue::Int(*int)),
+            Self::Double(column, double) => batch.push_value(*column, AttrValue::Double(*double)),
+            Self::Bool(column, flag) => batch.push_value(*column, AttrValue::Bool(*flag)),
+            Self::Encoded(column, bytes) => batch.push_value(*column, AttrValue::Encoded(bytes)),
+            Self::Rest(attribute) => push_attribute(batch, attribute),
+        }
+    }
 }
 
 impl ShapeFields {
     pub(super) fn new(shape: &Shape) -> Self {
-        let is_nested =
-            |value: &Value| !matches!(value, Value::Str(_) | Value::Int(_) | Value::Double(_) | Value::Bool(_));
-        let (plain, nested): (Vec<_>, Vec<_>) = shape
-            .attributes
-            .iter()
-            .map(|attribute| (attribute.key.clone(), attribute.value.clone()))
-            .partition(|(_, value)| !is_nested(value));
-        let encoded = nested.iter().map(|(_, value)| encode(value)).collect();
         Self {
             name: shape.name.clone().unwrap_or_default(),
             kind: shape.kind.unwrap_or_default(),
             status_code: shape.status_code.unwrap_or_default(),
             flags: shape.flags.unwrap_or_default(),
-            attributes: plain.into_iter().chain(nested).collect(),
-            encoded,
+            attributes: shape.attributes.clone(),
+            prepared: Vec::new(),
+            is_prepared: false,
         }
     }
 
-    fn push_attributes(&self, batch: &mut SpanBatch) {
-        let plain_count = self.attributes.len() - self.encoded.len();
-        let (plain, nested) = self.attributes.split_at(plain_count);
-        plain.iter().for_each(|(key, value)| push_value(batch, key, value));
-        for ((key, _), encoded) in nested.iter().zip(&self.encoded) {
-            batch.push_attribute(key.as_bytes(), AttrValue::Encoded(encoded));
+    /// Forgets the batch.
+    pub(super) fn begin_batch(&mut self) {
+        self.prepared.clear();
+        self.is_prepared = false;
+    }
+
+    fn prepare(&mut self, batch: &mut SpanBatch) {
+        if !self.is_prepared {
+            self.prepared.extend(self.attributes.iter().map(|attribute| Prepared::new(attribute, batch)));
+            self.is_prepared = true;
         }
     }
 }
@@ -64,14 +103,64 @@ fn encode(value: &Value) -> Vec<u8> {
     out
 }
 
-fn push_value(batch: &mut SpanBatch, key: &str, value: &Value) {
-    let key = key.as_bytes();
-    match value {
+fn push_attribute(batch: &mut SpanBatch, attribute: &KeyValue) {
+    let key = attribute.key.as_bytes();
+    match &attribute.value {
         Value::Str(text) => batch.push_attribute(key, AttrValue::Str(text.as_bytes())),
         Value::Int(int) => batch.push_attribute(key, AttrValue::Int(*int)),
         Value::Double(double) => batch.push_attribute(key, AttrValue::Double(*double)),
         Value::Bool(flag) => batch.push_attribute(key, AttrValue::Bool(*flag)),
         nested => batch.push_attribute(key, AttrValue::Encoded(&encode(nested))),
+    }
+}
+
+/// An attribute column, and where its values go in the current batch.
+struct Attribute {
+    key: Arc<str>,
+    values: Values,
+    /// `None` when the batch has no room for another column.
+    column: Option<ColumnIndex>,
+    /// Codes of the dictionary in terms of the batch's, `UNKNOWN` where not asked yet; empty when there are none.
+    codes: Vec<u32>,
+}
+
+const UNKNOWN: u32 = u32::MAX;
+
+impl Attribute {
+    fn prepare(&mut self, batch: &mut SpanBatch) {
+        let (value_type, code_count) = match &self.values {
+            Values::Text(_) => (ValueType::Str, 0),
+            Values::Coded(_, entries) => (ValueType::Str, entries.len()),
+            Values::Int(_) => (ValueType::Int, 0),
+            Values::Double(_) => (ValueType::Double, 0),
+            Values::Bool(_) => (ValueType::Bool, 0),
+            Values::Encoded(_) => (ValueType::Encoded, 0),
+        };
+        self.column = batch.attribute_column(self.key.as_bytes(), value_type);
+        self.codes.clear();
+        self.codes.resize(code_count, UNKNOWN);
+    }
+
+    #[inline]
+    fn push(&mut self, row: usize, batch: &mut SpanBatch) {
+        let Some(column) = self.column else {
+            if let Some(value) = self.values.get(row) {
+                batch.push_attribute(self.key.as_bytes(), value);
+            }
+            return;
+        };
+        if let Values::Coded(codes, entries) = &self.values {
+            if codes.is_valid(row) {
+                let entry = codes.value(row) as usize;
+                let code = &mut self.codes[entry];
+                if *code == UNKNOWN {
+                    *code = batch.intern_text(column, entries.value(entry).as_bytes());
+                }
+                batch.push_text_code(column, *code);
+            }
+        } else if let Some(value) = self.values.get(row) {
+            batch.push_value(column, value);
+        }
     }
 }
 
@@ -136,7 +225,9 @@ pub(super) struct Chunk {
     events: Option<BinaryArray>,
     links: Option<BinaryArray>,
     residual: Option<BinaryArray>,
-    attributes: Vec<(Arc<str>, Values)>,
+    attributes: Vec<Attribute>,
+    /// The batch that the attributes are prepared for.
+    prepared_for: u64,
     /// What is held, without the dictionaries, which the chunks of a row group share.
     pub(super) memory_bytes: usize,
 }
@@ -187,7 +278,7 @@ fn whole<T: Array>(cast: impl Fn(&ArrayRef) -> Option<T>) -> impl Fn(&ArrayRef) 
 }
 
 impl Chunk {
-    /// Takes what was decoded. `keys` are the attributes of the block's columns, by column name.
+    /// Takes what was decoded.
     pub(super) fn new(batch: &RecordBatch, opened: &Opened) -> Result<Self, Error> {
         let columns = Columns { batch, object: &opened.object };
         let mut attributes = Vec::new();
@@ -195,7 +286,7 @@ impl Chunk {
             if let Some(key) = &column.attribute
                 && let Some(values) = columns.optional(&column.name, Values::new)?
             {
-                attributes.push((Arc::from(&**key), values));
+                attributes.push(Attribute { key: Arc::from(&**key), values, column: None, codes: Vec::new() });
             }
         }
         let count = |name| columns.optional(name, primitive::<Int64Type>);
@@ -222,6 +313,7 @@ impl Chunk {
             links: columns.optional("links_otlp", lists)?,
             residual: columns.optional("residual_otlp", lists)?,
             attributes,
+            prepared_for: 0,
             memory_bytes: batch.columns().iter().map(memory_bytes).sum(),
         };
         chunk.check(opened)?;
@@ -258,28 +350,36 @@ impl Chunk {
         Some(SpanId(ids.value(row).try_into().expect("8 bytes wide")))
     }
 
+    pub(super) fn shape_id(&self, row: usize) -> u32 {
+        self.shape_id.value(row) as u32
+    }
+
     pub(super) fn origin_id(&self, row: usize) -> usize {
         self.origin_id.value(row) as usize
     }
 
-    /// Appends a row to a batch. `shapes` are those of the input, `origin` is the batch's number.
+    /// Makes ready to append rows to a batch. Batches are numbered from 1.
+    pub(super) fn prepare(&mut self, batch_number: u64, batch: &mut SpanBatch) {
+        if self.prepared_for != batch_number {
+            self.prepared_for = batch_number;
+            self.attributes.iter_mut().for_each(|attribute| attribute.prepare(batch));
+        }
+    }
+
+    /// Appends a row to the batch for which the chunk is prepared. `shapes` are those of the input.
     pub(super) fn push(
-        &self,
+        &mut self,
         row: usize,
-        shapes: &[ShapeFields],
+        shapes: &mut [ShapeFields],
         place: Place,
         batch: &mut SpanBatch,
     ) -> Result<(), spoor_model::wire::WireError> {
-        let shape = &shapes[self.shape_id.value(row) as usize];
-        shape.push_attributes(batch);
-        for (key, values) in &self.attributes {
-            if let Some(value) = values.get(row) {
-                batch.push_attribute(key.as_bytes(), value);
-            }
-        }
+        let shape = &mut shapes[self.shape_id.value(row) as usize];
+        shape.prepare(batch);
+        shape.prepared.iter().for_each(|attribute| attribute.push(batch));
+        self.attributes.iter_mut().for_each(|attribute| attribute.push(row, batch));
         for bytes in nested::split_list(bytes_at(&self.residual, row))? {
-            let attribute = nested::decode_key_value(bytes)?;
-            push_value(batch, &attribute.key, &attribute.value);
+            push_attribute(batch, &nested::decode_key_value(bytes)?);
         }
         nested::split_list(bytes_at(&self.events, row))?.into_iter().for_each(|event| batch.push_event(event));
         nested::split_list(bytes_at(&self.links, row))?.into_iter().for_each(|link| batch.push_link(link));

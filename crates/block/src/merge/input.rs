@@ -14,8 +14,10 @@ use spoor_model::batch::SpanBatch;
 use spoor_model::{SpanId, TraceId, UnixNano};
 
 use super::chunk::{Chunk, Place, ShapeFields};
+use crate::columns::ColumnName;
 use crate::error::Error;
 use crate::open::Opened;
+use crate::shape::Dimension;
 
 /// What a chunk takes at most, unless its rows are of very different sizes.
 const CHUNK_BYTES: u64 = 4 << 20;
@@ -40,6 +42,7 @@ pub(super) struct Input {
     reader: Option<ParquetRecordBatchReader>,
     /// ... and stands before this chunk.
     next_chunk: usize,
+    batch_number: u64,
     /// The current batch's numbers of the origins.
     origins: Vec<u32>,
     span_ids: Vec<SpanId>,
@@ -66,6 +69,7 @@ impl Input {
             held_bytes: 0,
             reader: None,
             next_chunk: 0,
+            batch_number: 0,
             origins: vec![UNKNOWN; opened.origins.len()],
             span_ids: Vec::new(),
             opened,
@@ -85,9 +89,11 @@ impl Input {
         self.begin_batch();
     }
 
-    /// Forgets the numbers of origins: another batch has others.
+    /// What comes goes into another batch, with its own numbers and codes.
     pub(super) fn begin_batch(&mut self) {
+        self.batch_number += 1;
         self.origins.fill(UNKNOWN);
+        self.shapes.iter_mut().for_each(ShapeFields::begin_batch);
     }
 
     /// Rows of each chunk.
@@ -123,14 +129,15 @@ impl Input {
         })
     }
 
-    /// Appends the spans of a trace to a batch, in the order in which the input has them.
-    pub(super) fn take(&mut self, trace: usize, batch: &mut SpanBatch) -> Result<(), Error> {
+    /// Appends the spans of a trace to a batch, in the order in which the input has them, and their shapes to `shapes`.
+    pub(super) fn take(&mut self, trace: usize, batch: &mut SpanBatch, shapes: &mut Vec<u32>) -> Result<(), Error> {
         let trace_id = self.ids[trace];
         self.span_ids.clear();
         for (number, rows) in self.pieces(trace) {
             self.load(number)?;
             let first_row = self.rows_of_chunk(number).start;
-            let chunk = &self.chunks[&number];
+            let chunk = self.chunks.get_mut(&number).expect("it was loaded");
+            chunk.prepare(self.batch_number, batch);
             for row in rows.start - first_row..rows.end - first_row {
                 let offset = chunk.parent_offset(row);
                 let parent = match offset {
@@ -145,17 +152,34 @@ impl Input {
                         })?,
                 };
                 self.span_ids.push(chunk.span_id(row));
+                shapes.push(chunk.shape_id(row));
                 let origin = &mut self.origins[chunk.origin_id(row)];
                 if *origin == UNKNOWN {
                     *origin = batch.intern_known_origin(&self.opened.origins[chunk.origin_id(row)]);
                 }
                 let place = Place { trace_id, parent, origin: *origin };
-                let pushed = chunk.push(row, &self.shapes, place, batch);
+                let pushed = chunk.push(row, &mut self.shapes, place, batch);
                 pushed.map_err(|err| Error::corrupt(&self.opened.object, err.to_string()))?;
             }
             self.settle(number, rows.len());
         }
         Ok(())
+    }
+
+    /// Whether all of the values that fold are in the shapes here, for every row.
+    pub(super) fn has_in_shapes(&self, folded: &[Dimension], known: &[ColumnName]) -> bool {
+        let is_in_shapes = |dimension: &Dimension| match dimension {
+            Dimension::Name => self.opened.column("name").is_none(),
+            Dimension::Kind => self.opened.column("kind").is_none(),
+            Dimension::StatusCode => self.opened.column("status_code").is_none(),
+            Dimension::Flags => self.opened.column("flags").is_none(),
+            Dimension::Attribute(index) => {
+                let key = &*known[*index].0;
+                let is_residual = self.opened.catalogue.residual_keys.contains(key);
+                !is_residual && self.opened.attribute_columns(key).next().is_none()
+            }
+        };
+        folded.iter().all(is_in_shapes)
     }
 
     /// Passes a trace over.
@@ -188,12 +212,13 @@ impl Input {
 
     /// Appends all rows of a chunk without their traces and parents: a sample.
     pub(super) fn sample(&mut self, number: usize, batch: &mut SpanBatch) -> Result<(), Error> {
-        let chunk = self.read_alone(number)?;
+        let mut chunk = self.read_alone(number)?;
+        chunk.prepare(self.batch_number, batch);
         for row in 0..self.rows_of_chunk(number).len() {
             let trace = self.opened.traces.trace_of_row(self.rows_of_chunk(number).start + row);
             let origin = batch.intern_known_origin(&self.opened.origins[chunk.origin_id(row)]);
             let place = Place { trace_id: self.ids[trace], parent: SpanId::default(), origin };
-            let pushed = chunk.push(row, &self.shapes, place, batch);
+            let pushed = chunk.push(row, &mut self.shapes, place, batch);
             pushed.map_err(|err| Error::corrupt(&self.opened.object, err.to_string()))?;
         }
         Ok(())

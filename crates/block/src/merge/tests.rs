@@ -302,3 +302,19 @@ fn what_the_sample_did_not_show_is_folded_no_more() {
     let is_folded = |bit: &u32| shapes.attribute_columns(&format!("flag {bit}")).next().is_none();
     assert!(shapes.shapes.len() <= 8192 && (0..14).filter(is_folded).count() > 8);
 }
+
+#[test]
+fn more_keys_than_a_batch_has_columns_are_kept() {
+    let bench = Bench::new(Pace { step_rows: 64, chunk_rows: 16, sample_rows: 16 });
+    let keys = |from: u32| {
+        move |n: u32, seed: &mut Seed| {
+            // Each span has some of 700 keys of its block and all but few keys come again.
+            seed.attributes = (0..300).map(|k| Attr::Int(format!("k{}", from + (n * 50 + k) % 700), 1)).collect();
+        }
+    };
+    let parts: Vec<Vec<Seed>> = [0, 700, 1400].into_iter().map(|from| spans(40, keys(from))).collect();
+    let inputs: Vec<Arc<Block>> = parts.iter().map(|seeds| bench.cut(seeds, &small_pages())).collect();
+    let (blocks, _) = bench.merge(&inputs, &options(small_pages()));
+    let entries = expected(&parts.concat());
+    assert_eq!(canonical(spans_of(&blocks)), canonical(entries));
+}
