@@ -79,11 +79,15 @@ fn cut(files: &DirectoryFiles, trace_count: u64, request_spans: usize, is_dealt:
     }
     // A small corpus has fewer requests than blocks.
     let batches = batches.into_iter().filter(|of_block| !of_block[0].is_empty());
+    let (before, mut span_count) = (cpu_nanos(), 0);
     for (number, of_block) in batches.enumerate() {
         let of_block: Vec<&SpanBatch> = of_block.iter().collect();
         let (id, options) = (BlockId::from_parts(UnixNano(1), number as u128), WriteOptions::default());
-        spoor_block::write(files, id, &TenantId::single(), &of_block, UnixNano(1), &options).expect("writes");
+        let meta = spoor_block::write(files, id, &TenantId::single(), &of_block, UnixNano(1), &options);
+        span_count += meta.expect("writes").span_count;
     }
+    // What the machine is like at the moment: merges do this too, and more.
+    println!("cut: {:.2} us/span", (cpu_nanos() - before) as f64 / 1e3 / span_count as f64);
 }
 
 fn open(files: &Arc<dyn BlockFiles>) -> Vec<Arc<Block>> {

@@ -130,7 +130,7 @@ fn check_answers(block: &Block, entries: &[SpanEntry]) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(96))]
+    #![proptest_config(ProptestConfig::with_cases(64))]
 
     #[test]
     fn a_merged_block_answers_as_one_written_from_all_spans(
