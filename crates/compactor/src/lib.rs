@@ -12,7 +12,9 @@
 //! Not here yet: merging small blocks, object storage.
 
 mod metrics;
+mod plan;
 mod retention;
 
 pub use metrics::Metrics;
+pub use plan::{Candidate, Job, LEVEL_MAX, Limits, Size, plan};
 pub use retention::{BlockOwner, Outcome, Retention, expired};

@@ -4,10 +4,12 @@
 //! faults, for tests.
 
 use std::collections::BTreeSet;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::ops::ControlFlow;
+use std::sync::{Arc, OnceLock};
 
-use spoor_block::{Block, BlockCache, BlockFiles, BlockMeta, Error as BlockError, WriteOptions};
+use parking_lot::Mutex;
+use spoor_block::{Block, BlockCache, BlockFiles, BlockMeta, Error as BlockError};
+use spoor_block::{MergeOptions, Merged, Progress, WriteOptions};
 use spoor_model::batch::SpanBatch;
 use spoor_model::columns::{ColumnRequest, ColumnScan};
 use spoor_model::scan::{Field, KeySet, Operation, QueryContext, ScanError, ScanStats, SpanSource, ValueSet};
@@ -27,6 +29,16 @@ pub trait BlockStore: Send + Sync {
 
     /// Opens a block.
     fn open(&self, meta: &BlockMeta) -> Result<Arc<dyn SpanSource>, BlockError>;
+
+    /// Merges blocks of one tenant into new ones, durably, under names from `next_id`: [`spoor_block::merge`].
+    fn merge(
+        &self,
+        inputs: &[BlockMeta],
+        created_at: UnixNano,
+        next_id: &mut dyn FnMut() -> BlockId,
+        options: &MergeOptions<'_>,
+        watch: &mut dyn FnMut(Progress) -> ControlFlow<()>,
+    ) -> Result<Merged, BlockError>;
 
     /// Removes a block and what an interrupted write of it left. Nothing there: nothing happens.
     fn remove(&self, tenant: &TenantId, id: BlockId) -> Result<(), BlockError>;
@@ -64,6 +76,19 @@ impl BlockStore for StoredBlocks {
         Ok(Arc::new(Block::open(&self.files, meta.clone(), &self.cache)?))
     }
 
+    fn merge(
+        &self,
+        inputs: &[BlockMeta],
+        created_at: UnixNano,
+        next_id: &mut dyn FnMut() -> BlockId,
+        options: &MergeOptions<'_>,
+        watch: &mut dyn FnMut(Progress) -> ControlFlow<()>,
+    ) -> Result<Merged, BlockError> {
+        let open = |meta: &BlockMeta| Block::open(&self.files, meta.clone(), &self.cache).map(Arc::new);
+        let inputs = inputs.iter().map(open).collect::<Result<Vec<_>, _>>()?;
+        spoor_block::merge(&inputs, &*self.files, created_at, next_id, options, watch)
+    }
+
     fn remove(&self, tenant: &TenantId, id: BlockId) -> Result<(), BlockError> {
         self.files.remove(tenant, id)
     }
@@ -80,7 +105,22 @@ pub(crate) struct StoredBlock {
     id: BlockId,
     source: Arc<dyn SpanSource>,
     blocks: Arc<dyn BlockStore>,
-    is_retired: AtomicBool,
+    /// Where to say that the files are gone, once the block is retired.
+    retired: OnceLock<Arc<Gone>>,
+}
+
+/// Blocks whose files are removed and whose keys in the catalog are not.
+#[derive(Default)]
+pub(crate) struct Gone(Mutex<Vec<(TenantId, BlockId)>>);
+
+impl Gone {
+    pub(crate) fn push(&self, tenant: &TenantId, id: BlockId) {
+        self.0.lock().push((tenant.clone(), id));
+    }
+
+    pub(crate) fn take(&self) -> Vec<(TenantId, BlockId)> {
+        std::mem::take(&mut self.0.lock())
+    }
 }
 
 impl StoredBlock {
@@ -90,23 +130,25 @@ impl StoredBlock {
             id: meta.id,
             source: blocks.open(meta)?,
             blocks: Arc::clone(blocks),
-            is_retired: AtomicBool::new(false),
+            retired: OnceLock::new(),
         })
     }
 
     /// Has the files removed when the last reference goes.
-    pub(crate) fn retire(&self) {
-        self.is_retired.store(true, Ordering::Release);
+    pub(crate) fn retire(&self, gone: &Arc<Gone>) {
+        // Retiring again changes nothing.
+        let _ = self.retired.set(Arc::clone(gone));
     }
 }
 
 impl Drop for StoredBlock {
     fn drop(&mut self) {
-        if !self.is_retired.load(Ordering::Acquire) {
-            return;
-        }
-        if let Err(err) = self.blocks.remove(&self.tenant, self.id) {
-            tracing::warn!(tenant = %self.tenant, block = %self.id, %err, "files of a retired block stay until restart");
+        let Some(gone) = self.retired.get() else { return };
+        match self.blocks.remove(&self.tenant, self.id) {
+            Ok(()) => gone.push(&self.tenant, self.id),
+            Err(err) => {
+                tracing::warn!(tenant = %self.tenant, block = %self.id, %err, "files of a retired block stay until restart");
+            }
         }
     }
 }

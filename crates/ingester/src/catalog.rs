@@ -5,18 +5,20 @@
 //!   block/<tenant>/<block id>         the block's meta, JSON
 //!   trimmed/<tenant>                  sequence u64 BE: all of the tenant's requests up to it are in blocks
 //!   unpublished/<tenant>/<block id>   a directory of this name may exist and must not be read
+//!   deleted/<tenant>/<block id>/<trace id>   the block's spans of this trace must not be shown
 //! ```
 //!
 //! A block directory's life is bracketed by its `unpublished` key, so a start knows which directories
 //! are the remains of an interrupted cut or removal, and never removes one that it only does not know.
 //!
-//! **Invariant:** a block's key appears in the same atomic write in which the log loses its requests.
+//! **Invariant:** a block's key appears in the same atomic write in which the log loses its requests, or in which the
+//! keys of the blocks that it was merged from go.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
 
 use spoor_block::BlockMeta;
-use spoor_model::{BlockId, TenantId};
+use spoor_model::{BlockId, TenantId, TraceId};
 
 use crate::record::{self, Sequence};
 use crate::store::{Change, Store, StoreError, Table};
@@ -27,6 +29,7 @@ const FORMAT_KEY: &[u8] = b"format";
 const BLOCK: &str = "block/";
 const TRIMMED: &str = "trimmed/";
 const UNPUBLISHED: &str = "unpublished/";
+const DELETED: &str = "deleted/";
 
 /// One block of the catalog.
 pub(crate) struct Entry {
@@ -44,6 +47,7 @@ pub(crate) struct Catalog {
     pub(crate) blocks: Vec<Entry>,
     pub(crate) trimmed: BTreeMap<TenantId, Sequence>,
     pub(crate) unpublished: Vec<(TenantId, BlockId)>,
+    pub(crate) deleted: BTreeMap<(TenantId, BlockId), BTreeSet<TraceId>>,
 }
 
 /// Reads the whole catalog.
@@ -78,6 +82,11 @@ impl Catalog {
         }
         if let Some((tenant, id)) = key.strip_prefix(UNPUBLISHED).and_then(parse_name) {
             self.unpublished.push((tenant, id));
+            return true;
+        }
+        if let Some((block, trace)) = key.strip_prefix(DELETED).and_then(|name| name.rsplit_once('/')) {
+            let (Some(block), Ok(trace)) = (parse_name(block), TraceId::from_hex(trace)) else { return false };
+            self.deleted.entry(block).or_default().insert(trace);
             return true;
         }
         if let Some((tenant, id)) = key.strip_prefix(BLOCK).and_then(parse_name) {
@@ -120,7 +129,7 @@ pub(crate) fn announce(tenant: &TenantId, id: BlockId) -> Change {
 
 /// Says that a directory is gone.
 pub(crate) fn forget(tenant: &TenantId, id: BlockId) -> Change {
-    Change::Delete { table: Table::Catalog, key: name(UNPUBLISHED, tenant, id) }
+    delete(name(UNPUBLISHED, tenant, id))
 }
 
 /// The one write that moves spans from the log to a block: all requests of the tenant up to and with
@@ -143,9 +152,45 @@ pub(crate) fn publish(meta: &BlockMeta, last: Sequence) -> Vec<Change> {
     ]
 }
 
-/// Takes a block out of the catalog; its directory is to be removed next.
-pub(crate) fn retire(tenant: &TenantId, id: BlockId) -> [Change; 2] {
-    [Change::Delete { table: Table::Catalog, key: name(BLOCK, tenant, id) }, announce(tenant, id)]
+/// Takes a block out of the catalog, with what was deleted from it; its directory is to be removed next.
+pub(crate) fn retire(tenant: &TenantId, id: BlockId, deleted: &BTreeSet<TraceId>) -> Vec<Change> {
+    let mut changes = vec![delete(name(BLOCK, tenant, id)), announce(tenant, id)];
+    changes.extend(deleted.iter().map(|trace| delete(deleted_key(tenant, id, *trace))));
+    changes
+}
+
+/// The one write that puts merged blocks in the place of what they were merged from. `unused` are announced names that
+/// no block took. Making it twice is making it once.
+pub(crate) fn replace(
+    tenant: &TenantId,
+    new: &[BlockMeta],
+    unused: &[BlockId],
+    old: &[(BlockId, &BTreeSet<TraceId>)],
+) -> Vec<Change> {
+    let added = new.iter().flat_map(|meta| {
+        let put = Change::Put { table: Table::Catalog, key: name(BLOCK, tenant, meta.id), value: meta.to_json() };
+        [put, forget(tenant, meta.id)]
+    });
+    let retired = old.iter().flat_map(|(id, deleted)| retire(tenant, *id, deleted));
+    added.chain(retired).chain(unused.iter().map(|id| forget(tenant, *id))).collect()
+}
+
+/// Hides a trace's spans in a block from now on.
+pub(crate) fn delete_trace(tenant: &TenantId, id: BlockId, trace: TraceId) -> Change {
+    Change::Put { table: Table::Catalog, key: deleted_key(tenant, id, trace), value: Vec::new() }
+}
+
+/// Takes back [`delete_trace`], for a block that is gone.
+pub(crate) fn forget_deleted(tenant: &TenantId, id: BlockId, trace: TraceId) -> Change {
+    delete(deleted_key(tenant, id, trace))
+}
+
+fn deleted_key(tenant: &TenantId, id: BlockId, trace: TraceId) -> Vec<u8> {
+    format!("{DELETED}{tenant}/{id}/{trace}").into_bytes()
+}
+
+fn delete(key: Vec<u8>) -> Change {
+    Change::Delete { table: Table::Catalog, key }
 }
 
 #[cfg(test)]
@@ -177,10 +222,31 @@ mod tests {
         assert_eq!(catalog.blocks[0].meta, Ok(meta));
         assert_eq!(store.get(Table::Wal, &record::key(&tenant, Sequence(2))).unwrap(), None);
         assert!(store.get(Table::Wal, &record::key(&tenant, Sequence(3))).unwrap().is_some());
-        store.write(&retire(&tenant, id), Durability::Synced).unwrap();
+        store.write(&retire(&tenant, id, &BTreeSet::new()), Durability::Synced).unwrap();
         let catalog = load(&store).unwrap();
         assert!(catalog.blocks.is_empty());
         assert_eq!(catalog.unpublished, [(tenant, id)]);
+    }
+
+    #[test]
+    fn a_merge_takes_what_was_deleted_along_with_the_blocks() {
+        let store = MemoryStore::new();
+        let tenant = TenantId::parse("a").unwrap();
+        let meta = |id| BlockMeta::without_files(BlockId(id), tenant.clone(), UnixNano(1), TimeRange::ALL);
+        let trace = TraceId([7; 16]);
+        let mut changes = replace(&tenant, &[meta(1), meta(2)], &[], &[]);
+        changes.extend([delete_trace(&tenant, BlockId(1), trace), announce(&tenant, BlockId(3))]);
+        changes.push(announce(&tenant, BlockId(4)));
+        store.write(&changes, Durability::Synced).unwrap();
+        let catalog = load(&store).unwrap();
+        assert_eq!(catalog.deleted[&(tenant.clone(), BlockId(1))], BTreeSet::from([trace]));
+        let deleted = &catalog.deleted[&(tenant.clone(), BlockId(1))];
+        let old = [(BlockId(1), deleted), (BlockId(2), &BTreeSet::new())];
+        store.write(&replace(&tenant, &[meta(3)], &[BlockId(4)], &old), Durability::Synced).unwrap();
+        let catalog = load(&store).unwrap();
+        assert_eq!(catalog.blocks.iter().map(|entry| entry.id).collect::<Vec<_>>(), [BlockId(3)]);
+        assert_eq!(catalog.unpublished, [(tenant.clone(), BlockId(1)), (tenant, BlockId(2))]);
+        assert!(catalog.deleted.is_empty());
     }
 
     #[test]

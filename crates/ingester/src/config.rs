@@ -34,9 +34,14 @@ pub struct Config {
     pub append_queue_bytes: usize,
     /// How blocks are written.
     pub block: WriteOptions,
+    /// How blocks are written that are merged from others.
+    pub merged_block: WriteOptions,
     /// What blocks keep in memory for the queries to come.
     pub block_cache_bytes: usize,
 }
+
+/// What is merged is written once and kept for days.
+const MERGED_ZSTD_LEVEL: i32 = 9;
 
 impl Config {
     /// Documented defaults for a data directory.
@@ -49,6 +54,7 @@ impl Config {
             head_age_max: Duration::from_secs(30 * 60),
             append_queue_bytes: 64 << 20,
             block: WriteOptions::default(),
+            merged_block: WriteOptions { zstd_level: MERGED_ZSTD_LEVEL, ..WriteOptions::default() },
             block_cache_bytes: 32 << 20,
         }
     }

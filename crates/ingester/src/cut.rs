@@ -103,6 +103,11 @@ impl Cutter {
         self.jobs.lock().failing.clone()
     }
 
+    /// How many heads are being cut or wait for it.
+    pub(crate) fn waiting_count(&self) -> usize {
+        self.jobs.lock().waiting.len()
+    }
+
     /// Tries a failed cut again without waiting.
     pub(crate) fn kick(&self) {
         self.jobs.lock().is_kicked = true;
@@ -221,7 +226,7 @@ impl Cutter {
 
     /// A name that no block of the tenant has. Equal names are out of reach by chance, and worth a look
     /// all the same: the second block would replace the first.
-    fn new_id(&self, tenant: &Tenant) -> BlockId {
+    pub(crate) fn new_id(&self, tenant: &Tenant) -> BlockId {
         loop {
             let id = self.ids.next(&*self.clock);
             if !tenant.has_block(id) {

@@ -2,6 +2,8 @@
 
 use std::path::Path;
 
+use spoor_model::{BlockId, TraceId};
+
 use crate::store::StoreError;
 
 /// Why the ingester cannot start, cut or remove.
@@ -64,6 +66,31 @@ pub enum Error {
         tenant: String,
         /// Why.
         reason: String,
+    },
+    /// Blocks could not be merged; they stay as they are.
+    #[error("cannot merge blocks of tenant {tenant}: {reason}")]
+    Merge {
+        /// Whose blocks.
+        tenant: String,
+        /// Why.
+        reason: String,
+        /// The block that cannot be read, where it is one of them.
+        culprit: Option<BlockId>,
+    },
+    /// Blocks that were to be merged are gone, in another merge, or lost a trace meanwhile: plan again.
+    #[error("the blocks of tenant {tenant} have changed since the merge was planned")]
+    MergeOutdated {
+        /// Whose blocks.
+        tenant: String,
+    },
+    /// Whoever asked for a merge broke it off.
+    #[error("the merge was broken off")]
+    MergeCancelled,
+    /// The trace is in a block that is being exchanged, and the catalog does not say how that went. Try again.
+    #[error("trace {trace} cannot be deleted now: the catalog cannot be written; try again when it can")]
+    DeleteUncertain {
+        /// Which trace.
+        trace: TraceId,
     },
     /// The ingester is closed.
     #[error("the store is shutting down")]

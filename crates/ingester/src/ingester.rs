@@ -11,14 +11,14 @@ use std::thread::JoinHandle;
 
 use futures_channel::oneshot;
 use parking_lot::Mutex;
-use spoor_block::{BlockCache, BlockMeta, DirectoryFiles};
+use spoor_block::{BlockCache, DirectoryFiles};
 use spoor_model::ingest::{Append, AppendError, AppendRequest, Decode};
 use spoor_model::memory::MemoryBudget;
 use spoor_model::scan::{Snapshot, Snapshots};
-use spoor_model::{BlockId, Clock, TenantId};
+use spoor_model::{Clock, TenantId};
 
 use crate::apply::{CutLimits, HeadThread, HeadWork};
-use crate::blocks::{BlockStore, StoredBlocks};
+use crate::blocks::{BlockStore, Gone, StoredBlocks};
 use crate::catalog;
 use crate::config::Config;
 use crate::cut::{BlockIds, Cutter};
@@ -86,6 +86,8 @@ struct Core {
     memory: Arc<HeadMemory>,
     cutter: Arc<Cutter>,
     metrics: Metrics,
+    /// Retired blocks whose files are removed.
+    gone: Arc<Gone>,
 }
 
 struct Threads {
@@ -184,33 +186,6 @@ impl Ingester {
         self.core.tenants.all().iter().map(|tenant| tenant.id.clone()).collect()
     }
 
-    /// The tenant's blocks, unreadable ones included, newest end first.
-    pub fn blocks(&self, tenant: &TenantId) -> Vec<BlockMeta> {
-        self.core.tenants.get(tenant).map(|tenant| tenant.blocks()).unwrap_or_default()
-    }
-
-    /// Removes blocks: from the catalog, then from the snapshots to come, then their files, which go
-    /// with the last query that reads them. Unknown ids are passed over. Returns how many went.
-    pub fn remove_blocks(&self, tenant: &TenantId, ids: &[BlockId]) -> Result<usize, Error> {
-        let Some(tenant) = self.core.tenants.get(tenant) else { return Ok(0) };
-        let known = tenant.blocks();
-        let ids: Vec<BlockId> = ids.iter().copied().filter(|id| known.iter().any(|meta| meta.id == *id)).collect();
-        if ids.is_empty() {
-            return Ok(0);
-        }
-        let changes: Vec<Change> = ids.iter().flat_map(|id| catalog::retire(&tenant.id, *id)).collect();
-        self.core.write(&changes)?;
-        let taken = tenant.take_blocks(&ids);
-        self.core.metrics.set_blocks(&tenant.id, tenant.block_count());
-        for block in &taken {
-            match &block.source {
-                Ok(source) => source.retire(),
-                Err(_) => self.core.remove_files(&tenant.id, block.meta.id),
-            }
-        }
-        Ok(taken.len())
-    }
-
     /// Makes blocks of what is in the heads now, of one tenant or of all, and waits for it.
     pub fn flush(&self, tenant: Option<&TenantId>) -> Result<(), Error> {
         let to_head = self.threads.lock().as_ref().map(|threads| threads.to_head.clone()).ok_or(Error::Closed)?;
@@ -255,6 +230,12 @@ impl Ingester {
             blocks_skipped: tenants.iter().map(|tenant| tenant.skipped_count()).sum(),
             records_in_quarantine: self.quarantined_before,
         }
+    }
+
+    /// Whether ingest needs the machine more than anybody who can wait: it refuses, or heads wait to be cut.
+    pub fn is_pressed(&self) -> bool {
+        let is_filling = self.core.memory.total_bytes() / 4 >= self.core.config.head_memory_limit / 5;
+        self.refusal.get().is_some() || is_filling || self.core.cutter.waiting_count() > 1
     }
 
     fn overloaded(&self, what: &'static str, key: &'static str) -> AppendError {
@@ -328,7 +309,7 @@ impl Core {
             BlockIds::new(seed),
         );
         let (tenants, cutter) = (Arc::new(Tenants::default()), Arc::new(cutter));
-        Self { config, clock, store, blocks, tenants, memory, cutter, metrics }
+        Self { config, clock, store, blocks, tenants, memory, cutter, metrics, gone: Arc::default() }
     }
 
     fn failed(&self, err: StoreError) -> Error {
@@ -399,12 +380,6 @@ impl Core {
         };
         replay.run().map_err(|err| self.failed(StoreError(err.to_string())))
     }
-
-    fn remove_files(&self, tenant: &TenantId, id: BlockId) {
-        if let Err(err) = self.blocks.remove(tenant, id) {
-            tracing::warn!(%tenant, block = %id, %err, "files of a removed block stay until restart");
-        }
-    }
 }
 
 impl Threads {
@@ -460,6 +435,12 @@ pub(crate) fn lock_data_dir(dir: &Path) -> Result<File, Error> {
         Err(TryLockError::Error(err)) => Err(Error::io("lock", &path, &err)),
     }
 }
+
+mod merge;
+mod removal;
+
+pub use merge::MergeRequest;
+pub use removal::BlockState;
 
 #[cfg(test)]
 mod harness;

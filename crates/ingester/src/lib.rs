@@ -21,7 +21,7 @@
 //! [`open_at_rest`] reads a directory that no server runs on, and changes nothing.
 //!
 //! Not here: decoding (given as [`spoor_model::ingest::Decode`]), the block format (`spoor_block`),
-//! retention (`spoor_compactor` decides, [`Ingester::remove_blocks`] does).
+//! retention and what to merge (`spoor_compactor` decides, [`Ingester::remove_blocks`] and [`Ingester::merge_blocks`] do).
 
 mod apply;
 mod at_rest;
@@ -29,6 +29,7 @@ mod blocks;
 mod catalog;
 mod config;
 mod cut;
+mod deleted;
 mod error;
 mod head;
 mod head_memory;
@@ -47,6 +48,6 @@ pub use at_rest::{AtRest, open_at_rest};
 pub use blocks::{BlockStore, StoredBlocks};
 pub use config::{Config, WalSync};
 pub use error::Error;
-pub use ingester::{Foundation, Health, Ingester};
+pub use ingester::{BlockState, Foundation, Health, Ingester, MergeRequest};
 pub use leftovers::{Leftover, sweep_leftovers};
 pub use metrics::Metrics;

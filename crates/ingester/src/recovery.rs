@@ -6,8 +6,8 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::sync::mpsc::{SyncSender, sync_channel};
 
-use spoor_model::TenantId;
 use spoor_model::scan::Skipped;
+use spoor_model::{BlockId, TenantId, TraceId};
 
 use crate::apply::HeadWork;
 use crate::blocks::{BlockStore, StoredBlock};
@@ -40,6 +40,12 @@ pub(crate) fn clean_up(store: &dyn Store, blocks: &dyn BlockStore, catalog: &Cat
             }
         }
     }
+    let of_nothing = catalog.deleted.iter().filter(|(block, _)| !known.contains(block));
+    let forget = |((tenant, id), traces): (&(TenantId, BlockId), &BTreeSet<TraceId>)| {
+        let changes = traces.iter().map(|trace| catalog::forget_deleted(tenant, *id, *trace));
+        changes.collect::<Vec<_>>()
+    };
+    forgotten.extend(of_nothing.flat_map(forget));
     match blocks.list() {
         Ok(found) => {
             let strays = found.into_iter().filter(|name| !known.contains(name) && !kept.contains(name));
@@ -56,7 +62,7 @@ pub(crate) fn clean_up(store: &dyn Store, blocks: &dyn BlockStore, catalog: &Cat
 }
 
 /// Opens the catalog's blocks. One that cannot be opened is named in every snapshot and in the log.
-pub(crate) fn open_blocks(tenants: &Tenants, blocks: &Arc<dyn BlockStore>, catalog: Catalog, metrics: &Metrics) {
+pub(crate) fn open_blocks(tenants: &Tenants, blocks: &Arc<dyn BlockStore>, mut catalog: Catalog, metrics: &Metrics) {
     for entry in catalog.blocks {
         let tenant = tenants.get_or_add(&entry.tenant);
         let skip = |reason: String| {
@@ -67,7 +73,8 @@ pub(crate) fn open_blocks(tenants: &Tenants, blocks: &Arc<dyn BlockStore>, catal
         match entry.meta {
             Ok(meta) => {
                 let source = StoredBlock::open(blocks, &meta).map(Arc::new).map_err(|err| skip(err.to_string()));
-                tenant.add_block(CatalogBlock { meta, source });
+                let deleted = catalog.deleted.remove(&(entry.tenant.clone(), entry.id)).unwrap_or_default();
+                tenant.add_block(CatalogBlock { deleted: Arc::new(deleted), ..CatalogBlock::new(meta, source) });
             }
             Err(reason) => tenant.add_unreadable(skip(reason)),
         }

@@ -1,25 +1,29 @@
 //! What a tenant has: a head, heads that are being cut, blocks. One lock makes them one instant.
 //!
 //! ```text
-//!   head thread        cut thread                    remove_blocks
-//!      |  append          |  write the block            |
-//!      v                  v                             v
+//!   head thread        cut thread          merge     remove_blocks
+//!      |  append          |  write the block |          |
+//!      v                  v                  v          v
 //!    head --freeze--> cutting --publish--> blocks --retire--> (files go with the last reader)
+//!                                           ^   |
+//!                                           '---' replace: the merged in, what they were merged from out
 //! ```
 //!
 //! **Invariant:** each arrow is one step under [`Tenant`]'s lock, the lock that a snapshot takes, so
 //! every acknowledged span is in exactly one of the three in every snapshot.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use parking_lot::{Condvar, Mutex, RwLock};
 use spoor_block::BlockMeta;
 use spoor_model::scan::{Skipped, Snapshot, SpanSource};
-use spoor_model::{BlockId, TenantId};
+use spoor_model::{BlockId, TenantId, TraceId};
 
 use crate::blocks::StoredBlock;
+use crate::deleted::Without;
 use crate::head::{Head, Segment};
 use crate::record::Sequence;
 
@@ -29,6 +33,34 @@ pub(crate) struct CatalogBlock {
     pub(crate) meta: BlockMeta,
     /// The block, or why queries must do without it.
     pub(crate) source: Result<Arc<StoredBlock>, Skipped>,
+    /// Traces whose spans in this block are not to be shown.
+    pub(crate) deleted: Arc<BTreeSet<TraceId>>,
+    /// Of the merge that reads it: then nobody else may take it out.
+    pub(crate) claim: Option<Arc<Claim>>,
+}
+
+/// What a merge holds its inputs by.
+#[derive(Debug, Default)]
+pub(crate) struct Claim {
+    /// An input lost a trace: what the merge writes must not be used.
+    pub(crate) is_void: AtomicBool,
+    /// The catalog may or may not have the new blocks already; a retry settles it.
+    pub(crate) is_in_doubt: AtomicBool,
+}
+
+impl CatalogBlock {
+    pub(crate) fn new(meta: BlockMeta, source: Result<Arc<StoredBlock>, Skipped>) -> Self {
+        Self { meta, source, deleted: Arc::default(), claim: None }
+    }
+
+    /// What queries see of it.
+    fn shown(&self) -> Result<Arc<dyn SpanSource>, Skipped> {
+        let source = Arc::clone(self.source.as_ref().map_err(Clone::clone)?) as Arc<dyn SpanSource>;
+        match self.deleted.is_empty() {
+            true => Ok(source),
+            false => Ok(Arc::new(Without::new(source, Arc::clone(&self.deleted)))),
+        }
+    }
 }
 
 /// A head that takes no more spans and is on its way into a block.
@@ -121,11 +153,14 @@ struct Parts {
 pub(crate) struct Tenant {
     pub(crate) id: TenantId,
     parts: RwLock<Parts>,
+    /// Held while blocks are taken out, exchanged or lose a trace, from the look at them over the write to the catalog
+    /// to the change here: one such step at a time. Cuts only add, and need it not.
+    pub(crate) exchange: Mutex<()>,
 }
 
 impl Tenant {
     fn new(id: TenantId) -> Self {
-        Self { id, parts: RwLock::default() }
+        Self { id, parts: RwLock::default(), exchange: Mutex::default() }
     }
 
     /// Everything at one instant: the head, those being cut included, then blocks, newest first.
@@ -136,9 +171,9 @@ impl Tenant {
         let head = Head::new(cutting.chain(&parts.head).cloned().collect());
         snapshot.sources.extend(head.map(|head| Arc::new(head) as Arc<dyn SpanSource>));
         for block in &parts.blocks {
-            match &block.source {
-                Ok(source) => snapshot.sources.push(Arc::clone(source) as Arc<dyn SpanSource>),
-                Err(skipped) => snapshot.skipped.push(skipped.clone()),
+            match block.shown() {
+                Ok(source) => snapshot.sources.push(source),
+                Err(skipped) => snapshot.skipped.push(skipped),
             }
         }
         snapshot
@@ -175,7 +210,7 @@ impl Tenant {
         let place = parts.cutting.iter().position(|other| Arc::ptr_eq(other, frozen));
         assert_eq!(place, Some(0), "heads are cut in the order of their freezing");
         parts.cutting.remove(0);
-        parts.insert(CatalogBlock { meta, source: Ok(block) });
+        parts.insert(CatalogBlock::new(meta, Ok(block)));
     }
 
     /// The frozen heads that are not blocks yet.
@@ -198,6 +233,51 @@ impl Tenant {
         self.parts.read().blocks.iter().map(|block| block.meta.clone()).collect()
     }
 
+    /// The tenant's blocks with all that is known of them, newest end first.
+    pub(crate) fn catalog_blocks(&self) -> Vec<CatalogBlock> {
+        self.parts.read().blocks.clone()
+    }
+
+    /// Claims blocks for a merge, all of them or none: only such as are there, readable and unclaimed. A block that
+    /// lost a trace is claimed alone, for only alone is it known whose spans are to be left out.
+    pub(crate) fn claim(&self, ids: &[BlockId]) -> Option<(Arc<Claim>, Vec<CatalogBlock>)> {
+        let mut parts = self.parts.write();
+        let is_free = |block: &&mut CatalogBlock| {
+            let is_whole = ids.len() == 1 || block.deleted.is_empty();
+            ids.contains(&block.meta.id) && block.claim.is_none() && block.source.is_ok() && is_whole
+        };
+        let mut claimed: Vec<&mut CatalogBlock> = parts.blocks.iter_mut().filter(is_free).collect();
+        if claimed.len() != ids.len() {
+            return None;
+        }
+        let claim = Arc::<Claim>::default();
+        claimed.iter_mut().for_each(|block| block.claim = Some(Arc::clone(&claim)));
+        Some((claim, claimed.into_iter().map(|block| block.clone()).collect()))
+    }
+
+    /// Gives claimed blocks back.
+    pub(crate) fn release(&self, ids: &[BlockId]) {
+        let mut parts = self.parts.write();
+        let claimed = parts.blocks.iter_mut().filter(|block| ids.contains(&block.meta.id));
+        claimed.for_each(|block| block.claim = None);
+    }
+
+    /// Hides a trace in these blocks, in snapshots to come.
+    pub(crate) fn hide(&self, trace: TraceId, ids: &[BlockId]) {
+        let mut parts = self.parts.write();
+        for block in parts.blocks.iter_mut().filter(|block| ids.contains(&block.meta.id)) {
+            Arc::make_mut(&mut block.deleted).insert(trace);
+        }
+    }
+
+    /// Puts merged blocks in the place of what they were merged from, in one step.
+    pub(crate) fn replace(&self, old: &[BlockId], new: Vec<CatalogBlock>) -> Vec<CatalogBlock> {
+        let mut parts = self.parts.write();
+        let taken = parts.take(old);
+        new.into_iter().for_each(|block| parts.insert(block));
+        taken
+    }
+
     pub(crate) fn has_block(&self, id: BlockId) -> bool {
         self.parts.read().blocks.iter().any(|block| block.meta.id == id)
     }
@@ -214,15 +294,18 @@ impl Tenant {
 
     /// Takes blocks out; snapshots made from now on are without them.
     pub(crate) fn take_blocks(&self, ids: &[BlockId]) -> Vec<CatalogBlock> {
-        let mut parts = self.parts.write();
-        let all = std::mem::take(&mut parts.blocks);
-        let (taken, kept) = all.into_iter().partition(|block| ids.contains(&block.meta.id));
-        parts.blocks = kept;
-        taken
+        self.parts.write().take(ids)
     }
 }
 
 impl Parts {
+    fn take(&mut self, ids: &[BlockId]) -> Vec<CatalogBlock> {
+        let all = std::mem::take(&mut self.blocks);
+        let (taken, kept) = all.into_iter().partition(|block| ids.contains(&block.meta.id));
+        self.blocks = kept;
+        taken
+    }
+
     fn insert(&mut self, block: CatalogBlock) {
         let place = self.blocks.partition_point(|other| other.meta.range.end > block.meta.range.end);
         self.blocks.insert(place, block);

@@ -25,6 +25,7 @@ use crate::value::Value;
 use crate::{TimeRange, TraceId, UnixNano};
 
 mod traces;
+mod without;
 
 pub use traces::TracesScan;
 

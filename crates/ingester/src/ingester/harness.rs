@@ -4,6 +4,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
+use std::ops::ControlFlow;
 use std::pin::pin;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::task::{Context, Poll, Wake, Waker};
@@ -12,14 +13,14 @@ use std::time::Duration;
 use bytes::Bytes;
 use parking_lot::{Condvar, Mutex};
 use prometheus_client::registry::Registry;
-use spoor_block::Error as BlockError;
+use spoor_block::{BlockMeta, Error as BlockError, MergeOptions, Merged, Progress};
 use spoor_model::batch::{SpanBatch, SpanFields};
 use spoor_model::columns::{ColumnRequest, ValuesOf};
 use spoor_model::ingest::{BodyEncoding, Checked};
 use spoor_model::memory::MemoryBudget;
 use spoor_model::scan::{QueryContext, SpanSource};
 use spoor_model::wire::WireError;
-use spoor_model::{SpanId, TimeRange, TraceId, UnixNano};
+use spoor_model::{BlockId, SpanId, TimeRange, TraceId, UnixNano};
 
 use super::*;
 use crate::config::WalSync;
@@ -76,6 +77,11 @@ impl Clock for HandClock {
     fn now(&self) -> UnixNano {
         UnixNano(self.0.load(Ordering::Relaxed))
     }
+}
+
+fn numbers_of(batches: &[SpanBatch]) -> impl Iterator<Item = u64> {
+    let spans = batches.iter().flat_map(|batch| (0..batch.len() as u32).map(|row| batch.span(row)));
+    spans.map(|entry| u64::from_be_bytes(entry.span.span_id.0) - 1)
 }
 
 type BlockMap = BTreeMap<(TenantId, BlockId), Option<Vec<SpanBatch>>>;
@@ -177,11 +183,55 @@ impl BlockStore for FakeBlocks {
         };
         // One segment stands for the block: the tests' heads fit.
         let segment = Segment::default();
-        for row in batches.iter().flat_map(|batch| (0..batch.len() as u32).map(|row| batch.span(row))) {
-            let number = u64::from_be_bytes(row.span.span_id.0) - 1;
+        for number in numbers_of(batches) {
             NumberDecode.append(&number.to_be_bytes(), &Checked::default(), &mut segment.write());
         }
         Ok(Arc::new(Head::new(vec![Arc::new(segment)]).expect("has a segment")))
+    }
+
+    fn merge(
+        &self,
+        inputs: &[BlockMeta],
+        created_at: UnixNano,
+        next_id: &mut dyn FnMut() -> BlockId,
+        options: &MergeOptions<'_>,
+        watch: &mut dyn FnMut(Progress) -> ControlFlow<()>,
+    ) -> Result<Merged, BlockError> {
+        let tenant = inputs[0].tenant.clone();
+        let mut traces: BTreeMap<TraceId, Vec<u64>> = BTreeMap::new();
+        for meta in inputs {
+            let state = self.state.lock();
+            let Some(Some(batches)) = state.blocks.get(&(tenant.clone(), meta.id)) else {
+                return Err(BlockError::Corrupt { object: meta.id.to_string(), reason: "missing".to_owned() });
+            };
+            numbers_of(batches).for_each(|number| traces.entry(trace_of(number)).or_default().push(number));
+        }
+        let span_count: u64 = inputs.iter().map(|meta| meta.span_count).sum();
+        let mut go_on = |spans_written| match watch(Progress { spans_written, span_count }) {
+            ControlFlow::Continue(()) => Ok(()),
+            ControlFlow::Break(()) => Err(BlockError::Cancelled),
+        };
+        go_on(0)?;
+        let is_old = |numbers: &[u64]| options.keep_after.is_some_and(|line| numbers.iter().all(|n| n * 1000 < line.0));
+        traces.retain(|id, numbers| !(options.is_deleted)(*id) && !is_old(numbers));
+        let mut blocks = Vec::new();
+        let mut rest = traces.into_values().peekable();
+        while rest.peek().is_some() {
+            let mut batch = SpanBatch::new();
+            while let Some(numbers) = rest.next_if(|_| (batch.len() as u64) < options.block_spans) {
+                numbers.iter().for_each(|n| NumberDecode.append(&n.to_be_bytes(), &Checked::default(), &mut batch));
+            }
+            let mut meta = self.write(&tenant, next_id(), &[&batch], created_at)?;
+            meta.merge_level = inputs.iter().map(|input| input.merge_level).max().unwrap() + 1;
+            blocks.push(meta);
+        }
+        let spans_written = blocks.iter().map(|meta| meta.span_count).sum();
+        if let Err(cancelled) = go_on(spans_written) {
+            blocks.iter().for_each(|meta| self.remove(&tenant, meta.id).unwrap());
+            return Err(cancelled);
+        }
+        let spans_left_out = span_count - spans_written;
+        Ok(Merged { blocks, spans_read: span_count, spans_written, copies_dropped: 0, spans_left_out })
     }
 
     fn remove(&self, tenant: &TenantId, id: BlockId) -> Result<(), BlockError> {
@@ -204,6 +254,8 @@ pub(super) struct World {
     pub(super) acknowledged: BTreeMap<TenantId, BTreeSet<u64>>,
     /// Sent and not acknowledged: may be there, once.
     pub(super) uncertain: BTreeMap<TenantId, BTreeSet<u64>>,
+    /// Deleted, and never to be seen again.
+    pub(super) deleted: BTreeMap<TenantId, BTreeSet<u64>>,
     next_number: u64,
     lives: u64,
 }
@@ -240,6 +292,7 @@ impl World {
             ingester: None,
             acknowledged: BTreeMap::new(),
             uncertain: BTreeMap::new(),
+            deleted: BTreeMap::new(),
             next_number: 0,
             lives: 0,
         };
@@ -284,6 +337,18 @@ impl World {
         outcome
     }
 
+    /// Deletes a trace; what was acknowledged of it is not to be seen from now on.
+    pub(super) fn delete(&mut self, tenant: &TenantId, trace: TraceId) -> Result<usize, Error> {
+        let outcome = self.ingester().delete_trace(tenant, trace);
+        let acknowledged = self.acknowledged.entry(tenant.clone()).or_default();
+        let gone: Vec<u64> = acknowledged.iter().copied().filter(|number| trace_of(*number) == trace).collect();
+        acknowledged.retain(|number| trace_of(*number) != trace);
+        // A failed deletion may have happened: then a crash shows it.
+        let ledger = if outcome.is_ok() { &mut self.deleted } else { &mut self.uncertain };
+        ledger.entry(tenant.clone()).or_default().extend(gone);
+        outcome
+    }
+
     /// The machine stops here and starts again; `buffered_kept` unsynced writes survive.
     pub(super) fn crash(&mut self, buffered_kept: usize) {
         // The store first: a block that is written after this instant is only one that nobody knows.
@@ -313,6 +378,8 @@ impl World {
         assert!(lost.is_empty(), "spans of {tenant} are lost: {lost:?}");
         let strange: Vec<_> = distinct.iter().filter(|n| !acknowledged.contains(n) && !uncertain.contains(n)).collect();
         assert!(strange.is_empty(), "spans of {tenant} come from nowhere: {strange:?}");
+        let deleted = self.deleted.get(tenant).unwrap_or(&none);
+        assert!(distinct.is_disjoint(deleted), "deleted spans of {tenant} are back: {distinct:?}");
     }
 }
 

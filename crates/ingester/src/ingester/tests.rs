@@ -1,6 +1,9 @@
+use std::ops::ControlFlow;
 use std::time::Duration;
 
 use proptest::prelude::*;
+use spoor_block::Progress;
+use spoor_model::{BlockId, UnixNano};
 
 use super::harness::*;
 use super::*;
@@ -40,7 +43,7 @@ fn closing_empties_the_log_and_closing_again_does_nothing() {
     let mut records = 0;
     let mut visit = |_: &[u8], _: &[u8]| {
         records += 1;
-        std::ops::ControlFlow::Continue(())
+        ControlFlow::Continue(())
     };
     world.store.scan(Table::Wal, b"", &mut visit).unwrap();
     assert_eq!(records, 0);
@@ -150,6 +153,202 @@ fn a_lost_block_is_named_in_snapshots_and_the_rest_answers() {
     // Retention still gets rid of it.
     assert_eq!(world.ingester().remove_blocks(&a, &[lost]).unwrap(), 1);
     assert!(world.ingester().snapshot(&a).skipped.is_empty());
+}
+
+fn merge_of(inputs: impl IntoIterator<Item = BlockId>) -> MergeRequest {
+    MergeRequest { inputs: inputs.into_iter().collect(), block_spans: 40, memory_bytes: 1 << 20, keep_after: None }
+}
+
+/// A tenant with so many blocks of 20 spans, and their ids, newest first.
+fn with_blocks(count: usize) -> (World, TenantId, Vec<BlockId>) {
+    let (mut world, a) = (World::new(), tenant("a"));
+    for _ in 0..count {
+        world.append(&a, 20).unwrap();
+        world.ingester().flush(None).unwrap();
+    }
+    let ids = world.ingester().blocks(&a).iter().map(|meta| meta.id).collect();
+    (world, a, ids)
+}
+
+#[test]
+fn a_snapshot_sees_each_span_once_before_during_and_after_a_merge() {
+    let (world, a, ids) = with_blocks(3);
+    let before = world.ingester().snapshot(&a);
+    let mut calls = 0;
+    let merged = world.ingester().merge_blocks(&a, &merge_of(ids.clone()), &mut |_| {
+        calls += 1;
+        world.check();
+        ControlFlow::Continue(())
+    });
+    assert!(calls > 0);
+    assert_eq!(merged.unwrap().spans_written, 60);
+    world.check();
+    assert_eq!(world.ingester().blocks(&a).len(), 2, "40 spans and the rest");
+    assert!(world.ingester().blocks(&a).iter().all(|meta| meta.merge_level == 1));
+    assert_eq!(world.blocks.names().len(), 5, "a reader keeps the files of what it reads");
+    drop(before);
+    assert_eq!(world.blocks.names().len(), 2);
+}
+
+#[test]
+fn a_snapshot_sees_each_span_once_while_blocks_are_merged_over_and_over() {
+    let (world, a, _) = with_blocks(6);
+    let is_over = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            for _ in 0..300 {
+                let ids = world.ingester().blocks(&a).into_iter().map(|meta| meta.id);
+                let request = MergeRequest { block_spans: 30, ..merge_of(ids) };
+                world.ingester().merge_blocks(&a, &request, &mut |_| ControlFlow::Continue(())).unwrap();
+            }
+            is_over.store(true, Ordering::Relaxed);
+        });
+        while !is_over.load(Ordering::Relaxed) {
+            world.check();
+        }
+    });
+    world.check();
+}
+
+#[test]
+fn a_merge_that_fails_or_stops_at_any_write_loses_and_doubles_nothing() {
+    for fault in [Fault::Refuse, Fault::LoseAnswer, Fault::LoseWrite] {
+        for write in 0..4 {
+            let (mut world, a, ids) = with_blocks(3);
+            let from = world.store.writes_seen() + write;
+            world.store.fail_writes(from..u64::MAX, fault);
+            let mut calls = 0;
+            // Two while it merges; the third is asked when the catalog cannot be written.
+            let outcome = world.ingester().merge_blocks(&a, &merge_of(ids), &mut |_| {
+                calls += 1;
+                if calls > 2 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+            });
+            assert_eq!(outcome.is_err(), write < 2, "{fault:?} at write {write}");
+            world.check();
+            world.crash(0);
+            world.check();
+            let names = world.blocks.names();
+            assert_eq!(names.len(), world.ingester().blocks(&a).len(), "{fault:?} at write {write} leaves files");
+        }
+    }
+}
+
+#[test]
+fn a_merge_is_published_as_soon_as_the_catalog_can_be_written() {
+    let (mut world, a, ids) = with_blocks(2);
+    let publication = world.store.writes_seen() + 1;
+    world.store.fail_writes(publication..publication + 1, Fault::LoseAnswer);
+    world.ingester().merge_blocks(&a, &merge_of(ids), &mut |_| ControlFlow::Continue(())).unwrap();
+    world.check();
+    assert_eq!(world.ingester().blocks(&a).len(), 1);
+    world.crash(0);
+    world.check();
+}
+
+#[test]
+fn a_merge_that_is_broken_off_or_cannot_be_written_or_read_leaves_everything_as_it_was() {
+    let (mut world, a, ids) = with_blocks(3);
+    let request = merge_of(ids.clone());
+    let go_on = &mut |_: Progress| ControlFlow::Continue(());
+    let broken_off = world.ingester().merge_blocks(&a, &request, &mut |_| ControlFlow::Break(()));
+    assert!(matches!(broken_off, Err(Error::MergeCancelled)), "{broken_off:?}");
+    world.blocks.set_full(true);
+    let full = world.ingester().merge_blocks(&a, &request, go_on).unwrap_err();
+    assert!(full.to_string().contains("no space left"), "{full}");
+    world.blocks.set_full(false);
+    world.blocks.set_panics(true);
+    assert!(world.ingester().merge_blocks(&a, &request, go_on).is_err());
+    world.blocks.set_panics(false);
+    world.check();
+    assert_eq!(world.blocks.names().len(), 3);
+    world.blocks.lose(&a, ids[1]);
+    let unreadable = world.ingester().merge_blocks(&a, &request, go_on);
+    assert!(matches!(&unreadable, Err(Error::Merge { culprit, .. }) if *culprit == Some(ids[1])), "{unreadable:?}");
+    assert_eq!(world.ingester().merge_blocks(&a, &merge_of([ids[0], ids[2]]), go_on).unwrap().spans_written, 40);
+    let gone = world.ingester().merge_blocks(&a, &request, go_on);
+    assert!(matches!(gone, Err(Error::MergeOutdated { .. })), "{gone:?}");
+    world.crash(0);
+    assert_eq!(world.ingester().health().blocks_skipped, 1);
+}
+
+#[test]
+fn what_is_being_merged_is_not_removed_and_comes_back_from_nowhere() {
+    let (mut world, a, ids) = with_blocks(3);
+    let ingester = Arc::clone(world.ingester());
+    let merge = |watch: &mut dyn FnMut(Progress) -> ControlFlow<()>| {
+        ingester.merge_blocks(&a, &merge_of(ids[..2].to_vec()), watch)
+    };
+    let mut removed = Vec::new();
+    merge(&mut |_| {
+        removed.push(ingester.remove_blocks(&a, &ids).unwrap());
+        assert!(ingester.merge_blocks(&a, &merge_of([ids[0]]), &mut |_| ControlFlow::Continue(())).is_err());
+        ControlFlow::Continue(())
+    })
+    .unwrap();
+    assert_eq!(removed, [1, 0], "the third is in no merge");
+    let first: Vec<u64> = (0..20).collect();
+    world.acknowledged.get_mut(&a).unwrap().retain(|number| !first.contains(number));
+    world.check();
+    world.crash(0);
+    world.check();
+}
+
+#[test]
+fn a_deleted_trace_is_hidden_at_once_and_gone_after_the_rewrite_and_spans_that_come_later_stay() {
+    let (mut world, a, ids) = with_blocks(1);
+    // Two of trace 2 are in the block; these two are in the head, the last ones come later.
+    world.append(&a, 2).unwrap();
+    let trace = trace_of(21);
+    assert_eq!(world.delete(&a, trace).unwrap(), 2);
+    world.check();
+    assert_eq!(world.delete(&a, trace).unwrap(), 0, "it is not there any more");
+    world.append(&a, 2).unwrap();
+    world.check();
+    world.crash(0);
+    world.check();
+    let go_on = &mut |_: Progress| ControlFlow::Continue(());
+    let states = world.ingester().block_states(&a);
+    assert_eq!(states.iter().map(|state| state.deleted_traces).collect::<Vec<_>>(), [1, 1]);
+    let together = merge_of(states.iter().map(|state| state.meta.id));
+    assert!(world.ingester().merge_blocks(&a, &together, go_on).is_err(), "only alone");
+    let rewritten = world.ingester().merge_blocks(&a, &merge_of(ids), go_on).unwrap();
+    assert_eq!((rewritten.spans_written, rewritten.spans_left_out), (16, 4));
+    let newest = world.ingester().blocks(&a)[0].id;
+    assert_eq!(world.ingester().merge_blocks(&a, &merge_of([newest]), go_on).unwrap().blocks, [], "nothing is left");
+    world.check();
+    assert!(world.ingester().block_states(&a).iter().all(|state| state.deleted_traces == 0));
+    world.ingester().flush(None).unwrap();
+    world.crash(0);
+    world.check();
+    assert_eq!(world.ingester().blocks(&a).len(), 2);
+}
+
+#[test]
+fn a_deletion_during_a_merge_makes_the_merge_void() {
+    let (mut world, a, ids) = with_blocks(2);
+    let ingester = Arc::clone(world.ingester());
+    let outcome = ingester.merge_blocks(&a, &merge_of(ids), &mut |progress| {
+        if progress.spans_written > 0 {
+            assert_eq!(world.delete(&a, trace_of(3)).unwrap(), 1);
+        }
+        ControlFlow::Continue(())
+    });
+    assert!(matches!(outcome, Err(Error::MergeOutdated { .. })), "{outcome:?}");
+    world.check();
+    drop(ingester);
+    world.crash(0);
+    world.check();
+}
+
+#[test]
+fn traces_past_their_retention_are_left_out_of_a_merge() {
+    let (mut world, a, ids) = with_blocks(2);
+    // The traces of spans 0 to 7 and 8 to 15 ended before; that of 16 to 23 did not.
+    let request = MergeRequest { keep_after: Some(UnixNano(17_000)), ..merge_of(ids) };
+    let merged = world.ingester().merge_blocks(&a, &request, &mut |_| ControlFlow::Continue(())).unwrap();
+    assert_eq!((merged.spans_written, merged.spans_left_out), (24, 16));
+    world.acknowledged.get_mut(&a).unwrap().retain(|number| *number >= 16);
+    world.check();
 }
 
 #[test]
@@ -487,6 +686,11 @@ enum Step {
     Flush(usize),
     FlushAll,
     Remove(usize),
+    /// Deletes the trace of the n-th span that is there.
+    Delete(usize, usize),
+    /// Merges some blocks; each step is taken at one of the moments at which the merge asks whether to go on, and it is
+    /// broken off after so many.
+    Merge(usize, usize, Vec<Step>, usize),
     Crash,
     Restart,
     FailWrites(u64, u64, Fault),
@@ -495,12 +699,22 @@ enum Step {
 }
 
 fn step() -> impl Strategy<Value = Step> {
+    let within = prop::collection::vec(simple_step(), 0..3);
+    let merge = (0usize..2, 1usize..5, within, 0usize..5);
+    prop_oneof![
+        4 => simple_step(),
+        1 => merge.prop_map(|(who, count, within, breaks)| Step::Merge(who, count, within, breaks)),
+    ]
+}
+
+fn simple_step() -> impl Strategy<Value = Step> {
     let fault = prop::sample::select(vec![Fault::Refuse, Fault::LoseAnswer, Fault::LoseWrite]);
     prop_oneof![
         8 => (0usize..2, 1u64..30).prop_map(|(tenant, count)| Step::Append(tenant, count)),
         2 => (0usize..2).prop_map(Step::Flush),
         1 => Just(Step::FlushAll),
         1 => (0usize..2).prop_map(Step::Remove),
+        1 => (0usize..2, 0usize..100).prop_map(|(tenant, nth)| Step::Delete(tenant, nth)),
         2 => Just(Step::Crash),
         1 => Just(Step::Restart),
         2 => (0u64..3, 1u64..3, fault).prop_map(|(after, count, fault)| Step::FailWrites(after, count, fault)),
@@ -518,6 +732,13 @@ impl World {
             Step::Flush(who) => drop(self.ingester().flush(Some(&tenants[*who]))),
             Step::FlushAll => drop(self.ingester().flush(None)),
             Step::Remove(who) => self.remove_oldest(&tenants[*who]),
+            Step::Delete(who, nth) => {
+                let there = numbers_in(self.ingester(), &tenants[*who]);
+                if let Some(number) = there.get(nth % there.len().max(1)) {
+                    drop(self.delete(&tenants[*who], trace_of(*number)));
+                }
+            }
+            Step::Merge(who, count, within, breaks) => self.merge(&tenants[*who], *count, within, *breaks),
             Step::Crash => self.crash(0),
             Step::Restart => {
                 drop(self.ingester().close());
@@ -533,6 +754,31 @@ impl World {
                 self.blocks.set_full(false);
             }
         }
+    }
+
+    /// Merges the oldest blocks. A life may go on without the merge: a crash within it leaves it to the old machine.
+    fn merge(&mut self, tenant: &TenantId, count: usize, within: &[Step], breaks: usize) {
+        let ingester = Arc::clone(self.ingester());
+        let blocks = ingester.block_states(tenant).into_iter().rev();
+        // A block with a deleted trace is rewritten alone.
+        let mut inputs: Vec<_> = blocks.take(count).collect();
+        if inputs.iter().any(|state| state.deleted_traces > 0) {
+            inputs.truncate(1);
+        }
+        let request = merge_of(inputs.iter().map(|state| state.meta.id));
+        if request.inputs.is_empty() {
+            return;
+        }
+        let mut asked = 0;
+        let outcome = ingester.merge_blocks(tenant, &request, &mut |_| {
+            asked += 1;
+            if let Some(step) = within.get(asked - 1) {
+                self.take(step);
+                self.check();
+            }
+            if asked > breaks { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        });
+        drop(outcome);
     }
 
     /// Retention takes the oldest block; the spans that only it held are gone on purpose.

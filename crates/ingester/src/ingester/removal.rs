@@ -1,0 +1,145 @@
+//! What goes: blocks past their retention, and traces that somebody wants deleted.
+//!
+//! **Invariant:** the catalog first, then what snapshots see, then files. **Invariant:** a block that a merge has claimed is
+//! taken out by that merge or not at all, so what was removed never comes back in what was merged.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use spoor_block::BlockMeta;
+use spoor_model::memory::MemoryBudget;
+use spoor_model::scan::{QueryContext, SpanSource};
+use spoor_model::{BlockId, TenantId, TraceId};
+
+use super::{Core, Ingester};
+use crate::catalog;
+use crate::error::Error;
+use crate::store::{Change, Durability};
+use crate::tenant::{CatalogBlock, Tenant};
+
+/// A block and how it is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BlockState {
+    /// What it is.
+    pub meta: BlockMeta,
+    /// Whether it could be opened.
+    pub is_readable: bool,
+    /// Whether a merge reads it now.
+    pub is_merging: bool,
+    /// Traces that were deleted and that a rewrite will leave out.
+    pub deleted_traces: usize,
+}
+
+impl Ingester {
+    /// The tenant's blocks, unreadable ones included, newest end first.
+    pub fn blocks(&self, tenant: &TenantId) -> Vec<BlockMeta> {
+        self.core.tenants.get(tenant).map(|tenant| tenant.blocks()).unwrap_or_default()
+    }
+
+    /// [`Self::blocks`] and how each of them is.
+    pub fn block_states(&self, tenant: &TenantId) -> Vec<BlockState> {
+        let state = |block: CatalogBlock| BlockState {
+            is_readable: block.source.is_ok(),
+            is_merging: block.claim.is_some(),
+            deleted_traces: block.deleted.len(),
+            meta: block.meta,
+        };
+        let blocks = self.core.tenants.get(tenant).map(|tenant| tenant.catalog_blocks()).unwrap_or_default();
+        blocks.into_iter().map(state).collect()
+    }
+
+    /// Removes blocks: from the catalog, then from the snapshots to come, then their files, which go
+    /// with the last query that reads them. Unknown ids are passed over, and so are blocks that are being
+    /// merged: the next pass finds them, or what they were merged into. Returns how many went.
+    pub fn remove_blocks(&self, tenant: &TenantId, ids: &[BlockId]) -> Result<usize, Error> {
+        let Some(tenant) = self.core.tenants.get(tenant) else { return Ok(0) };
+        let _exchange = tenant.exchange.lock();
+        let blocks = tenant.catalog_blocks();
+        let is_due = |block: &&CatalogBlock| ids.contains(&block.meta.id) && block.claim.is_none();
+        let due: Vec<&CatalogBlock> = blocks.iter().filter(is_due).collect();
+        if due.is_empty() {
+            return Ok(0);
+        }
+        let retire = |block: &&CatalogBlock| catalog::retire(&tenant.id, block.meta.id, &block.deleted);
+        let changes: Vec<Change> = due.iter().flat_map(retire).collect();
+        self.core.write(&changes)?;
+        let due: Vec<BlockId> = due.iter().map(|block| block.meta.id).collect();
+        let taken = tenant.take_blocks(&due);
+        self.core.let_go(&tenant, &taken);
+        Ok(taken.len())
+    }
+
+    /// Deletes a trace: everything of it that was acknowledged before this call is hidden from every answer when this
+    /// returns, and is gone from disk when the blocks that hold it are rewritten. Spans of the same id that come later are
+    /// spans like any others. Returns in how many blocks it was.
+    ///
+    /// Costs a cut of the tenant's head, and a look into each block whose bloom filter has the id.
+    pub fn delete_trace(&self, tenant: &TenantId, trace: TraceId) -> Result<usize, Error> {
+        let Some(known) = self.core.tenants.get(tenant) else { return Ok(0) };
+        // What is in a head has no place that a deletion could be tied to.
+        self.flush(Some(tenant))?;
+        let _exchange = known.exchange.lock();
+        let blocks = known.catalog_blocks();
+        let holding: Vec<&CatalogBlock> = blocks.iter().filter(|block| may_show(block, trace)).collect();
+        if holding.is_empty() {
+            return Ok(0);
+        }
+        let claims = || holding.iter().filter_map(|block| block.claim.as_ref());
+        if claims().any(|claim| claim.is_in_doubt.load(Ordering::Acquire)) {
+            return Err(Error::DeleteUncertain { trace });
+        }
+        let ids: Vec<BlockId> = holding.iter().map(|block| block.meta.id).collect();
+        let changes: Vec<Change> = ids.iter().map(|id| catalog::delete_trace(tenant, *id, trace)).collect();
+        self.core.write(&changes)?;
+        known.hide(trace, &ids);
+        claims().for_each(|claim| claim.is_void.store(true, Ordering::Release));
+        tracing::info!(%tenant, %trace, blocks = ids.len(), "trace deleted");
+        Ok(ids.len())
+    }
+}
+
+/// Whether queries find spans of the trace in the block, or could if it were readable.
+fn may_show(block: &CatalogBlock, trace: TraceId) -> bool {
+    if block.deleted.contains(&trace) {
+        return false;
+    }
+    let Ok(source) = &block.source else { return true };
+    let ctx = QueryContext::new(&MemoryBudget::new(usize::MAX), Arc::new(AtomicBool::new(false)));
+    source.may_hold(trace) && !matches!(source.trace_range(trace, &ctx), Ok(None))
+}
+
+impl Core {
+    /// Has the files of blocks go that are out of the catalog and out of snapshots.
+    pub(super) fn let_go(&self, tenant: &Tenant, taken: &[CatalogBlock]) {
+        self.metrics.set_blocks(&tenant.id, tenant.block_count());
+        for block in taken {
+            match &block.source {
+                Ok(source) => source.retire(&self.gone),
+                Err(_) => self.remove_files(&tenant.id, block.meta.id),
+            }
+        }
+        self.forget_gone();
+    }
+
+    /// Tells the catalog which files went since this was last called; when that fails, the next start finds out.
+    fn forget_gone(&self) {
+        let changes: Vec<Change> = self.gone.take().iter().map(|(tenant, id)| catalog::forget(tenant, *id)).collect();
+        if !changes.is_empty() {
+            let _ = self.store.write(&changes, Durability::Buffered);
+        }
+    }
+
+    fn remove_files(&self, tenant: &TenantId, id: BlockId) {
+        match self.blocks.remove(tenant, id) {
+            Ok(()) => self.gone.push(tenant, id),
+            Err(err) => tracing::warn!(%tenant, block = %id, %err, "files of a removed block stay until restart"),
+        }
+    }
+
+    /// Removes what a merge wrote and nobody shall see. Failing is no harm: the next start does it.
+    pub(super) fn discard(&self, tenant: &TenantId, ids: &BTreeSet<BlockId>) {
+        ids.iter().for_each(|id| self.remove_files(tenant, *id));
+        self.forget_gone();
+    }
+}
