@@ -211,6 +211,8 @@ pub(crate) fn tempo(store: Store, tenancy: Tenancy) -> Router {
             text
         }),
         config: Arc::new(|| "retention: 168h\n".to_owned()),
+        admin: None,
+        trace_deletion: false,
     })
 }
 

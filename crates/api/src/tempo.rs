@@ -1,9 +1,10 @@
 //! The query API of Tempo over HTTP (port 3200), as Grafana, Kiali, Perses and tempo-cli use it.
 //!
-//! Query routes take any method and read their parameters from the URL only. Errors are plain text.
+//! Query routes take any method (but `DELETE` of a trace deletes it) and read their parameters from the URL only. Errors are plain text.
 //! Where Spoor answers otherwise than Tempo on purpose stands in `DEVIATIONS.md`.
 
 mod asked;
+mod blocks;
 mod explain;
 mod export;
 mod limits;
@@ -38,6 +39,7 @@ use crate::request_metrics::{self, Observed, RequestMetrics};
 use crate::tenant::Tenancy;
 
 pub use asked::{Asked, Mistake, asked};
+pub use blocks::{BlockAdmin, BlockRow, BlocksReport};
 pub use export::NEXT;
 pub use limits::Limits;
 pub use time_range::parse_time;
@@ -85,6 +87,10 @@ pub struct State {
     pub metrics: TextFn,
     /// For `/status/config`: YAML.
     pub config: TextFn,
+    /// For `/status/blocks` and deleting; `None` when nobody owns the blocks.
+    pub admin: Option<Arc<dyn BlockAdmin>>,
+    /// Whether traces may be deleted.
+    pub trace_deletion: bool,
 }
 
 impl State {
@@ -99,7 +105,7 @@ pub fn router(state: State) -> Router {
     let observed = Observed { metrics: state.requests.clone(), route_prefix: "" };
     let routes = Router::new()
         .route("/api/traces/{traceID}", any(trace_by_id::v1))
-        .route("/api/v2/traces/{traceID}", any(trace_by_id::v2))
+        .route("/api/v2/traces/{traceID}", any(trace_by_id::v2).delete(blocks::delete_trace))
         .route("/api/v2/traces/diff", any(|| not_yet("comparing traces")))
         .route("/api/search", any(search::search))
         .route("/api/search/tags", any(tags::names_v1))
@@ -116,6 +122,7 @@ pub fn router(state: State) -> Router {
         .route("/metrics", any(status::metrics))
         .route("/status", get(status::overview))
         .route("/status/version", get(status::version))
+        .route("/status/blocks", get(blocks::status))
         .route("/status/config", get(status::config))
         .route("/status/endpoints", get(status::endpoints))
         .route("/status/services", get(status::services))

@@ -1,20 +1,30 @@
 //! The life of blocks after they are cut.
 //!
-//! Deciding is apart from doing: [`expired`] is a pure function from what there is to what must go,
-//! [`Retention`] walks the tenants and has it done by whoever owns the catalog.
+//! Deciding is apart from doing: [`plan()`], [`is_expired`] and [`over_size`] are pure functions from what there is to what is to be
+//! merged or must go; [`Compaction`] and [`Retention`] walk the tenants and have it done by whoever owns the catalog.
 //!
 //! ```text
-//!   server's timer --> Retention::run --> expired(metas, now, retention) --> BlockOwner::remove
+//!   server's timer  --> Retention::run      --> is_expired, over_size --> BlockOwner::remove
+//!   server's thread --> Compaction::run_one --> plan                  --> BlockOwner::merge
 //! ```
 //!
-//! **Invariant:** this crate touches no file and no catalog; it only names blocks.
+//! **Invariant:** this crate touches no catalog; it only names blocks.
 //!
-//! Not here yet: merging small blocks, object storage.
+//! Not here yet: object storage.
 
+mod compaction;
 mod metrics;
+mod owner;
+mod pace;
 mod plan;
 mod retention;
 
+#[cfg(test)]
+mod fake;
+
+pub use compaction::{Compaction, Pass, Running, Settings};
 pub use metrics::Metrics;
+pub use owner::{BlockOwner, Listed, MergeBounds, MergeError};
+pub use pace::Brake;
 pub use plan::{Candidate, Job, LEVEL_MAX, Limits, Size, plan};
-pub use retention::{BlockOwner, Outcome, Retention, expired};
+pub use retention::{Outcome, Policy, Retention, is_expired, over_size};

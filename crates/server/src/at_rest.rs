@@ -39,7 +39,7 @@ pub(crate) fn routes(config: &Config, has_tenants: bool) -> Result<Router, Strin
         clock,
         cors_allowed_origins: Vec::new(),
     };
-    Ok(tempo::router(queries.tempo(config, registry, &Arc::default())))
+    Ok(tempo::router(queries.tempo(config, registry, &Arc::default(), None)))
 }
 
 /// Whoever names no tenant means the one that a server without tenants has.

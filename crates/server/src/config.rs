@@ -11,6 +11,8 @@
 //!
 //! **Invariant:** only this crate reads configuration; every part gets its own piece by value.
 
+use std::time::Duration;
+
 mod memory;
 mod raw;
 mod reference;
@@ -80,6 +82,8 @@ impl Config {
         config.memory()?;
         let too_short = [
             ("retention_interval", config.retention_interval),
+            ("compaction_interval", config.compaction_interval),
+            ("compaction_window", config.compaction_window.unwrap_or(Duration::MAX)),
             ("head_max_age", config.head_max_age),
             ("query_timeout", config.query_timeout),
             ("receive_timeout", config.receive_timeout),
@@ -87,6 +91,11 @@ impl Config {
         ];
         if let Some((key, _)) = too_short.iter().find(|(_, duration)| duration.is_zero()) {
             return Err(ConfigError::Contradiction(format!("{key} must be more than 0")));
+        }
+        if !(1..=100).contains(&config.compaction_cpu_share) {
+            let reason =
+                format!("compaction_cpu_share is {}, it must be 1 to 100 percent", config.compaction_cpu_share);
+            return Err(ConfigError::Contradiction(reason));
         }
         if config.connections_max == 0 {
             return Err(ConfigError::Contradiction("connections_max must be at least 1".to_owned()));

@@ -1,7 +1,7 @@
 //! What makes the crates one process: configuration, lifecycle, ports, logs and own metrics.
 //!
 //! ```text
-//!   cli --> config --> node: ports, pools, ingester, distributor, querier, api routers, retention
+//!   cli --> config --> node: ports, pools, ingester, distributor, querier, api routers, life of blocks
 //!                        |
 //!                        +-- until SIGTERM or SIGINT; then in reverse order
 //! ```
@@ -12,6 +12,7 @@ use std::io::Write;
 use std::process::ExitCode;
 
 mod at_rest;
+mod block_life;
 pub mod build_info;
 mod cli;
 mod clock;
@@ -24,7 +25,6 @@ mod node;
 mod parts;
 mod process;
 mod query;
-mod retention;
 mod tools;
 mod welcome;
 

@@ -7,7 +7,6 @@
 //! ```
 
 use std::process::ExitCode;
-use std::sync::Arc;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
@@ -17,7 +16,6 @@ use crate::config::Config;
 use crate::late::Late;
 use crate::listener::{BindError, ConnectionLimits, Port};
 use crate::parts::{Parts, Routers};
-use crate::retention;
 use crate::welcome::{self, Addresses};
 
 /// What a shell expects of a program that failed while it ran.
@@ -54,18 +52,12 @@ async fn live(config: &Config) -> Result<ExitCode, String> {
         }
     };
     late.set(&parts.routers);
-    serving.spawn(retention::run(
-        parts.retention.clone(),
-        Arc::clone(&parts.ingester),
-        Arc::clone(&parts.clock),
-        config.retention_interval,
-        stopped,
-    ));
     welcome::print(config, &addresses);
 
     signals.wait().await;
     tracing::info!("stopping: open requests finish, then the head is written; a second signal ends at once");
     parts.is_ready.store(false, std::sync::atomic::Ordering::Relaxed);
+    parts.life.pull_brake();
     stop.send_replace(true);
     let finish = async {
         while serving.join_next().await.is_some() {}

@@ -11,7 +11,6 @@ use spoor_api::query_metrics::QueryMetrics;
 use spoor_api::request_metrics::RequestMetrics;
 use spoor_api::tenant::Tenancy;
 use spoor_api::{jaeger, otlp, tempo};
-use spoor_compactor::Retention;
 use spoor_distributor::Distributor;
 use spoor_ingester::Ingester;
 use spoor_model::Clock;
@@ -23,6 +22,7 @@ use spoor_otlp::OtlpDecoder;
 use spoor_querier::Querier;
 use tower_http::catch_panic::CatchPanicLayer;
 
+use crate::block_life::{BlockLife, RunningLife};
 use crate::build_info;
 use crate::clock::SystemClock;
 use crate::config::{Config, MemoryPlan, WalSync};
@@ -35,10 +35,8 @@ const RETRY_AFTER: Duration = Duration::from_secs(5);
 pub(crate) struct Parts {
     /// Hot spans, and the list of blocks.
     pub(crate) ingester: Arc<Ingester>,
-    /// What removes old ones.
-    pub(crate) retention: Retention,
-    /// The real one.
-    pub(crate) clock: Arc<dyn Clock>,
+    /// What merges blocks and removes old ones.
+    pub(crate) life: RunningLife,
     /// What each port serves.
     pub(crate) routers: Routers,
     /// Whether `/ready` says yes.
@@ -68,7 +66,8 @@ impl Parts {
         )
         .map_err(|err| err.to_string())?;
         let is_ready = Arc::new(AtomicBool::new(true));
-        let retention = Retention::new(config.retention, spoor_compactor::Metrics::register(&mut registry));
+        let life =
+            BlockLife::new(config, &memory, &ingester, &clock, spoor_compactor::Metrics::register(&mut registry));
         let receivers = receivers(config, &memory, &ingester, &clock, &mut registry)?;
         let queries = Queries {
             gate: query_gate(config, &memory, Arc::clone(&ingester) as Arc<dyn Snapshots>, &clock, &mut registry)?,
@@ -81,13 +80,15 @@ impl Parts {
             otlp_grpc: survive_panics(otlp::grpc_router(receivers.clone())),
             otlp_http: survive_panics(otlp::http_router(receivers)),
             jaeger: survive_panics(jaeger::router(queries.jaeger())),
-            tempo: survive_panics(tempo::router(queries.tempo(config, registry, &is_ready))),
+            tempo: survive_panics(tempo::router(queries.tempo(config, registry, &is_ready, Some(life.admin())))),
         };
-        Ok(Self { ingester, retention, clock, routers, is_ready })
+        let life = life.start()?;
+        Ok(Self { ingester, life, routers, is_ready })
     }
 
     /// Writes the head and stops all threads. Blocks.
     pub(crate) fn close(self) -> Result<(), String> {
+        self.life.stop();
         self.ingester.close().map_err(|err| err.to_string())
     }
 }
@@ -209,9 +210,15 @@ impl Queries {
         }
     }
 
-    pub(crate) fn tempo(&self, config: &Config, registry: Registry, is_ready: &Arc<AtomicBool>) -> tempo::State {
+    pub(crate) fn tempo(
+        &self,
+        config: &Config,
+        registry: Registry,
+        is_ready: &Arc<AtomicBool>,
+        admin: Option<Arc<dyn tempo::BlockAdmin>>,
+    ) -> tempo::State {
         let is_ready = Arc::clone(is_ready);
-        let limits = tempo_limits(config);
+        let (limits, trace_deletion) = (tempo_limits(config), config.trace_deletion);
         let config = config.to_yaml();
         tempo::State {
             gate: Arc::clone(&self.gate),
@@ -231,6 +238,8 @@ impl Queries {
             }),
             metrics: Arc::new(move || metrics::text(&registry)),
             config: Arc::new(move || config.clone()),
+            admin,
+            trace_deletion,
         }
     }
 }

@@ -20,7 +20,7 @@ impl ColumnBatch {
         }
         let runs: Vec<Range<usize>> = kept.iter().map(|trace| self.rows_of(*trace)).collect();
         let rows = Rows(&runs);
-        let irregular = Bits::none(if self.irregular.len() == 0 { 0 } else { kept.len() });
+        let irregular = Bits::none(kept.len());
         let mut less = Self { trace_rows: vec![0], irregular, ..Self::default() };
         for (place, trace) in kept.iter().enumerate() {
             let (old, new) = (self.rows_of(*trace), *less.trace_rows.last().unwrap_or(&0));

@@ -5,8 +5,8 @@ use super::{ByteSize, Config, ConfigError};
 /// The parts of `memory_limit`.
 ///
 /// ```text
-///   |-------- head 3/8 --------|- in flight 1/8 -|---- queries 1/4 ----|- blocks 1/16 -|- rest 3/16 -|
-///   |-- open --|-- being cut --|                                         indexes read    block writer, RocksDB
+///   |-------- head 3/8 --------|- in flight 1/8 -|---- queries 1/4 ----|- blocks 1/16 -|- merging 1/8 -|- rest 1/16 -|
+///   |-- open --|-- being cut --|                                         indexes read                    writer, RocksDB
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct MemoryPlan {
@@ -20,6 +20,8 @@ pub struct MemoryPlan {
     pub queries: ByteSize,
     /// Indexes and dictionaries of blocks that were read before.
     pub block_cache: ByteSize,
+    /// Merging blocks.
+    pub compaction: ByteSize,
 }
 
 /// Less leaves no room for one export of the default size and the block writer.
@@ -37,6 +39,7 @@ impl Config {
             ingest_inflight: self.ingest_inflight_bytes.unwrap_or(ByteSize(total / 8)),
             queries: self.query_memory_limit.unwrap_or(ByteSize(total / 4)),
             block_cache: self.block_cache_bytes.unwrap_or(ByteSize(total / 16)),
+            compaction: self.compaction_memory_limit.unwrap_or(ByteSize(if self.compaction { total / 8 } else { 0 })),
         };
         if self.memory_limit < MEMORY_LIMIT_MIN {
             return fail(format!("memory_limit is {}, at least {MEMORY_LIMIT_MIN} are needed", self.memory_limit));
@@ -46,6 +49,7 @@ impl Config {
             ("ingest_inflight_bytes", plan.ingest_inflight),
             ("query_memory_limit", plan.queries),
             ("block_cache_bytes", plan.block_cache),
+            ("compaction_memory_limit", plan.compaction),
         ];
         let sum = parts.iter().fold(0u64, |sum, (_, part)| sum.saturating_add(part.0));
         if sum > total {

@@ -32,7 +32,7 @@ impl RawConfig {
         self.given.insert(setting.key, Given { text, place });
     }
 
-    /// Adds the settings of a YAML file: a flat map of keys to scalars or lists of scalars. `path`
+    /// Adds the settings of a YAML file: a flat map of keys to scalars, lists of scalars or maps of them. `path`
     /// is for errors.
     pub fn set_from_yaml(&mut self, path: &str, text: &str) -> Result<(), ConfigError> {
         let syntax = |reason: String| ConfigError::Syntax { path: path.to_owned(), reason };
@@ -102,6 +102,10 @@ fn scalar(value: &Yaml) -> Option<String> {
 fn scalar_or_list(value: &Yaml) -> Option<String> {
     match value {
         Yaml::Sequence(items) => items.iter().map(scalar).collect::<Option<Vec<_>>>().map(|items| items.join(",")),
+        Yaml::Mapping(items) if !items.is_empty() => {
+            let pair = |(key, value): (&Yaml, &Yaml)| Some(format!("{}={}", scalar(key)?, scalar(value)?));
+            items.iter().map(pair).collect::<Option<Vec<_>>>().map(|items| items.join(","))
+        }
         value => scalar(value),
     }
 }

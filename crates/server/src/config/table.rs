@@ -1,7 +1,10 @@
 //! The table of settings: one entry per key, with its type, its default and what it means.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
+
+use spoor_model::TenantId;
 
 use super::value::Value;
 use super::{ByteSize, ConfigError, Given, LogFormat, LogLevel, RawConfig, WalSync};
@@ -83,6 +86,11 @@ settings! {
         data_dir: PathBuf = "./spoor-data",
         /// How long spans are kept. Blocks whose newest span is older are removed whole. 0: for ever.
         retention: Duration = "168h",
+        /// How long the spans of single tenants are kept, where that differs: `team-a=24h,team-b=720h`, or a map in YAML.
+        retention_by_tenant: BTreeMap<TenantId, Duration> = "",
+        /// Size of all blocks of all tenants together above which those with the oldest spans are removed. 0: no
+        /// bound. Leave room on the disk beside it for the log (`head_memory_limit`) and for a merge (`compaction_block_bytes`).
+        retention_size: ByteSize = "0",
         /// How often blocks past their retention are looked for.
         retention_interval: Duration = "5m",
         /// When an export is forced to disk: `always` before it is acknowledged, `interval:1s` at
@@ -91,6 +99,24 @@ settings! {
         wal_sync: WalSync = "always",
         /// Age at which the head is cut into a block even when it is small.
         head_max_age: Duration = "1h",
+    }
+    "Compaction" {
+        /// Merge small blocks into large ones.
+        compaction: bool = "true",
+        /// Blocks whose last spans ended within the same stretch of this length are merged with each other. `auto`: 1/7
+        /// of the shortest retention, at most a day.
+        compaction_window: Option<Duration> = "auto",
+        /// Size up to which blocks are merged. Blocks of half of it are left as they are.
+        compaction_block_bytes: ByteSize = "256MiB",
+        /// Spans up to which blocks are merged. Blocks of half of it are left as they are.
+        compaction_block_spans: usize = "8000000",
+        /// Time that merging may take of one core, in percent. It waits altogether while ingest has to.
+        compaction_cpu_share: usize = "50",
+        /// How often is looked for something to merge when there was nothing.
+        compaction_interval: Duration = "30s",
+        /// Let `DELETE /api/v2/traces/<id>` delete traces, for whoever reaches `tempo_port`. They are hidden at once and
+        /// gone from disk after the next merge.
+        trace_deletion: bool = "false",
     }
     "Network" {
         /// Address or host name to listen on, for all ports. `0.0.0.0` opens them to the network.
@@ -132,6 +158,8 @@ settings! {
         /// Memory for indexes and dictionaries of blocks that were read before. `auto`: 1/16 of
         /// `memory_limit`.
         block_cache_bytes: Option<ByteSize> = "auto",
+        /// Memory for merging blocks. `auto`: 1/8 of `memory_limit`.
+        compaction_memory_limit: Option<ByteSize> = "auto",
     }
     "Limits" {
         /// How long an export may take from its last byte to its acknowledgement.

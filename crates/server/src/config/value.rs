@@ -3,9 +3,12 @@
 //! Every setting arrives as text, whether from a flag, a variable or a YAML scalar, so that one
 //! reader decides what `64MiB` or `168h` means.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
+
+use spoor_model::TenantId;
 
 /// A value of a setting.
 pub(crate) trait Value: Sized {
@@ -216,6 +219,26 @@ impl Value for Vec<String> {
     }
 }
 
+/// `team-a=24h,team-b=720h`; in YAML also a map, or a list of such texts.
+impl Value for BTreeMap<TenantId, Duration> {
+    const KIND: &'static str = "list of tenant=duration";
+
+    fn read(text: &str) -> Result<Self, String> {
+        let one = |item: &str| {
+            let (tenant, duration) = item.split_once('=').ok_or("is not a list such as team-a=24h,team-b=720h")?;
+            let tenant = TenantId::parse(tenant.trim()).map_err(|err| format!("names a tenant badly: {err}"))?;
+            Ok((tenant, Duration::read(duration)?))
+        };
+        Vec::<String>::read(text)?.iter().map(|item| one(item)).collect()
+    }
+
+    fn show(&self) -> String {
+        let items: Vec<String> =
+            self.iter().map(|(tenant, duration)| format!("{tenant}={}", duration.show())).collect();
+        items.join(",")
+    }
+}
+
 /// `auto`, or a value: for what follows from other settings unless it is given.
 impl<T: Value> Value for Option<T> {
     const KIND: &'static str = T::KIND;
@@ -371,6 +394,16 @@ mod tests {
         }
         for text in ["", "5", "h", "1y", "-1h", "1h-", "1..5s", "999999w"] {
             assert!(Duration::read(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn tenants_have_durations() {
+        type ByTenant = BTreeMap<TenantId, Duration>;
+        assert_eq!(shown::<ByTenant>("b = 7d, a=90m").as_deref(), Ok("a=1h30m,b=168h"));
+        assert_eq!(shown::<ByTenant>("").as_deref(), Ok(""));
+        for text in ["a", "a=soon", "a/b=1h", "=1h"] {
+            assert!(ByTenant::read(text).is_err(), "{text}");
         }
     }
 
