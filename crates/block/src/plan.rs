@@ -179,20 +179,7 @@ fn named_column(role: Role, name: &str) -> PlannedColumn {
 }
 
 fn attribute_column(index: usize, column: &MergedColumn<'_>, taken: &BTreeSet<String>) -> PlannedColumn {
-    let suffix = match column.value_type {
-        ValueType::Str => "",
-        ValueType::Int => ":int",
-        ValueType::Double => ":double",
-        ValueType::Bool => ":bool",
-        ValueType::Encoded => ":otlp",
-    };
-    // The plain name when it is free, so that people can write it; types only tell twins apart.
-    let plain = format!("span.{}", column.key);
-    let names = std::iter::successors(Some(plain.clone()), |name| match *name == plain {
-        true => Some(format!("{plain}{suffix}")),
-        false => Some(format!("{name}'")),
-    });
-    let name = names.into_iter().find(|name| !taken.contains(name)).expect("names go on for ever");
+    let name = free_name(&column.key, column.value_type, taken);
     let (data_type, layout) = match column.value_type {
         ValueType::Str if has_few_values(column) => (DataType::Utf8, Layout::Dictionary),
         ValueType::Str => (DataType::Utf8, Layout::Plain),
@@ -205,6 +192,24 @@ fn attribute_column(index: usize, column: &MergedColumn<'_>, taken: &BTreeSet<St
     let attribute = Some(column.key.to_string());
     let meta = ColumnMeta { name, attribute, value_type: Some(column.value_type.into()), is_dictionary };
     PlannedColumn { role: Role::Attribute(index), meta, data_type, layout, is_nullable: true }
+}
+
+/// The plain name when it is free, so that people can write it; types only tell twins apart.
+fn free_name(key: &str, value_type: ValueType, taken: &BTreeSet<String>) -> String {
+    let mut name = format!("span.{key}");
+    if taken.contains(&name) {
+        name += match value_type {
+            ValueType::Str => "'",
+            ValueType::Int => ":int",
+            ValueType::Double => ":double",
+            ValueType::Bool => ":bool",
+            ValueType::Encoded => ":otlp",
+        };
+    }
+    while taken.contains(&name) {
+        name.push('\'');
+    }
+    name
 }
 
 fn has_few_values(column: &MergedColumn<'_>) -> bool {
@@ -254,5 +259,24 @@ impl Plan {
             };
         }
         Ok(builder.build())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_attribute_of_several_types_has_a_column_for_each_whichever_comes_first() {
+        for first in [ValueType::Str, ValueType::Int] {
+            let mut taken = BTreeSet::from(["span.size:int".to_owned()]);
+            for value_type in [first, ValueType::Str, ValueType::Int, ValueType::Double, ValueType::Bool] {
+                let name = free_name("size", value_type, &taken);
+                assert!(name.starts_with("span.size") && taken.insert(name), "{taken:?}");
+            }
+        }
+        let taken = BTreeSet::from(["span.size".to_owned()]);
+        assert_eq!(free_name("size", ValueType::Str, &taken), "span.size'");
+        assert_eq!(free_name("size", ValueType::Int, &taken), "span.size:int");
     }
 }
