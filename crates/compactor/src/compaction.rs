@@ -26,6 +26,8 @@ use crate::retention::{Policy, is_expired};
 const REPORT_INTERVAL: Duration = Duration::from_secs(10);
 /// How often a merge that waits for ingest looks again.
 const PRESSED_INTERVAL: Duration = Duration::from_millis(100);
+/// How many times it does before it takes its next step all the same: slow, but never stopped for good.
+const PRESSED_WAITS: usize = 10;
 /// How long blocks are left alone after a merge of them failed; it doubles.
 const FAILURE_WAIT: Duration = Duration::from_secs(60);
 /// The longest that blocks are left alone.
@@ -159,7 +161,10 @@ impl Compaction {
             if brake.wait(pace.rest(now)) {
                 return ControlFlow::Break(());
             }
-            while owner.is_pressed() {
+            for _ in 0..PRESSED_WAITS {
+                if !owner.is_pressed() {
+                    break;
+                }
                 if brake.wait(PRESSED_INTERVAL) {
                     return ControlFlow::Break(());
                 }

@@ -40,9 +40,6 @@ pub struct Config {
     pub block_cache_bytes: usize,
 }
 
-/// What is merged is written once and kept for days.
-const MERGED_ZSTD_LEVEL: i32 = 9;
-
 impl Config {
     /// Documented defaults for a data directory.
     pub fn new(data_dir: impl Into<PathBuf>) -> Self {
@@ -54,7 +51,7 @@ impl Config {
             head_age_max: Duration::from_secs(30 * 60),
             append_queue_bytes: 64 << 20,
             block: WriteOptions::default(),
-            merged_block: WriteOptions { zstd_level: MERGED_ZSTD_LEVEL, ..WriteOptions::default() },
+            merged_block: WriteOptions::merged(),
             block_cache_bytes: 32 << 20,
         }
     }

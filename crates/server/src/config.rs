@@ -24,7 +24,7 @@ pub use raw::{Given, RawConfig};
 pub use reference::reference;
 pub use table::{Config, SETTINGS, Setting};
 pub(crate) use value::Value;
-pub use value::{ByteSize, LogFormat, LogLevel, WalSync};
+pub use value::{ByTenant, ByteSize, LogFormat, LogLevel, WalSync};
 
 /// Why a configuration does not hold. Written as one line.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

@@ -2,7 +2,7 @@ use std::sync::atomic::Ordering;
 
 use prometheus_client::registry::Registry;
 use spoor_block::BlockMeta;
-use spoor_model::TimeRange;
+use spoor_model::{TenantId, TimeRange};
 
 use super::*;
 use crate::fake::{FakeOwner, HandClock, with};

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use serde_norway::Value as Yaml;
 
+use super::value::{ByTenant, Value};
 use super::{ConfigError, SETTINGS, Setting};
 
 /// A value and where it stands, for the error that may follow.
@@ -49,7 +50,7 @@ impl RawConfig {
                 let nearest = nearest_key(&key);
                 return Err(ConfigError::UnknownKey { place: file_and_line, key, nearest });
             };
-            let Some(value) = scalar_or_list(value) else {
+            let Some(value) = text_of(value, setting.kind == <ByTenant as Value>::KIND) else {
                 return Err(syntax(format!("`{key}` must be a {}", setting.kind)));
             };
             self.set(setting, value, format!("{file_and_line}: {key}"));
@@ -99,10 +100,11 @@ fn scalar(value: &Yaml) -> Option<String> {
     }
 }
 
-fn scalar_or_list(value: &Yaml) -> Option<String> {
+/// As a flag would have it: lists with commas, maps (where they may stand) as pairs.
+fn text_of(value: &Yaml, may_be_map: bool) -> Option<String> {
     match value {
         Yaml::Sequence(items) => items.iter().map(scalar).collect::<Option<Vec<_>>>().map(|items| items.join(",")),
-        Yaml::Mapping(items) if !items.is_empty() => {
+        Yaml::Mapping(items) if may_be_map => {
             let pair = |(key, value): (&Yaml, &Yaml)| Some(format!("{}={}", scalar(key)?, scalar(value)?));
             items.iter().map(pair).collect::<Option<Vec<_>>>().map(|items| items.join(","))
         }

@@ -1,12 +1,9 @@
 //! The table of settings: one entry per key, with its type, its default and what it means.
 
-use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use spoor_model::TenantId;
-
-use super::value::Value;
+use super::value::{ByTenant, Value};
 use super::{ByteSize, ConfigError, Given, LogFormat, LogLevel, RawConfig, WalSync};
 
 /// One key, as the command line, the reference and the YAML reader see it.
@@ -87,7 +84,7 @@ settings! {
         /// How long spans are kept. Blocks whose newest span is older are removed whole. 0: for ever.
         retention: Duration = "168h",
         /// How long the spans of single tenants are kept, where that differs: `team-a=24h,team-b=720h`, or a map in YAML.
-        retention_by_tenant: BTreeMap<TenantId, Duration> = "",
+        retention_by_tenant: ByTenant = "",
         /// Size of all blocks of all tenants together above which those with the oldest spans are removed. 0: no
         /// bound. Leave room on the disk beside it for the log (`head_memory_limit`) and for a merge (`compaction_block_bytes`).
         retention_size: ByteSize = "0",
@@ -110,7 +107,7 @@ settings! {
         compaction_block_bytes: ByteSize = "256MiB",
         /// Spans up to which blocks are merged. Blocks of half of it are left as they are.
         compaction_block_spans: usize = "8000000",
-        /// Time that merging may take of one core, in percent. It waits altogether while ingest has to.
+        /// Time that merging may take of one core, in percent. It takes much less while ingest has to wait.
         compaction_cpu_share: usize = "50",
         /// How often is looked for something to merge when there was nothing.
         compaction_interval: Duration = "30s",

@@ -36,6 +36,11 @@ fn yaml_scalars_and_lists_are_read_as_flags_would_be() {
     )
     .unwrap();
     assert!(config.multitenancy);
+    let of_tenants = "retention_by_tenant: {b: 7d, a: 90m}\n";
+    for text in [of_tenants, "retention_by_tenant: [b=7d, a=90m]\n", "retention_by_tenant: a=90m,b=168h\n"] {
+        assert_eq!(from_yaml(text).unwrap(), from_yaml(of_tenants).unwrap(), "{text}");
+    }
+    assert_eq!(from_yaml(of_tenants).unwrap().retention_by_tenant.len(), 2);
     assert_eq!(config.max_message_bytes, ByteSize(1 << 20));
     assert_eq!(config.cors_allowed_origins, ["https://a.example", "https://b.example"]);
 }
@@ -53,6 +58,8 @@ fn errors_are_one_line_that_names_the_place() {
         ("tempo_port: 4317", "tempo_port and otlp_grpc_port are both 4317; each needs a port of its own"),
         ("memory_limit: 1MiB", "memory_limit is 1MiB, at least 64MiB are needed"),
         ("query_timeout: 0", "query_timeout must be more than 0"),
+        ("compaction_cpu_share: 0", "compaction_cpu_share is 0, it must be 1 to 100 percent"),
+        ("compaction_window: 0", "compaction_window must be more than 0"),
     ] {
         assert_eq!(from_yaml(yaml).unwrap_err(), expected);
     }

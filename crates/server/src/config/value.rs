@@ -219,8 +219,11 @@ impl Value for Vec<String> {
     }
 }
 
+/// A duration for some tenants.
+pub type ByTenant = BTreeMap<TenantId, Duration>;
+
 /// `team-a=24h,team-b=720h`; in YAML also a map, or a list of such texts.
-impl Value for BTreeMap<TenantId, Duration> {
+impl Value for ByTenant {
     const KIND: &'static str = "list of tenant=duration";
 
     fn read(text: &str) -> Result<Self, String> {
@@ -399,7 +402,6 @@ mod tests {
 
     #[test]
     fn tenants_have_durations() {
-        type ByTenant = BTreeMap<TenantId, Duration>;
         assert_eq!(shown::<ByTenant>("b = 7d, a=90m").as_deref(), Ok("a=1h30m,b=168h"));
         assert_eq!(shown::<ByTenant>("").as_deref(), Ok(""));
         for text in ["a", "a=soon", "a/b=1h", "=1h"] {
