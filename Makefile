@@ -6,7 +6,7 @@ TARGET_DIR := $(if $(CARGO_TARGET_DIR),$(CARGO_TARGET_DIR),target)
 VENV := $(TARGET_DIR)/venv
 NEXTEST := $(shell $(CARGO) nextest --version >/dev/null 2>&1 && echo nextest run || echo test)
 
-.PHONY: help run test check bench fuzz-smoke overload crash docs setup
+.PHONY: help run test check bench fuzz-smoke overload crash simulate soak docs setup
 help: ## Lists these commands
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
 
@@ -34,6 +34,12 @@ overload: setup ## Clients at twice the sustainable rate for a minute
 
 crash: setup ## Two hundred seeded kills; SPOOR_CRASH_SEED=7 replays one
 	SPOOR_CRASH_SEEDS=200 $(CARGO) test --release --test crash -- --nocapture
+
+simulate: setup ## Two hundred seeded lives of a store; SPOOR_SIMULATION_SEED=7 replays one
+	SPOOR_SIMULATION_SEEDS=200 $(CARGO) test --release --test simulation -- --nocapture
+
+soak: setup ## Ten minutes of ingest, queries, merges and retention, sped up
+	SPOOR_SOAK_SECONDS=600 $(CARGO) test --release --test soak -- --nocapture
 
 docs: setup ## Writes the pages that are made from the code
 	$(CARGO) run --release --quiet -- config reference > docs/configuration.md

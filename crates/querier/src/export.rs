@@ -12,6 +12,7 @@
 
 use std::collections::BTreeSet;
 
+use hashbrown::HashSet;
 use spoor_model::columns::{ColumnRequest, ColumnScan, ValuesOf};
 use spoor_model::scan::{QueryContext, ScanStats};
 use spoor_model::{TenantId, TimeRange, Trace, TraceId, UnixNano};
@@ -140,7 +141,10 @@ fn page(
 ) -> Result<ExportPage, QueryError> {
     let ctx = sources.ctx;
     let (mut page, mut page_bytes) = (ExportPage::default(), 0);
-    for (number, chunk) in candidates.chunks(ASSEMBLED_AT_ONCE).enumerate() {
+    // Of fragments that start apart the first decides: a later one is none of the trace's start.
+    let mut seen = HashSet::new();
+    let firsts: Vec<(UnixNano, TraceId)> = candidates.iter().copied().filter(|(_, id)| seen.insert(*id)).collect();
+    for (number, chunk) in firsts.chunks(ASSEMBLED_AT_ONCE).enumerate() {
         ctx.check()?;
         let part = ctx.part();
         let ids: Vec<TraceId> = chunk.iter().map(|(_, id)| *id).collect();
@@ -148,7 +152,7 @@ fn page(
         sources.note(errors)?;
         let mut traces = traces.into_iter().peekable();
         for (place, candidate) in chunk.iter().enumerate() {
-            // An id may be missing, when its block went, or stand twice, when its fragments start apart.
+            // One may be missing, when its block cannot be read any more.
             let Some(trace) = traces.next_if(|trace| trace.id == candidate.1) else { continue };
             if trace.range().start != candidate.0 {
                 continue;
@@ -157,7 +161,7 @@ fn page(
             ctx.reserve(bytes)?;
             page_bytes += bytes;
             page.traces.push(trace);
-            let is_last = number * ASSEMBLED_AT_ONCE + place + 1 == candidates.len();
+            let is_last = number * ASSEMBLED_AT_ONCE + place + 1 == firsts.len();
             if page_bytes >= request.bytes_max && (has_more || !is_last) {
                 page.next = Some(*candidate);
                 return Ok(page);

@@ -9,7 +9,7 @@
 use std::sync::Arc;
 
 use spoor_model::SpanId;
-use spoor_model::scan::{Condition, Field, Literal, Predicate, Test};
+use spoor_model::scan::{AttrScope, Condition, Field, Literal, Predicate, Test};
 
 use super::Layout;
 use super::formula::Formula;
@@ -311,6 +311,8 @@ fn comparison(expr: &Expr, op: BinaryOp, value: &Static, layout: &mut Layout) ->
     };
     let is_keyword = matches!(value, Static::Status(_) | Static::Kind(_));
     let literal = match value {
+        // Sources say it of one event, and of one that has a list of lists; the name without scope means all of them.
+        Static::Nil if op == BinaryOp::Eq && matches!(field, Field::Attribute(AttrScope::Any, _)) => return Ok(None),
         Static::Nil if op == BinaryOp::Eq => return Ok(Some(of(is(field, Test::Absent), true))),
         Static::Nil if op == BinaryOp::Ne => return Ok(Some(of(is(field, Test::Exists), false))),
         Static::Nil | Static::Array(_) | Static::Opaque(_) => return Ok(Some(constant(false))),
