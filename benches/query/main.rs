@@ -8,13 +8,14 @@
 //! twenty are what a person waits for.
 //!
 //! `SPOOR_BENCH_TRACES=1200000 cargo bench --profile release --bench query` measures twenty million
-//! spans. Without `--bench` (in `cargo test`) the size is small: then only the answers are checked.
+//! spans. With `SPOOR_BENCH_DIR=<directory>` the spans stay there and the next run starts from them. Without `--bench` (in `cargo test`) the size is small: then only the answers are checked.
 
 #![allow(clippy::unwrap_used, reason = "a bench that cannot go on has failed")]
 #![allow(clippy::print_stdout, reason = "a bench prints its result")]
 
 mod queries;
 
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use spoor_model::UnixNano;
@@ -47,17 +48,11 @@ fn main() {
     let is_full = has("--bench");
     let asked = std::env::var("SPOOR_BENCH_TRACES").ok().and_then(|text| text.parse().ok());
     let trace_count = asked.unwrap_or(if is_full { TRACES } else { TRACES_SMALL });
-    let settings = Settings {
-        seed: SEED,
-        trace_count,
-        request_spans: 1000,
-        start: UnixNano(wait::now().0 - trace_count * BETWEEN_TRACES_NANO),
-    };
-    let directory = TempDir::new().unwrap();
-    let launch = Launch::new(env!("CARGO_BIN_EXE_spoor"), directory.path());
-    let mut server = launch.start();
-    let span_count = ingest(&server, settings);
-    server.stop();
+    let scratch = TempDir::new().unwrap();
+    let kept = std::env::var_os("SPOOR_BENCH_DIR").map(PathBuf::from);
+    let directory = kept.as_deref().unwrap_or(scratch.path());
+    let launch = Launch::new(env!("CARGO_BIN_EXE_spoor"), directory.join("data"));
+    let Filled { start, span_count } = fill(&launch, &directory.join("filled.json"), trace_count);
     let server = launch.start();
     let repeats = if is_full { 15 } else { 1 };
     let mut report = format!(
@@ -66,7 +61,7 @@ fn main() {
         machine()
     );
     print!("{report}");
-    let range = Range { start: settings.start.0 / 1_000_000_000 - 60, end: wait::now().0 / 1_000_000_000 + 60 };
+    let range = Range { start: start.0 / 1_000_000_000 - 60, end: wait::now().0 / 1_000_000_000 + 60 };
     for query in QUERIES {
         let line = measure(&server, query, &range, span_count, repeats);
         println!("{line}");
@@ -95,6 +90,27 @@ fn machine() -> String {
 struct Range {
     start: u64,
     end: u64,
+}
+
+/// What lies in the data directory.
+struct Filled {
+    start: UnixNano,
+    span_count: u64,
+}
+
+/// Ingests the corpus and stops the server, unless the note says that this was done before.
+fn fill(launch: &Launch, note: &Path, trace_count: u64) -> Filled {
+    if let Ok(text) = std::fs::read_to_string(note) {
+        let numbers: [u64; 3] = serde_json::from_str(&text).unwrap();
+        assert_eq!(numbers[0], trace_count, "{} was filled with another number of traces", note.display());
+        return Filled { start: UnixNano(numbers[1]), span_count: numbers[2] };
+    }
+    let start = UnixNano(wait::now().0 - trace_count * BETWEEN_TRACES_NANO);
+    let mut server = launch.start();
+    let span_count = ingest(&server, Settings { seed: SEED, trace_count, request_spans: 1000, start });
+    server.stop();
+    std::fs::write(note, serde_json::to_string(&[trace_count, start.0, span_count]).unwrap()).unwrap();
+    Filled { start, span_count }
 }
 
 fn ingest(server: &Server, settings: Settings) -> u64 {
