@@ -4,10 +4,15 @@
 //! texts in columns and everything in events, links and the residual, goes into one split-block Bloom
 //! filter per row group, each value with its place: 10 bits per distinct value, right 98 times in 100.
 
+use std::ops::Range;
+use std::sync::{Arc, OnceLock};
+
 use parquet::bloom_filter::Sbbf;
 use spoor_model::scan::{Literal, Test};
 use spoor_model::value::Value;
 use xxhash_rust::xxh3::xxh3_64_with_seed;
+
+use crate::index::Index;
 
 /// Bits per distinct value.
 const BITS_PER_VALUE: usize = 10;
@@ -99,40 +104,65 @@ pub(crate) fn encode(filters: &[Vec<u8>]) -> Vec<u8> {
     section
 }
 
-/// The filters of a block, one per row group; none in blocks that were written without.
-#[derive(Debug, Default)]
+/// Whether a filter may have this size.
+pub(crate) fn is_size(bytes: u32) -> bool {
+    bytes > 0 && (bytes as usize).is_multiple_of(BLOCK_BYTES)
+}
+
+/// The filters of a block, one per row group; none in blocks that were written without. They stay in the file:
+/// a look reads 32 bytes.
 pub(crate) struct ValueFilters {
-    filters: Vec<Sbbf>,
-    size_bytes: usize,
+    index: Arc<Index>,
+    /// Where each filter lies; `None` when that cannot be read.
+    places: OnceLock<Option<Vec<Range<u64>>>>,
 }
 
 impl ValueFilters {
-    /// Reads a section; `None` when it is malformed.
-    pub(crate) fn decode(mut section: &[u8]) -> Option<Self> {
-        let (mut filters, size_bytes) = (Vec::new(), section.len());
-        while let Some((length, rest)) = section.split_first_chunk::<4>() {
-            let (bits, rest) = rest.split_at_checked(u32::from_le_bytes(*length) as usize)?;
-            if bits.is_empty() || !bits.len().is_multiple_of(BLOCK_BYTES) {
-                return None;
-            }
-            filters.push(Sbbf::new(bits));
-            section = rest;
-        }
-        section.is_empty().then_some(Self { filters, size_bytes })
-    }
-
-    pub(crate) fn memory_bytes(&self) -> usize {
-        self.size_bytes
+    /// Reads nothing yet.
+    pub(crate) fn new(index: Arc<Index>) -> Self {
+        Self { index, places: OnceLock::new() }
     }
 
     /// Whether a value that satisfies the test may stand at a place in a row group: `false` is certain.
-    /// Knows equality only.
+    /// Knows equality only. Where a filter cannot be read every value may be: whoever then reads the columns
+    /// gets the right answer, or the error.
     pub(crate) fn may_hold(&self, group: usize, place: Place<'_>, test: &Test) -> bool {
-        let (Some(filter), Some(wanted)) = (self.filters.get(group), wanted(place.seed(), test)) else {
-            return true;
-        };
-        wanted.iter().any(|hash| filter.check(&hash.to_le_bytes()[..]))
+        let Some(wanted) = wanted(place.seed(), test) else { return true };
+        let places = self.places.get_or_init(|| self.index.value_filters().ok());
+        let Some(filter) = places.as_ref().and_then(|places| places.get(group)) else { return true };
+        wanted.iter().any(|hash| self.holds(filter, *hash))
     }
+
+    fn holds(&self, filter: &Range<u64>, hash: u64) -> bool {
+        let value = hash.to_le_bytes();
+        let start = filter.start + block_of(xxh64(value), filter.end - filter.start);
+        let block = self.index.read(start..start + BLOCK_BYTES as u64);
+        block.map_or(true, |block| Sbbf::new(&block).check(&value[..]))
+    }
+}
+
+/// Where the block of a split-block filter begins that knows a hash: the upper half of the hash, scaled to the number
+/// of blocks.
+fn block_of(hash: u64, filter_bytes: u64) -> u64 {
+    let block_count = filter_bytes / BLOCK_BYTES as u64;
+    (((hash >> 32) * block_count) >> 32) * BLOCK_BYTES as u64
+}
+
+/// XXH64 with seed 0 of eight bytes, by which Parquet's filters place their values.
+fn xxh64(value: [u8; 8]) -> u64 {
+    const PRIMES: [u64; 5] = [
+        0x9E37_79B1_85EB_CA87,
+        0xC2B2_AE3D_27D4_EB4F,
+        0x1656_67B1_9E37_79F9,
+        0x85EB_CA77_C2B2_AE63,
+        0x27D4_EB2F_1656_67C5,
+    ];
+    let lane = u64::from_le_bytes(value).wrapping_mul(PRIMES[1]).rotate_left(31).wrapping_mul(PRIMES[0]);
+    let mut hash = PRIMES[4].wrapping_add(8) ^ lane;
+    hash = hash.rotate_left(27).wrapping_mul(PRIMES[0]).wrapping_add(PRIMES[3]);
+    hash = (hash ^ (hash >> 33)).wrapping_mul(PRIMES[1]);
+    hash = (hash ^ (hash >> 29)).wrapping_mul(PRIMES[2]);
+    hash ^ (hash >> 32)
 }
 
 /// The hashes of all values that satisfy a test; `None` when they cannot be listed.
@@ -156,6 +186,8 @@ fn wanted(seed: PlaceSeed, test: &Test) -> Option<Vec<u64>> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     #[test]
@@ -166,7 +198,7 @@ mod tests {
         let numbers = vec![Value::Int(7), Value::Double(-0.0), Value::Double(1.5)];
         seed.add(&Value::Array(numbers), &mut hashes);
         seed.add(&Value::Bool(true), &mut hashes);
-        let filters = ValueFilters::decode(&encode(&[build(hashes)])).unwrap();
+        let filters = ValueFilters::new(Arc::new(Index::of_filters(&encode(&[build(hashes)]))));
         let holds = |test: Test| filters.may_hold(0, Place::Span("user.id"), &test);
         for test in [
             Test::Eq(Literal::Str("u7".into())),
@@ -191,8 +223,25 @@ mod tests {
     #[test]
     fn malformed_sections_are_no_filters() {
         let section = encode(&[build(vec![1]), build(vec![2])]);
+        assert_eq!(Index::of_filters(&section).value_filters().unwrap().len(), 2);
         for length in (0..section.len()).filter(|length| *length != 0 && *length != section.len() / 2) {
-            assert!(ValueFilters::decode(&section[..length]).is_none());
+            assert!(Index::of_filters(&section[..length]).value_filters().is_err());
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn one_block_of_a_filter_says_what_the_filter_says(
+            added in proptest::collection::vec(any::<u64>(), 0..300),
+            asked in proptest::collection::vec(any::<u64>(), 300),
+        ) {
+            let bits = build(added.clone());
+            let whole = Sbbf::new(&bits);
+            let filters = ValueFilters::new(Arc::new(Index::of_filters(&encode(&[bits]))));
+            let place = filters.index.value_filters().unwrap()[0].clone();
+            for hash in added.iter().chain(&asked) {
+                prop_assert_eq!(filters.holds(&place, *hash), whole.check(&hash.to_le_bytes()[..]));
+            }
         }
     }
 }

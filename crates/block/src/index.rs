@@ -5,33 +5,44 @@
 //!   per section: kind u32 | reserved u32 | offset u64 | length u64        all little-endian
 //!   sections
 //!     1 bloom      split-block Bloom filter (Parquet's, XXH64 seed 0) over the 16-byte trace ids
-//!     2 traces     zstd; varints: count, then five lists of that length (below)
+//!     2 traces     zstd; varints (crate::traces)
 //!     3 catalogue  zstd; JSON
 //!     4 values     per row group: length u32, split-block Bloom filter over the hashes of values
+//!     5 groups     varints (crate::groups); missing in blocks of before
 //! ```
 //!
-//! The trace lists: fingerprints ascending, as differences; the trace number of each fingerprint;
-//! then by trace number (block order): span count; start, as difference; range length.
+//! Each section is read when it is asked for, and by itself: a block at rest needs its bloom filter, a query that
+//! finds nothing never needs the traces.
 
 use std::collections::BTreeSet;
-use std::sync::Arc;
+use std::ops::Range;
 
+use bytes::Bytes;
 use parquet::bloom_filter::Sbbf;
 use serde::{Deserialize, Serialize};
 use spoor_model::scan::Operation;
-use spoor_model::wire;
-use spoor_model::{TimeRange, TraceId, UnixNano};
 
 use crate::error::Error;
-use crate::filter::{self, ValueFilters};
+use crate::filter;
+use crate::groups::{self, GroupSummary};
 use crate::order::OrderedTrace;
+use crate::pieces::VerifiedFile;
+use crate::traces::TraceTable;
+use crate::unpack::unpack;
 
 const MAGIC: &[u8; 8] = b"SPOORIDX";
 const VERSION: u32 = 1;
+/// Magic, version and number of sections.
+const HEADER_BYTES: usize = 16;
+/// What the header says of one section.
+const ENTRY_BYTES: usize = 24;
+/// Read at once: more sections than there are kinds.
+const HEADER_READ_BYTES: u64 = (HEADER_BYTES + 8 * ENTRY_BYTES) as u64;
 const BLOOM: u32 = 1;
 const TRACES: u32 = 2;
 const CATALOGUE: u32 = 3;
 const VALUES: u32 = 4;
+const GROUPS: u32 = 5;
 /// False positives of the trace id filter: one lookup in a thousand opens a block for nothing.
 const BLOOM_FALSE_POSITIVE_RATE: f64 = 0.001;
 /// No section of a block of 2^32 spans is larger when unpacked.
@@ -62,143 +73,45 @@ impl Catalogue {
     }
 }
 
-/// The traces of a block: where their rows are and when they ran.
-#[derive(Debug, Default)]
-pub(crate) struct TraceTable {
-    /// Ascending; with equal fingerprints the reader compares trace ids.
-    fingerprints: Arc<[u32]>,
-    trace_of_fingerprint: Vec<u32>,
-    /// By trace number, with one more entry at the end.
-    first_row: Vec<u32>,
-    start: Vec<u64>,
-    length: Vec<u64>,
-}
-
-impl TraceTable {
-    pub(crate) fn len(&self) -> usize {
-        self.start.len()
-    }
-
-    /// Traces whose id may be this one: nearly always none or one.
-    pub(crate) fn lookup(&self, id: TraceId) -> impl Iterator<Item = usize> + '_ {
-        let wanted = id.fingerprint();
-        let from = self.fingerprints.partition_point(|known| *known < wanted);
-        let count = self.fingerprints[from..].iter().take_while(|known| **known == wanted).count();
-        self.trace_of_fingerprint[from..from + count].iter().map(|trace| *trace as usize)
-    }
-
-    /// The rows of a trace.
-    pub(crate) fn rows(&self, trace: usize) -> std::ops::Range<usize> {
-        self.first_row[trace] as usize..self.first_row[trace + 1] as usize
-    }
-
-    /// Earliest start and latest end of a trace's spans.
-    pub(crate) fn range(&self, trace: usize) -> TimeRange {
-        let start = self.start[trace];
-        TimeRange { start: UnixNano(start), end: UnixNano(start.saturating_add(self.length[trace])) }
-    }
-
-    /// Fingerprints of all traces, ascending.
-    pub(crate) fn fingerprints(&self) -> &Arc<[u32]> {
-        &self.fingerprints
-    }
-
-    /// The trace that a row belongs to.
-    pub(crate) fn trace_of_row(&self, row: usize) -> usize {
-        self.first_row.partition_point(|first| *first as usize <= row) - 1
-    }
-
-    pub(crate) fn memory_bytes(&self) -> usize {
-        self.len() * 28
-    }
-
-    fn encode(traces: &[OrderedTrace]) -> Vec<u8> {
-        let mut by_fingerprint: Vec<(u32, u32)> =
-            traces.iter().enumerate().map(|(number, trace)| (trace.id.fingerprint(), number as u32)).collect();
-        by_fingerprint.sort_unstable();
-        let mut out = Vec::with_capacity(traces.len() * 14 + 8);
-        wire::put_varint(&mut out, traces.len() as u64);
-        let mut previous = 0;
-        for (fingerprint, _) in &by_fingerprint {
-            wire::put_varint(&mut out, u64::from(fingerprint - previous));
-            previous = *fingerprint;
-        }
-        by_fingerprint.iter().for_each(|(_, number)| wire::put_varint(&mut out, u64::from(*number)));
-        traces.iter().for_each(|trace| wire::put_varint(&mut out, u64::from(trace.span_count)));
-        let mut previous = 0;
-        for trace in traces {
-            let start = trace.range.start.0;
-            assert!(start >= previous, "traces are ordered by start");
-            wire::put_varint(&mut out, start - previous);
-            previous = start;
-        }
-        traces.iter().for_each(|trace| wire::put_varint(&mut out, trace.range.end.0 - trace.range.start.0));
-        out
-    }
-
-    fn decode(mut bytes: &[u8]) -> Option<Self> {
-        let count = usize::try_from(take_varint(&mut bytes)?).ok().filter(|count| *count <= bytes.len())?;
-        let mut list = |count: usize| (0..count).map(|_| take_varint(&mut bytes)).collect::<Option<Vec<u64>>>();
-        let sum = |values: Vec<u64>| {
-            let running = values.into_iter().scan(0u64, |sum, value| {
-                *sum = sum.wrapping_add(value);
-                Some(*sum)
-            });
-            running.collect::<Vec<u64>>()
-        };
-        let narrow =
-            |values: Vec<u64>| values.into_iter().map(|value| u32::try_from(value).ok()).collect::<Option<Vec<u32>>>();
-        let fingerprints = narrow(sum(list(count)?))?.into();
-        let trace_of_fingerprint = narrow(list(count)?)?;
-        let mut first_row = vec![0];
-        first_row.extend(narrow(sum(list(count)?))?);
-        let start = sum(list(count)?);
-        let length = list(count)?;
-        let is_sound = bytes.is_empty()
-            && trace_of_fingerprint.iter().all(|trace| (*trace as usize) < count)
-            && first_row.is_sorted()
-            && start.is_sorted();
-        is_sound.then_some(Self { fingerprints, trace_of_fingerprint, first_row, start, length })
-    }
-}
-
-fn take_varint(bytes: &mut &[u8]) -> Option<u64> {
-    let mut value = 0u64;
-    for place in 0..10 {
-        let (byte, rest) = bytes.split_first()?;
-        *bytes = rest;
-        value |= u64::from(byte & 0x7f) << (7 * place);
-        if *byte < 0x80 {
-            return Some(value);
-        }
-    }
-    None
+/// What goes into an index.
+pub(crate) struct Content<'a> {
+    /// In block order.
+    pub(crate) traces: &'a [OrderedTrace],
+    /// How many rows each row group has; they end at trace ends.
+    pub(crate) group_rows: &'a [u32],
+    pub(crate) catalogue: &'a Catalogue,
+    /// Bits of the filter of each row group.
+    pub(crate) value_filters: &'a [Vec<u8>],
 }
 
 /// The content of `index.bin`.
-pub(crate) fn encode(
-    traces: &[OrderedTrace],
-    catalogue: &Catalogue,
-    value_filters: &[Vec<u8>],
-    zstd_level: i32,
-) -> Result<Vec<u8>, Error> {
+pub(crate) fn encode(content: &Content<'_>, zstd_level: i32) -> Result<Vec<u8>, Error> {
     let internal =
         |err: &dyn std::error::Error| Error::Internal { object: "index.bin".into(), reason: err.to_string() };
+    let traces = content.traces;
     let mut bloom =
         Sbbf::new_with_ndv_fpp(traces.len().max(1) as u64, BLOOM_FALSE_POSITIVE_RATE).map_err(|err| internal(&err))?;
     traces.iter().for_each(|trace| bloom.insert(&trace.id.0[..]));
     let mut bitset = Vec::new();
     bloom.write_bitset(&mut bitset).map_err(|err| internal(&err))?;
     let table = zstd::bulk::compress(&TraceTable::encode(traces), zstd_level).map_err(|err| internal(&err))?;
-    let json = serde_json::to_vec(catalogue).expect("plain data always serialises");
+    let json = serde_json::to_vec(content.catalogue).expect("plain data always serialises");
     let json = zstd::bulk::compress(&json, zstd_level).map_err(|err| internal(&err))?;
+    let groups = groups::encode(&groups::summarise(traces, content.group_rows));
 
-    let sections = [(BLOOM, bitset), (TRACES, table), (CATALOGUE, json), (VALUES, filter::encode(value_filters))];
+    // What scans read stands together, behind the filter that start-up reads.
+    let sections = [
+        (BLOOM, bitset),
+        (GROUPS, groups),
+        (CATALOGUE, json),
+        (TRACES, table),
+        (VALUES, filter::encode(content.value_filters)),
+    ];
     let mut out = Vec::new();
     out.extend_from_slice(MAGIC);
     out.extend_from_slice(&VERSION.to_le_bytes());
     out.extend_from_slice(&(sections.len() as u32).to_le_bytes());
-    let mut offset = out.len() + sections.len() * 24;
+    let mut offset = out.len() + sections.len() * ENTRY_BYTES;
     for (kind, bytes) in &sections {
         out.extend_from_slice(&kind.to_le_bytes());
         out.extend_from_slice(&0u32.to_le_bytes());
@@ -210,75 +123,162 @@ pub(crate) fn encode(
     Ok(out)
 }
 
-/// Finds a section; `None` when the file is not an index of a known version.
-fn section(index: &[u8], wanted: u32) -> Option<&[u8]> {
-    let header = index.strip_prefix(MAGIC)?;
-    let (version, header) = header.split_first_chunk::<4>()?;
-    let (count, header) = header.split_first_chunk::<4>()?;
-    if u32::from_le_bytes(*version) != VERSION {
-        return None;
+/// An index whose header was read.
+pub(crate) struct Index {
+    file: VerifiedFile,
+    /// `block 01J... index.bin`, for errors.
+    object: String,
+    sections: Vec<(u32, Range<u64>)>,
+}
+
+impl Index {
+    /// Reads the header.
+    pub(crate) fn open(file: VerifiedFile, object: String) -> Result<Self, Error> {
+        let malformed = || Error::corrupt(&object, "not an index of a known version");
+        let header = file.read_range(0..HEADER_READ_BYTES.min(file.size_bytes()))?;
+        let sections = sections(&header).ok_or_else(malformed)?;
+        Ok(Self { sections, file, object })
     }
-    let entries = header.chunks_exact(24).take(u32::from_le_bytes(*count) as usize);
-    let entry = entries.into_iter().find(|entry| entry[..4] == wanted.to_le_bytes())?;
+
+    fn find(&self, kind: u32) -> Option<Range<u64>> {
+        self.sections.iter().find(|(found, _)| *found == kind).map(|(_, range)| range.clone())
+    }
+
+    fn section(&self, kind: u32, name: &str) -> Result<Bytes, Error> {
+        let range = self.find(kind).ok_or_else(|| Error::corrupt(&self.object, format!("no {name} section")))?;
+        self.file.read_range(range)
+    }
+
+    fn unpacked(&self, kind: u32, name: &str) -> Result<Bytes, Error> {
+        let section = self.section(kind, name)?;
+        unpack(&section, SECTION_BYTES_MAX)
+            .map_err(|err| Error::corrupt(&self.object, format!("{name} section: {err}")))
+    }
+
+    fn malformed(&self, name: &str) -> Error {
+        Error::corrupt(&self.object, format!("{name} section is malformed"))
+    }
+
+    /// Bytes of the file, verified.
+    pub(crate) fn read(&self, range: Range<u64>) -> Result<Bytes, Error> {
+        self.file.read_range(range)
+    }
+
+    /// The trace id filter; stays in memory as long as the block is known.
+    pub(crate) fn bloom(&self) -> Result<Sbbf, Error> {
+        let bitset = self.section(BLOOM, "bloom")?;
+        match !bitset.is_empty() && bitset.len().is_multiple_of(32) {
+            true => Ok(Sbbf::new(&bitset)),
+            false => Err(self.malformed("bloom")),
+        }
+    }
+
+    /// The trace table. About 15 ns per trace.
+    pub(crate) fn traces(&self) -> Result<TraceTable, Error> {
+        TraceTable::decode(&self.unpacked(TRACES, "traces")?).ok_or_else(|| self.malformed("traces"))
+    }
+
+    pub(crate) fn catalogue(&self) -> Result<Catalogue, Error> {
+        serde_json::from_slice(&self.unpacked(CATALOGUE, "catalogue")?)
+            .map_err(|err| Error::corrupt(&self.object, format!("catalogue section: {err}")))
+    }
+
+    /// What each row group holds; `None` in blocks that were written without.
+    pub(crate) fn groups(&self) -> Result<Option<Vec<GroupSummary>>, Error> {
+        let Some(range) = self.find(GROUPS) else { return Ok(None) };
+        groups::decode(&self.file.read_range(range)?).map(Some).ok_or_else(|| self.malformed("groups"))
+    }
+
+    /// Where the filter of each row group lies, in blocks that have filters.
+    pub(crate) fn value_filters(&self) -> Result<Vec<Range<u64>>, Error> {
+        let Some(range) = self.find(VALUES) else { return Ok(Vec::new()) };
+        let mut filters = Vec::new();
+        let mut at = range.start;
+        while at < range.end {
+            let length = self.file.read_range(at..(at + 4).min(range.end))?;
+            let length = length[..].try_into().map(u32::from_le_bytes).map_err(|_| self.malformed("values"))?;
+            let filter = at + 4..at + 4 + u64::from(length);
+            at = filter.end;
+            if at > range.end || !filter::is_size(length) {
+                return Err(self.malformed("values"));
+            }
+            filters.push(filter);
+        }
+        Ok(filters)
+    }
+}
+
+/// `None` when this is not the beginning of an index of a known version.
+fn sections(header: &[u8]) -> Option<Vec<(u32, Range<u64>)>> {
+    let numbers = header.strip_prefix(MAGIC)?;
+    let (version, numbers) = numbers.split_first_chunk::<4>()?;
+    let (count, entries) = numbers.split_first_chunk::<4>()?;
+    (u32::from_le_bytes(*version) == VERSION).then_some(())?;
+    let entries_bytes = (u32::from_le_bytes(*count) as usize).checked_mul(ENTRY_BYTES)?;
+    entries.get(..entries_bytes)?.chunks_exact(ENTRY_BYTES).map(section_of).collect()
+}
+
+fn section_of(entry: &[u8]) -> Option<(u32, Range<u64>)> {
     let number = |at: usize| entry[at..at + 8].try_into().map(u64::from_le_bytes).ok();
-    let (offset, length) = (usize::try_from(number(8)?).ok()?, usize::try_from(number(16)?).ok()?);
-    index.get(offset..offset.checked_add(length)?)
+    let kind = entry[..4].try_into().map(u32::from_le_bytes).ok()?;
+    let start = number(8)?;
+    Some((kind, start..start.checked_add(number(16)?)?))
 }
 
-/// The trace id filter; stays in memory as long as the block is known.
-pub(crate) fn read_bloom(index: &[u8], object: &str) -> Result<Sbbf, Error> {
-    let bitset = section(index, BLOOM).filter(|bitset| !bitset.is_empty() && bitset.len().is_multiple_of(32));
-    bitset.map(Sbbf::new).ok_or_else(|| Error::corrupt(object, "no bloom section"))
-}
-
-/// Everything but the trace id filter; loaded when a query needs it.
-pub(crate) fn read_tables(index: &[u8], object: &str) -> Result<(TraceTable, Catalogue, ValueFilters), Error> {
-    let unpack = |kind, name: &str| {
-        let packed = section(index, kind).ok_or_else(|| Error::corrupt(object, format!("no {name} section")))?;
-        let length = zstd::bulk::Decompressor::upper_bound(packed).filter(|length| *length <= SECTION_BYTES_MAX);
-        let length = length.ok_or_else(|| Error::corrupt(object, format!("{name} section has no sane length")))?;
-        zstd::bulk::decompress(packed, length).map_err(|err| Error::corrupt(object, format!("{name} section: {err}")))
-    };
-    let table = TraceTable::decode(&unpack(TRACES, "traces")?)
-        .ok_or_else(|| Error::corrupt(object, "traces section is malformed"))?;
-    let catalogue = serde_json::from_slice(&unpack(CATALOGUE, "catalogue")?)
-        .map_err(|err| Error::corrupt(object, format!("catalogue section: {err}")))?;
-    let filters = match section(index, VALUES) {
-        Some(section) => ValueFilters::decode(section),
-        None => Some(ValueFilters::default()),
-    };
-    let filters = filters.ok_or_else(|| Error::corrupt(object, "values section is malformed"))?;
-    Ok((table, catalogue, filters))
+#[cfg(test)]
+impl Index {
+    /// An index of nothing but this section.
+    pub(crate) fn of_filters(section: &[u8]) -> Self {
+        let sections = vec![(VALUES, 0..section.len() as u64)];
+        let file = VerifiedFile::in_memory(Bytes::copy_from_slice(section));
+        Self { file, object: "an index".to_owned(), sections }
+    }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use proptest::prelude::*;
+    use spoor_model::{TimeRange, TraceId, UnixNano};
 
     use super::*;
 
-    fn traces(seeds: &[(u64, u32, u64)]) -> Vec<OrderedTrace> {
+    fn traces(seeds: &[(u64, u32, u64, bool)]) -> Vec<OrderedTrace> {
         let (mut first_row, mut start) = (0, 0);
-        let make = |(number, (gap, count, length)): (usize, &(u64, u32, u64))| {
+        let make = |(number, (gap, count, length, shares_ids)): (usize, &(u64, u32, u64, bool))| {
             start += gap;
             let range = TimeRange { start: UnixNano(start), end: UnixNano(start + length) };
-            let trace =
-                OrderedTrace { id: TraceId((number as u128 + 1).to_be_bytes()), range, first_row, span_count: *count };
+            let id = TraceId((number as u128 + 1).to_be_bytes());
+            let trace = OrderedTrace { id, range, first_row, span_count: *count, shares_ids: *shares_ids };
             first_row += count;
             trace
         };
         seeds.iter().enumerate().map(make).collect()
     }
 
+    fn index(content: &Content<'_>) -> Vec<u8> {
+        encode(content, 3).unwrap()
+    }
+
+    fn open(bytes: &[u8]) -> Result<Index, Error> {
+        Index::open(VerifiedFile::in_memory(Bytes::copy_from_slice(bytes)), "b".to_owned())
+    }
+
     proptest! {
         #[test]
         fn every_trace_is_found_with_its_rows_and_times(
-            seeds in proptest::collection::vec((0..1u64 << 40, 1..100u32, 0..1u64 << 40), 1..200),
+            seeds in proptest::collection::vec((0..1u64 << 40, 1..100u32, 0..1u64 << 40, any::<bool>()), 1..200),
+            groups_of in 1..50usize,
         ) {
             let traces = traces(&seeds);
-            let index = encode(&traces, &Catalogue::default(), &[], 3).unwrap();
-            let bloom = read_bloom(&index, "b").unwrap();
-            let (table, _, _) = read_tables(&index, "b").unwrap();
+            let groups: Vec<&[OrderedTrace]> = traces.chunks(groups_of).collect();
+            let group_rows: Vec<u32> = groups.iter().map(|of| of.iter().map(|trace| trace.span_count).sum()).collect();
+            let (catalogue, value_filters) = (Catalogue::default(), Vec::new());
+            let content =
+                Content { traces: &traces, group_rows: &group_rows, catalogue: &catalogue, value_filters: &value_filters };
+            let index = Arc::new(open(&index(&content)).unwrap());
+            let (bloom, table) = (index.bloom().unwrap(), index.traces().unwrap());
             for (number, trace) in traces.iter().enumerate() {
                 prop_assert!(bloom.check(&trace.id.0[..]));
                 prop_assert!(table.lookup(trace.id).any(|found| found == number));
@@ -287,16 +287,31 @@ mod tests {
                 prop_assert_eq!(table.range(number), trace.range);
                 prop_assert_eq!(table.trace_of_row(trace.first_row as usize), number);
             }
+            let summaries = index.groups().unwrap().unwrap();
+            prop_assert_eq!(summaries.len(), groups.len());
+            for (summary, group) in summaries.iter().zip(groups) {
+                prop_assert_eq!(summary.trace_count, group.len());
+                prop_assert_eq!(summary.span_count, group.iter().map(|trace| trace.span_count as usize).sum::<usize>());
+                prop_assert_eq!(Some(summary.range.start), group.iter().map(|trace| trace.range.start).min());
+                prop_assert_eq!(Some(summary.range.end), group.iter().map(|trace| trace.range.end).max());
+                prop_assert_eq!(Some(summary.latest_trace_start), group.iter().map(|trace| trace.range.start).max());
+                let sharing = (0..group.len()).filter(|place| group[*place].shares_ids).map(|place| place as u32);
+                prop_assert_eq!(&summary.shared_ids, &sharing.collect::<Vec<_>>());
+            }
         }
 
         #[test]
         fn damaged_indexes_are_errors(at in any::<prop::sample::Index>(), byte in any::<u8>(), cut in any::<prop::sample::Index>()) {
-            let mut index = encode(&traces(&[(1, 2, 3), (4, 5, 6)]), &Catalogue::default(), &[filter::build(vec![1])], 3).unwrap();
+            let (traces, catalogue) = (traces(&[(1, 2, 3, true), (4, 5, 6, false)]), Catalogue::default());
+            let value_filters = [filter::build(vec![1])];
+            let mut index =
+                index(&Content { traces: &traces, group_rows: &[7], catalogue: &catalogue, value_filters: &value_filters });
             let at = at.index(index.len());
             index[at] = byte;
             index.truncate(cut.index(index.len() + 1));
-            let _ = read_bloom(&index, "b");
-            let _ = read_tables(&index, "b");
+            if let Ok(index) = open(&index) {
+                let _ = (index.bloom(), index.traces(), index.catalogue(), index.groups(), index.value_filters());
+            }
         }
     }
 }

@@ -93,7 +93,7 @@ pub fn verify(files: &Arc<dyn BlockFiles>, meta: &BlockMeta, read: &mut dyn FnMu
         let reason = if stored.is_some() { "meta.json is not what the catalog has" } else { "meta.json is missing" };
         return Err(Error::corrupt(meta.describe(), reason));
     }
-    for described in &meta.files {
+    for described in &*meta.files {
         let file = open_file(&**files, meta, &described.name)?;
         let mut start = 0;
         while start < described.size_bytes {

@@ -1,5 +1,7 @@
 //! `meta.json`: what a block is, readable by a person, a stranger's program and the catalog.
 
+use std::sync::Arc;
+
 use serde::{Deserialize, Serialize};
 use spoor_model::batch::ValueType;
 use spoor_model::{BlockId, TenantId, TimeRange, UnixNano};
@@ -35,8 +37,9 @@ pub struct BlockMeta {
     pub replaces: Vec<BlockId>,
     /// The other blocks that the same merge made, ascending; empty when everything went into one.
     pub merged_with: Vec<BlockId>,
-    pub(crate) files: Vec<FileMeta>,
-    pub(crate) columns: Vec<ColumnMeta>,
+    /// Shared by all who know the block.
+    pub(crate) files: Arc<[FileMeta]>,
+    pub(crate) columns: Arc<[ColumnMeta]>,
 }
 
 /// One file of the block and its checksums.
@@ -135,8 +138,8 @@ impl BlockMeta {
             merge_level: self.merge_level,
             replaces: self.replaces.iter().map(BlockId::to_string).collect(),
             merged_with: self.merged_with.iter().map(BlockId::to_string).collect(),
-            files: self.files.clone(),
-            columns: self.columns.clone(),
+            files: self.files.to_vec(),
+            columns: self.columns.to_vec(),
         };
         serde_json::to_vec(&document).expect("plain data always serialises")
     }
@@ -172,8 +175,8 @@ impl BlockMeta {
             merge_level: document.merge_level,
             replaces: ids(&document.replaces)?,
             merged_with: ids(&document.merged_with)?,
-            files: document.files,
-            columns: document.columns,
+            files: document.files.into(),
+            columns: document.columns.into(),
         })
     }
 
@@ -196,8 +199,8 @@ impl BlockMeta {
             merge_level: 0,
             replaces: Vec::new(),
             merged_with: Vec::new(),
-            files: Vec::new(),
-            columns: Vec::new(),
+            files: Arc::default(),
+            columns: Arc::default(),
         }
     }
 }

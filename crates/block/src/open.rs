@@ -1,11 +1,16 @@
-//! An opened block: footers, tables and the verified files, ready to read rows.
+//! An opened block: footer, tables and the verified files, ready to read rows.
+//!
+//! Opening reads what says whether a query concerns the block at all. The trace table, which is as large as the rest
+//! together, comes when rows are read ([`Opened::traces`]); ids of traces and the filters over values stay in the files.
 
+use std::collections::BTreeSet;
 use std::ops::Range;
 use std::sync::{Arc, OnceLock};
 
 use arrow_array::cast::AsArray;
 use arrow_array::{Array, ArrayRef, RecordBatch};
 use arrow_schema::{DataType, Field, Schema};
+use bytes::Bytes;
 use hashbrown::HashMap;
 use parquet::arrow::arrow_reader::{
     ArrowReaderMetadata, ArrowReaderOptions, ParquetRecordBatchReader, RowSelection, RowSelector,
@@ -16,30 +21,38 @@ use parquet::file::metadata::{ColumnChunkMetaData, PageIndexPolicy, ParquetMetaD
 use parquet::file::statistics::Statistics;
 use spoor_model::bits::Bits;
 use spoor_model::columns::GroupInfo;
-use spoor_model::{Origin, TimeRange, TraceId, Value};
+use spoor_model::scan::{AttrScope, KeySet};
+use spoor_model::{BlockId, KeyValue, Origin, TimeRange, TraceId};
 
+use crate::cache::Shared;
 use crate::error::Error;
 use crate::files::BlockFiles;
 use crate::filter::ValueFilters;
-use crate::index::{self, Catalogue, TraceTable};
+use crate::groups::GroupSummary;
+use crate::index::{Catalogue, Index};
 use crate::meta::{BlockMeta, ColumnMeta, ColumnType};
 use crate::pages::{Extent, GroupChunks, SpansFile};
 use crate::pieces::VerifiedFile;
 use crate::tables::{self, Shape};
+use crate::traces::TraceTable;
 
-/// Everything of a block but its span columns.
+/// Everything of a block but its span columns and its trace table.
 pub(crate) struct Opened {
+    id: BlockId,
     /// `block 01J... spans.parquet`, for errors.
     pub(crate) object: String,
-    pub(crate) shapes: Vec<Shape>,
+    pub(crate) shapes: Vec<Arc<Shape>>,
     pub(crate) origins: Vec<Arc<Origin>>,
-    pub(crate) traces: TraceTable,
     pub(crate) catalogue: Catalogue,
     pub(crate) filters: ValueFilters,
-    pub(crate) columns: Vec<ColumnMeta>,
+    pub(crate) columns: Arc<[ColumnMeta]>,
     /// In row order.
     pub(crate) groups: Vec<Group>,
     column_of_name: HashMap<String, usize>,
+    /// Gathered when first asked for.
+    keys: OnceLock<KeySet>,
+    index: Arc<Index>,
+    shared: Arc<Shared>,
     file: SpansFile,
     metadata: Arc<ParquetMetaData>,
     /// Texts as texts: for reading few rows.
@@ -56,9 +69,7 @@ pub(crate) struct Group {
     /// Its traces, by their numbers.
     pub(crate) traces: Range<usize>,
     pub(crate) info: GroupInfo,
-    /// Read when first asked for: ids of the traces...
-    pub(crate) trace_ids: OnceLock<Arc<[TraceId]>>,
-    /// ... and which of them have two rows of one span id.
+    /// Which of its traces have two rows of one span id. Looked for when first asked for in blocks that do not say.
     pub(crate) irregular: OnceLock<Bits>,
 }
 
@@ -70,13 +81,19 @@ pub(crate) fn open_file(files: &dyn BlockFiles, meta: &BlockMeta, name: &str) ->
     VerifiedFile::new(file, described, format!("{} {name}", meta.describe()))
 }
 
+/// The index of a block.
+pub(crate) fn open_index(files: &dyn BlockFiles, meta: &BlockMeta) -> Result<Index, Error> {
+    Index::open(open_file(files, meta, "index.bin")?, format!("{} index.bin", meta.describe()))
+}
+
 impl Opened {
-    pub(crate) fn open(files: &dyn BlockFiles, meta: &BlockMeta) -> Result<Self, Error> {
+    /// Opens a block. What other blocks have too is taken from `shared`.
+    pub(crate) fn open(files: &dyn BlockFiles, meta: &BlockMeta, shared: &Arc<Shared>) -> Result<Self, Error> {
         let object = |name: &str| format!("{} {name}", meta.describe());
         let read = |name: &str| open_file(files, meta, name)?.read_all();
-        let (traces, catalogue, filters) = index::read_tables(&read("index.bin")?, &object("index.bin"))?;
-        let shapes = tables::read_shapes(read("shapes.parquet")?, &object("shapes.parquet"))?;
-        let origins = tables::read_origins(read("origins.parquet")?, &object("origins.parquet"))?;
+        let index = Arc::new(open_index(files, meta)?);
+        let shapes = tables::read_shapes(&read("shapes.parquet")?, &shared.shapes, &object("shapes.parquet"))?;
+        let origins = tables::read_origins(&read("origins.parquet")?, &shared.origins, &object("origins.parquet"))?;
 
         let file = SpansFile(Arc::new(open_file(files, meta, "spans.parquet")?));
         let object = object("spans.parquet");
@@ -91,23 +108,27 @@ impl Opened {
 
         let names = plain.fields().iter().map(|field| field.name().clone());
         let column_of_name = names.enumerate().map(|(index, name)| (name, index)).collect();
-        let groups = groups(&metadata, &traces)
-            .ok_or_else(|| Error::corrupt(&object, "the trace table does not fit the row groups"))?;
-        let columns = meta.columns.clone();
-        let opened = Self {
+        let mut opened = Self {
+            id: meta.id,
             shapes,
             origins,
-            traces,
-            catalogue,
-            filters,
-            columns,
-            groups,
+            catalogue: index.catalogue()?,
+            filters: ValueFilters::new(Arc::clone(&index)),
+            columns: Arc::clone(&meta.columns),
+            groups: Vec::new(),
             column_of_name,
+            keys: OnceLock::new(),
+            index,
+            shared: Arc::clone(shared),
             file,
             metadata,
             plain,
             coded,
             object,
+        };
+        opened.groups = match opened.index.groups()? {
+            Some(summaries) => opened.groups_of_summaries(summaries)?,
+            None => opened.groups_of_table(&opened.index.traces()?)?,
         };
         opened.check(meta)?;
         Ok(opened)
@@ -120,15 +141,94 @@ impl Opened {
         if rows != want {
             return Err(Error::corrupt(&self.object, format!("row count mismatch (want {want}, got {rows})")));
         }
-        let traces = self.traces.len();
-        if traces as u64 != meta.trace_count || traces == 0 || self.traces.rows(traces - 1).end as u64 != want {
-            return Err(Error::corrupt(&self.object, "the trace table does not fit the spans"));
+        let traces = self.groups.last().map_or(0, |group| group.traces.end) as u64;
+        if traces != meta.trace_count || traces == 0 {
+            let reason = format!("trace count mismatch (want {}, got {traces})", meta.trace_count);
+            return Err(Error::corrupt(&self.object, reason));
         }
         let listed = self.columns.iter().map(|column| column.name.as_str());
         if !listed.eq(self.plain.fields().iter().map(|field| field.name().as_str())) {
             return Err(Error::corrupt(&self.object, "the columns are not those of the meta"));
         }
         Ok(())
+    }
+
+    /// Rows of each row group, by the footer.
+    fn group_rows(&self) -> impl ExactSizeIterator<Item = usize> + '_ {
+        self.metadata.row_groups().iter().map(|group| usize::try_from(group.num_rows()).unwrap_or(usize::MAX))
+    }
+
+    fn groups_of_summaries(&self, summaries: Vec<GroupSummary>) -> Result<Vec<Group>, Error> {
+        if !summaries.iter().map(|summary| summary.span_count).eq(self.group_rows()) {
+            return Err(Error::corrupt(&self.object, "the index does not fit the row groups"));
+        }
+        let mut groups: Vec<Group> = Vec::with_capacity(summaries.len());
+        for GroupSummary { span_count, trace_count, range, latest_trace_start, shared_ids } in summaries {
+            if trace_count > span_count {
+                return Err(Error::corrupt(&self.object, "the index has traces without spans"));
+            }
+            let mut irregular = Bits::none(trace_count);
+            shared_ids.into_iter().for_each(|trace| irregular.insert(trace as usize));
+            let first = groups.last().map_or((0, 0), |last| (last.rows.end, last.traces.end));
+            groups.push(Group {
+                rows: first.0..first.0 + span_count,
+                traces: first.1..first.1 + trace_count,
+                info: GroupInfo { latest_trace_start, range, span_count: span_count as u64 },
+                irregular: OnceLock::from(irregular),
+            });
+        }
+        Ok(groups)
+    }
+
+    /// The row groups of a block that does not describe them.
+    fn groups_of_table(&self, traces: &TraceTable) -> Result<Vec<Group>, Error> {
+        let groups = groups(self.group_rows(), traces);
+        groups.ok_or_else(|| Error::corrupt(&self.object, "the trace table does not fit the row groups"))
+    }
+
+    /// Where the rows of each trace are. About 20 ns per trace, unless it is kept from before.
+    pub(crate) fn traces(&self) -> Result<Arc<TraceTable>, Error> {
+        self.shared.traces(self.id, || {
+            let traces = self.index.traces()?;
+            let does_fit = |group: &Group| {
+                let Range { start, end } = group.traces;
+                start < end
+                    && end <= traces.len()
+                    && traces.rows(start).start == group.rows.start
+                    && traces.rows(end - 1).end == group.rows.end
+            };
+            let trace_count = self.groups.last().map_or(0, |group| group.traces.end);
+            match traces.len() == trace_count && self.groups.iter().all(does_fit) {
+                true => Ok(traces),
+                false => Err(Error::corrupt(&self.object, "the trace table does not fit the row groups")),
+            }
+        })
+    }
+
+    /// The names of all attributes.
+    pub(crate) fn keys(&self) -> &KeySet {
+        self.keys.get_or_init(|| {
+            let mut keys = KeySet::new();
+            let mut add = |scope, names: &mut dyn Iterator<Item = &String>| {
+                let known: &mut BTreeSet<String> = keys.entry(scope).or_default();
+                for name in names {
+                    if !known.contains(name) {
+                        known.insert(name.clone());
+                    }
+                }
+            };
+            fn of(attributes: &[KeyValue]) -> impl Iterator<Item = &String> {
+                attributes.iter().map(|attribute| &attribute.key)
+            }
+            add(AttrScope::Span, &mut self.columns.iter().filter_map(|column| column.attribute.as_ref()));
+            add(AttrScope::Span, &mut self.shapes.iter().flat_map(|shape| of(&shape.attributes)));
+            add(AttrScope::Span, &mut self.catalogue.residual_keys.iter());
+            add(AttrScope::Resource, &mut self.origins.iter().flat_map(|origin| of(&origin.resource.attributes)));
+            add(AttrScope::Instrumentation, &mut self.origins.iter().flat_map(|origin| of(&origin.scope.attributes)));
+            add(AttrScope::Event, &mut self.catalogue.event_keys.iter());
+            add(AttrScope::Link, &mut self.catalogue.link_keys.iter());
+            keys
+        })
     }
 
     pub(crate) fn row_count(&self) -> usize {
@@ -231,6 +331,16 @@ impl Opened {
         Ok(Arc::clone(batch.column(0)))
     }
 
+    /// The dictionary of a column in a row group, whose entries stand in the order of their first rows. `None` when
+    /// not all values are codes of it.
+    pub(crate) fn dictionary_of_group(&self, group: usize, column: usize) -> Result<Option<Bytes>, Error> {
+        if !self.is_all_coded(group, column) {
+            return Ok(None);
+        }
+        let chunks = GroupChunks { file: &self.file, metadata: &self.metadata, group, extent: Extent::Pages };
+        chunks.dictionary_page(column).map_err(|err| Error::corrupt(&self.object, err.to_string()))
+    }
+
     /// Batches of one column of one row group, in row order.
     pub(crate) fn scan_column(&self, group: usize, column: usize) -> Result<ParquetRecordBatchReader, Error> {
         self.reader(group, &[column], &self.coded, None, 32_768)
@@ -288,40 +398,32 @@ impl Opened {
         self.reader(group, columns, &self.plain, Some(selection), rows.len().min(8192))
     }
 
-    /// A rough count of the memory held.
+    /// A rough count of the memory held, without what is shared between blocks.
     pub(crate) fn memory_bytes(&self) -> usize {
-        let shape_bytes: usize =
-            self.shapes.iter().map(|shape| 128 + shape.attributes.iter().map(attribute_bytes).sum::<usize>()).sum();
-        let origin_bytes: usize = self.origins.iter().map(|origin| 512 + 3 * origin.resource_encoded.len()).sum();
-        let operation_bytes = self.catalogue.operations.len() * 96;
+        /// A field in both schemas, the lookup by name, and its share of the attribute names.
+        const COLUMN_BYTES: usize = 640;
+        const OPERATION_BYTES: usize = 96;
+        const KEY_BYTES: usize = 64;
         let keys = [&self.catalogue.residual_keys, &self.catalogue.event_keys, &self.catalogue.link_keys];
-        let key_bytes: usize = keys.into_iter().flatten().map(|key| 32 + key.len()).sum();
+        let key_bytes: usize = keys.into_iter().flatten().map(|key| 2 * (KEY_BYTES + key.len())).sum();
+        let trace_count = self.groups.last().map_or(0, |group| group.traces.end);
         self.metadata.memory_size()
-            + shape_bytes
-            + origin_bytes
-            + operation_bytes
+            + (self.shapes.len() + self.origins.len()) * size_of::<Arc<Shape>>()
+            + self.catalogue.operations.len() * OPERATION_BYTES
             + key_bytes
-            + self.filters.memory_bytes()
-            + self.traces.memory_bytes()
-            // Ids of the traces, when they are read.
-            + self.traces.len() * 16
+            + self.columns.len() * COLUMN_BYTES
+            // Which traces are irregular.
+            + trace_count / 8
+            + self.groups.len() * size_of::<Group>()
     }
 }
 
-fn attribute_bytes(attribute: &spoor_model::KeyValue) -> usize {
-    let value = match &attribute.value {
-        Value::Str(text) => text.len(),
-        _ => 16,
-    };
-    attribute.key.len() + value + size_of::<spoor_model::KeyValue>()
-}
-
 /// The row groups with their traces; `None` when a trace crosses the end of a group.
-fn groups(metadata: &ParquetMetaData, traces: &TraceTable) -> Option<Vec<Group>> {
+fn groups(group_rows: impl Iterator<Item = usize>, traces: &TraceTable) -> Option<Vec<Group>> {
     let mut groups: Vec<Group> = Vec::new();
-    for stored in metadata.row_groups() {
+    for row_count in group_rows {
         let first = groups.last().map_or((0, 0), |last| (last.rows.end, last.traces.end));
-        let rows = first.0..first.0.checked_add(usize::try_from(stored.num_rows()).ok()?)?;
+        let rows = first.0..first.0.checked_add(row_count)?;
         let mut end = first.1;
         while end < traces.len() && traces.rows(end).end <= rows.end {
             end += 1;
@@ -334,8 +436,7 @@ fn groups(metadata: &ParquetMetaData, traces: &TraceTable) -> Option<Vec<Group>>
         // Traces are ordered by start.
         let latest_trace_start = traces.range(end - 1).start;
         let info = GroupInfo { latest_trace_start, range, span_count: rows.len() as u64 };
-        let (trace_ids, irregular) = (OnceLock::new(), OnceLock::new());
-        groups.push(Group { rows, traces: of_group, info, trace_ids, irregular });
+        groups.push(Group { rows, traces: of_group, info, irregular: OnceLock::new() });
     }
     Some(groups)
 }

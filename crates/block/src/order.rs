@@ -36,6 +36,8 @@ pub(crate) struct OrderedTrace {
     /// Its rows are `first_row..first_row + span_count`.
     pub(crate) first_row: u32,
     pub(crate) span_count: u32,
+    /// Whether two of its spans have one id.
+    pub(crate) shares_ids: bool,
 }
 
 /// Where every span goes.
@@ -71,10 +73,10 @@ pub(crate) fn order(batches: &[&SpanBatch]) -> Order {
     let mut walker = Walker::default();
     for trace in traces {
         let first_row = out.rows.len() as u32;
-        walker.load(batches, &trace.parts);
+        let shares_ids = walker.load(batches, &trace.parts);
         walker.walk(&mut out);
         let span_count = out.rows.len() as u32 - first_row;
-        out.traces.push(OrderedTrace { id: trace.id, range: trace.range, first_row, span_count });
+        out.traces.push(OrderedTrace { id: trace.id, range: trace.range, first_row, span_count, shares_ids });
     }
     out.copy_count = walker.copy_count;
     assert_eq!(out.rows.len() + out.copy_count, span_count, "every span is placed exactly once, and its copies never");
@@ -140,7 +142,8 @@ struct Frame {
 }
 
 impl Walker {
-    fn load(&mut self, batches: &[&SpanBatch], parts: &[(u32, u32)]) {
+    /// Takes the spans of a trace, its copies left out. Says whether two of them have one id.
+    fn load(&mut self, batches: &[&SpanBatch], parts: &[(u32, u32)]) -> bool {
         self.spans.clear();
         for (batch_index, trace_index) in parts {
             let batch = batches[*batch_index as usize];
@@ -156,9 +159,10 @@ impl Walker {
                 });
             }
         }
-        if !self.index_ids() {
+        let mut shares_ids = !self.index_ids();
+        if shares_ids {
             self.drop_copies(batches);
-            self.index_ids();
+            shares_ids = !self.index_ids();
         }
         for index in 0..self.spans.len() {
             let span = &self.spans[index];
@@ -184,6 +188,7 @@ impl Walker {
                 children.1 += 1;
             }
         }
+        shares_ids
     }
 
     /// Notes the first span of each id; `false` when some have the same.

@@ -4,13 +4,12 @@
 //! which is most of a trace by id and a tenth of a scan. So it is told that the chunk is not compressed,
 //! and the pages that it hands out are unpacked here.
 
-use std::cell::RefCell;
 use std::io::{Cursor, Read};
 use std::sync::Arc;
 
 use bytes::Bytes;
 use parquet::arrow::arrow_reader::RowGroups;
-use parquet::basic::Compression;
+use parquet::basic::{Compression, Encoding};
 use parquet::column::page::{Page, PageIterator, PageMetadata, PageReader};
 use parquet::errors::{ParquetError, Result};
 use parquet::file::metadata::{ColumnChunkMetaData, ParquetMetaData, RowGroupMetaData};
@@ -22,26 +21,8 @@ use crate::pieces::VerifiedFile;
 /// No page is larger when unpacked: Parquet's own sizes are 31 bits.
 const PAGE_BYTES_MAX: usize = i32::MAX as usize;
 
-thread_local! {
-    static DECOMPRESSOR: RefCell<Option<zstd::bulk::Decompressor<'static>>> = const { RefCell::new(None) };
-}
-
 fn unpack(packed: &[u8]) -> Result<Bytes> {
-    if packed.is_empty() {
-        return Ok(Bytes::new());
-    }
-    let malformed = || ParquetError::General("a page is not a zstd frame of known length".to_owned());
-    let length = zstd::bulk::Decompressor::upper_bound(packed).filter(|length| *length <= PAGE_BYTES_MAX);
-    let length = length.ok_or_else(malformed)?;
-    DECOMPRESSOR.with_borrow_mut(|slot| {
-        let decompressor = match slot {
-            Some(decompressor) => decompressor,
-            None => slot.insert(zstd::bulk::Decompressor::new()?),
-        };
-        let mut unpacked = Vec::with_capacity(length);
-        decompressor.decompress_to_buffer(packed, &mut unpacked)?;
-        Ok(Bytes::from(unpacked))
-    })
+    crate::unpack::unpack(packed, PAGE_BYTES_MAX).map_err(ParquetError::from)
 }
 
 /// The pages of one column chunk.
@@ -236,3 +217,44 @@ impl Iterator for OneChunk {
 }
 
 impl PageIterator for OneChunk {}
+
+impl GroupChunks<'_> {
+    /// The dictionary page of a column: its entries in the order of their codes, plain. `None` when the chunk does
+    /// not begin with one.
+    pub(crate) fn dictionary_page(&self, column: usize) -> Result<Option<Bytes>> {
+        Ok(match self.pages(column)?.get_next_page()? {
+            Some(Page::DictionaryPage { buf, encoding: Encoding::PLAIN | Encoding::PLAIN_DICTIONARY, .. }) => Some(buf),
+            _ => None,
+        })
+    }
+}
+
+/// The column chunks of one row group of a file that is in memory, whole.
+pub(crate) struct TableChunks<'a> {
+    pub(crate) file: &'a Bytes,
+    pub(crate) metadata: &'a ParquetMetaData,
+    pub(crate) group: usize,
+}
+
+impl RowGroups for TableChunks<'_> {
+    fn num_rows(&self) -> usize {
+        usize::try_from(self.metadata.row_group(self.group).num_rows()).unwrap_or(0)
+    }
+
+    fn column_chunks(&self, column: usize) -> Result<Box<dyn PageIterator>> {
+        let stored = self.metadata.row_group(self.group).column(column);
+        let is_packed = matches!(stored.compression(), Compression::ZSTD(_));
+        let plain = stored.clone().into_builder().set_compression(Compression::UNCOMPRESSED);
+        let described = if is_packed { plain.build()? } else { stored.clone() };
+        let stored = SerializedPageReader::new(Arc::new(self.file.clone()), &described, self.num_rows(), None)?;
+        Ok(Box::new(OneChunk(Some(Box::new(Pages { stored, is_packed })))))
+    }
+
+    fn row_groups(&self) -> Box<dyn Iterator<Item = &RowGroupMetaData> + '_> {
+        Box::new(std::iter::once(self.metadata.row_group(self.group)))
+    }
+
+    fn metadata(&self) -> &ParquetMetaData {
+        self.metadata
+    }
+}

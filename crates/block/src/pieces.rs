@@ -155,6 +155,26 @@ impl VerifiedFile {
     }
 }
 
+impl VerifiedFile {
+    /// The size of the file.
+    pub(crate) fn size_bytes(&self) -> u64 {
+        Length::len(self)
+    }
+
+    /// Reads a range, verifying the pieces that it lies in.
+    pub(crate) fn read_range(&self, range: Range<u64>) -> Result<Bytes, Error> {
+        self.read_at(range.start, range.end.saturating_sub(range.start) as usize)
+    }
+
+    /// A file with this content, for tests.
+    #[cfg(test)]
+    pub(crate) fn in_memory(content: Bytes) -> Self {
+        let piece_checksums = content.chunks(PIECE_BYTES).map(|piece| format!("{:016x}", xxh3_64(piece))).collect();
+        let meta = FileMeta { name: "f".to_owned(), size_bytes: content.len() as u64, piece_checksums };
+        Self::new(Arc::new(tests::InMemory(content)), &meta, "a file in memory".to_owned()).unwrap()
+    }
+}
+
 fn parse_checksums(text: &str) -> Option<Vec<u64>> {
     if !text.len().is_multiple_of(16) || !text.is_ascii() {
         return None;
@@ -186,7 +206,7 @@ impl ChunkReader for VerifiedFile {
 mod tests {
     use super::*;
 
-    struct InMemory(Bytes);
+    pub(super) struct InMemory(pub(super) Bytes);
 
     impl BlockFile for InMemory {
         fn read(&self, ranges: &[Range<u64>]) -> Result<Vec<Bytes>, Error> {

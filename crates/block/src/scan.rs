@@ -16,8 +16,11 @@
 //! spans that [`crate::rows`] reads.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use arrow_array::Array;
+use parking_lot::Mutex;
+use spoor_model::TimeRange;
 use spoor_model::bits::Bits;
 use spoor_model::columns::{
     ColumnBatch, ColumnPart, ColumnRequest, ColumnScan, FieldColumn, GroupInfo, Pruned, ValuesOf,
@@ -25,7 +28,8 @@ use spoor_model::columns::{
 use spoor_model::scan::{QueryContext, ScanError, ScanStats};
 
 use crate::error::Error;
-use crate::open::Opened;
+use crate::open::{Group, Opened};
+use crate::traces::TraceTable;
 
 mod compile;
 mod evaluate;
@@ -37,8 +41,8 @@ use compile::Node;
 use group::GroupReader;
 use values::Source;
 
-/// A request compiled for one block.
-pub(crate) struct BlockScan<'a> {
+/// A request compiled for one block, of which something may satisfy it.
+struct BlockScan<'a> {
     opened: Arc<Opened>,
     request: &'a ColumnRequest,
     masks: Vec<Node>,
@@ -47,36 +51,76 @@ pub(crate) struct BlockScan<'a> {
     groups: Vec<usize>,
     infos: Vec<GroupInfo>,
     pruned: Pruned,
+    traces: Traces,
 }
 
-impl<'a> BlockScan<'a> {
-    /// Compiles a request. Reads no spans.
-    pub(crate) fn new(opened: Arc<Opened>, request: &'a ColumnRequest) -> Self {
-        let masks: Vec<Node> = request.masks.iter().map(|predicate| compile::compile(predicate, &opened)).collect();
-        let mut pruned = Pruned { group_count: opened.groups.len() as u64, ..Pruned::default() };
-        let mut groups = Vec::new();
-        for (index, group) in opened.groups.iter().enumerate().rev() {
-            let mut traces = group.traces.clone();
-            let overlaps = group.info.range.overlaps(&request.range)
-                && traces.any(|trace| opened.traces.range(trace).overlaps(&request.range));
-            let may_match = || {
-                let mut needed = request.needed.iter();
-                request.needed.is_empty() || needed.any(|mask| masks[*mask].may_match(&opened, index))
-            };
-            match overlaps {
-                false => pruned.by_range += 1,
-                true if may_match() => groups.push(index),
-                true => pruned.by_content += 1,
-            }
+/// The trace table while groups are read: whatever the cache does, a scan loads it once, and not before the first
+/// group nor longer than until the last.
+struct Traces {
+    table: Mutex<Option<Arc<TraceTable>>>,
+    groups_left: AtomicUsize,
+}
+
+impl Traces {
+    fn get(&self, opened: &Opened) -> Result<Arc<TraceTable>, Error> {
+        let mut table = self.table.lock();
+        match &*table {
+            Some(table) => Ok(Arc::clone(table)),
+            None => Ok(Arc::clone(table.insert(opened.traces()?))),
         }
-        let sources = match groups.is_empty() {
-            true => Vec::new(),
-            false => request.columns.iter().map(|field| Source::new(field, &opened)).collect(),
-        };
-        let infos = groups.iter().map(|group| opened.groups[*group].info).collect();
-        Self { opened, request, masks, sources, groups, infos, pruned }
     }
 
+    /// A group read twice counts twice: then the table is only asked for again.
+    fn end_group(&self) {
+        let left = self.groups_left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1));
+        if left.is_ok_and(|left| left <= 1) {
+            *self.table.lock() = None;
+        }
+    }
+}
+
+/// Compiles a request. Reads no spans; the trace table only when the time range ends within a row group.
+pub(crate) fn scan<'a>(opened: Arc<Opened>, request: &'a ColumnRequest) -> Result<Box<dyn ColumnScan + 'a>, Error> {
+    let masks: Vec<Node> = request.masks.iter().map(|predicate| compile::compile(predicate, &opened)).collect();
+    let mut pruned = Pruned { group_count: opened.groups.len() as u64, ..Pruned::default() };
+    let mut groups = Vec::new();
+    for (index, group) in opened.groups.iter().enumerate().rev() {
+        let may_match = || {
+            let mut needed = request.needed.iter();
+            request.needed.is_empty() || needed.any(|mask| masks[*mask].may_match(&opened, index))
+        };
+        match overlaps(&opened, group, &request.range)? {
+            false => pruned.by_range += 1,
+            true if may_match() => groups.push(index),
+            true => pruned.by_content += 1,
+        }
+    }
+    if groups.is_empty() {
+        // The block need not stay open.
+        return Ok(Box::new(Nothing(pruned)));
+    }
+    let sources = request.columns.iter().map(|field| Source::new(field, &opened)).collect();
+    let infos = groups.iter().map(|group| opened.groups[*group].info).collect();
+    let traces = Traces { table: Mutex::new(None), groups_left: AtomicUsize::new(groups.len()) };
+    Ok(Box::new(BlockScan { opened, request, masks, sources, groups, infos, pruned, traces }))
+}
+
+/// Whether a trace of the row group overlaps the range.
+fn overlaps(opened: &Opened, group: &Group, range: &TimeRange) -> Result<bool, Error> {
+    let info = &group.info;
+    if !info.range.overlaps(range) {
+        return Ok(false);
+    }
+    // At these some trace starts or ends.
+    let known = [info.range.start, info.latest_trace_start, info.range.end];
+    if known.into_iter().any(|instant| range.overlaps(&TimeRange { start: instant, end: instant })) {
+        return Ok(true);
+    }
+    let traces = opened.traces()?;
+    Ok(group.traces.clone().any(|trace| traces.range(trace).overlaps(range)))
+}
+
+impl BlockScan<'_> {
     fn read_group(&self, reader: &GroupReader<'_>) -> Result<Option<ColumnBatch>, Error> {
         let request = self.request;
         let everything = Bits::all(reader.row_count());
@@ -108,7 +152,7 @@ impl<'a> BlockScan<'a> {
         let mut batch = ColumnBatch {
             trace_ids: reader.trace_ids()?.to_vec(),
             trace_rows,
-            trace_ranges: group.traces.clone().map(|trace| self.opened.traces.range(trace)).collect(),
+            trace_ranges: group.traces.clone().map(|trace| reader.traces.range(trace)).collect(),
             irregular: Bits::none(group.traces.len()),
             masks,
             columns,
@@ -136,8 +180,10 @@ impl ColumnScan for BlockScan<'_> {
 
     fn read(&self, group: usize, ctx: &QueryContext) -> Result<(Option<ColumnBatch>, ScanStats), ScanError> {
         ctx.check()?;
-        let reader = GroupReader::new(&self.opened, self.groups[group]);
-        let batch = self.read_group(&reader)?;
+        let reader = GroupReader::new(&self.opened, self.groups[group], self.traces.get(&self.opened)?);
+        let batch = self.read_group(&reader);
+        self.traces.end_group();
+        let batch = batch?;
         if let Some(batch) = &batch {
             ctx.reserve(memory_bytes(batch))?;
         }
@@ -150,16 +196,23 @@ impl ColumnScan for BlockScan<'_> {
     }
 }
 
-/// The answer of a block that does not overlap the range, and so is not opened: it counts as one group.
-pub(crate) struct OutOfRange;
+/// The answer of a block of which nothing can satisfy the request.
+pub(crate) struct Nothing(Pruned);
 
-impl ColumnScan for OutOfRange {
+impl Nothing {
+    /// Of a block that does not overlap the range, and so is not opened: it counts as one group.
+    pub(crate) fn out_of_range() -> Self {
+        Self(Pruned { group_count: 1, by_range: 1, by_content: 0 })
+    }
+}
+
+impl ColumnScan for Nothing {
     fn groups(&self) -> &[GroupInfo] {
         &[]
     }
 
     fn pruned(&self) -> Pruned {
-        Pruned { group_count: 1, by_range: 1, by_content: 0 }
+        self.0.clone()
     }
 
     fn read(&self, group: usize, _ctx: &QueryContext) -> Result<(Option<ColumnBatch>, ScanStats), ScanError> {

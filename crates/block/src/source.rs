@@ -1,7 +1,7 @@
 //! A published block as a [`SpanSource`].
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::ops::ControlFlow;
+use std::ops::{ControlFlow, Range};
 use std::sync::Arc;
 
 use arrow_array::Array;
@@ -14,10 +14,9 @@ use spoor_model::scan::{
 use spoor_model::value::{self, KeyValue, Value};
 use spoor_model::{BlockId, Event, Link, SpanEntry, TimeRange, TraceId, nested};
 
-use crate::cache::BlockCache;
+use crate::cache::{BlockCache, Shared};
 use crate::error::Error;
 use crate::files::BlockFiles;
-use crate::index;
 use crate::meta::BlockMeta;
 use crate::open::{self, Opened};
 use crate::{rows, scan};
@@ -40,8 +39,7 @@ impl std::fmt::Debug for Block {
 impl Block {
     /// Reads the block's bloom filter. One small file.
     pub fn open(files: &Arc<dyn BlockFiles>, meta: BlockMeta, cache: &Arc<BlockCache>) -> Result<Self, Error> {
-        let object = format!("{} index.bin", meta.describe());
-        let bloom = index::read_bloom(&open::open_file(&**files, &meta, "index.bin")?.read_all()?, &object)?;
+        let bloom = open::open_index(&**files, &meta)?.bloom()?;
         Ok(Self { meta, files: Arc::clone(files), bloom, cache: Arc::clone(cache) })
     }
 
@@ -58,14 +56,14 @@ impl Block {
 
     /// Opens the block beside the cache: for one who reads all of it once.
     pub(crate) fn open_alone(&self) -> Result<Opened, Error> {
-        Opened::open(&*self.files, &self.meta)
+        Opened::open(&*self.files, &self.meta, &Arc::new(Shared::new(usize::MAX)))
     }
 
     fn opened(&self) -> Result<Arc<Opened>, Error> {
         if let Some(opened) = self.cache.get(self.meta.id) {
             return Ok(opened);
         }
-        let opened = Arc::new(Opened::open(&*self.files, &self.meta)?);
+        let opened = Arc::new(Opened::open(&*self.files, &self.meta, self.cache.shared())?);
         self.cache.insert(self.meta.id, &opened);
         Ok(opened)
     }
@@ -97,9 +95,9 @@ impl SpanSource for Block {
     ) -> Result<Box<dyn ColumnScan + 'a>, ScanError> {
         ctx.check()?;
         if !self.meta.range.overlaps(&request.range) {
-            return Ok(Box::new(scan::OutOfRange));
+            return Ok(Box::new(scan::Nothing::out_of_range()));
         }
-        Ok(Box::new(scan::BlockScan::new(self.opened()?, request)))
+        Ok(scan::scan(self.opened()?, request)?)
     }
 
     fn identity(&self) -> Option<BlockId> {
@@ -111,7 +109,7 @@ impl SpanSource for Block {
     }
 
     fn trace_fingerprints(&self, _ctx: &QueryContext) -> Result<Arc<[u32]>, ScanError> {
-        Ok(Arc::clone(self.opened()?.traces.fingerprints()))
+        Ok(Arc::clone(self.opened()?.traces()?.fingerprints()))
     }
 
     fn find_trace(&self, id: TraceId, ctx: &QueryContext) -> Result<Vec<SpanEntry>, ScanError> {
@@ -126,10 +124,11 @@ impl SpanSource for Block {
             return Ok(found);
         }
         let opened = self.opened()?;
-        let mut traces: Vec<usize> = held.keys().flat_map(|id| opened.traces.lookup(*id)).collect();
+        let table = opened.traces()?;
+        let mut traces: Vec<usize> = held.keys().flat_map(|id| table.lookup(*id)).collect();
         traces.sort_unstable();
         traces.dedup();
-        for rows in runs(&opened, &traces) {
+        for rows in runs(&opened, traces.iter().map(|trace| table.rows(*trace))) {
             ctx.check()?;
             let mut kept_bytes = 0;
             for entry in rows::read(&opened, rows)? {
@@ -150,35 +149,25 @@ impl SpanSource for Block {
             return Ok(None);
         }
         let opened = self.opened()?;
-        let traces: Vec<usize> = opened.traces.lookup(id).collect();
-        for trace in traces {
+        let traces = opened.traces()?;
+        for trace in traces.lookup(id) {
             ctx.check()?;
-            if opened.trace_id_of_row(opened.traces.rows(trace).start)? == id {
-                return Ok(Some(opened.traces.range(trace)));
+            if opened.trace_id_of_row(traces.rows(trace).start)? == id {
+                return Ok(Some(traces.range(trace)));
             }
         }
         Ok(None)
     }
 
     fn keys(&self, _ctx: &QueryContext, into: &mut KeySet) -> Result<ScanStats, ScanError> {
-        let opened = self.opened()?;
-        let mut add = |scope, keys: &mut dyn Iterator<Item = &str>| {
-            into.entry(scope).or_default().extend(keys.map(str::to_owned));
-        };
-        add(AttrScope::Span, &mut opened.columns.iter().filter_map(|column| column.attribute.as_deref()));
-        for shape in &opened.shapes {
-            add(AttrScope::Span, &mut shape.attributes.iter().map(|attribute| attribute.key.as_str()));
+        for (scope, names) in self.opened()?.keys() {
+            let known = into.entry(*scope).or_default();
+            for name in names {
+                if !known.contains(name) {
+                    known.insert(name.clone());
+                }
+            }
         }
-        add(AttrScope::Span, &mut opened.catalogue.residual_keys.iter().map(String::as_str));
-        for origin in &opened.origins {
-            add(AttrScope::Resource, &mut origin.resource.attributes.iter().map(|attribute| attribute.key.as_str()));
-            add(
-                AttrScope::Instrumentation,
-                &mut origin.scope.attributes.iter().map(|attribute| attribute.key.as_str()),
-            );
-        }
-        add(AttrScope::Event, &mut opened.catalogue.event_keys.iter().map(String::as_str));
-        add(AttrScope::Link, &mut opened.catalogue.link_keys.iter().map(String::as_str));
         Ok(ScanStats::default())
     }
 
@@ -196,15 +185,13 @@ impl SpanSource for Block {
             return Ok(ScanStats::default());
         }
         // Too many names to list: read them, a few thousand spans at a time.
-        let mut row = 0;
-        while row < opened.row_count() {
+        let traces = opened.traces()?;
+        for trace in 0..traces.len() {
             ctx.check()?;
-            let trace = opened.traces.trace_of_row(row);
-            for entry in rows::read(&opened, opened.traces.rows(trace))? {
+            for entry in rows::read(&opened, traces.rows(trace))? {
                 let service = entry.origin.service_name().map(str::to_owned);
                 into.insert(Operation { service, name: entry.span.name, kind: entry.span.kind });
             }
-            row = opened.traces.rows(trace).end;
         }
         Ok(ScanStats { spans_inspected: opened.row_count() as u64, ..ScanStats::default() })
     }
@@ -243,10 +230,10 @@ const GAP_ROWS_MAX: usize = 256;
 const RUN_ROWS_MAX: usize = 4096;
 
 /// The rows of some traces, ascending, with near ones in one run. Runs do not cross row groups.
-fn runs(opened: &Opened, traces: &[usize]) -> Vec<std::ops::Range<usize>> {
-    let mut runs: Vec<std::ops::Range<usize>> = Vec::new();
-    for rows in traces.iter().map(|trace| opened.traces.rows(*trace)) {
-        let joins = |run: &std::ops::Range<usize>| {
+fn runs(opened: &Opened, traces: impl Iterator<Item = Range<usize>>) -> Vec<Range<usize>> {
+    let mut runs: Vec<Range<usize>> = Vec::new();
+    for rows in traces {
+        let joins = |run: &Range<usize>| {
             let is_near = rows.start - run.end <= GAP_ROWS_MAX && rows.end - run.start <= RUN_ROWS_MAX;
             is_near && opened.group_of_row(run.start) == opened.group_of_row(rows.start)
         };

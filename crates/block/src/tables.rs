@@ -11,18 +11,24 @@ use arrow_array::cast::AsArray;
 use arrow_array::types::{Int32Type, Int64Type};
 use arrow_array::{Array, ArrayRef, RecordBatch};
 use bytes::Bytes;
-use parquet::arrow::ArrowWriter;
-use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
+use parquet::arrow::arrow_reader::ParquetRecordBatchReader;
+use parquet::arrow::{ArrowWriter, ProjectionMask, parquet_to_arrow_field_levels};
 use parquet::basic::{Compression, ZstdLevel};
+use parquet::file::metadata::ParquetMetaDataReader;
 use parquet::file::properties::WriterProperties;
 use spoor_model::batch::AttrValue;
 use spoor_model::value::{KeyValue, Value};
 use spoor_model::{Origin, nested};
 
 use crate::error::Error;
+use crate::interned::Interner;
 use crate::meta::FileMeta;
+use crate::pages::TableChunks;
 use crate::pieces::PieceWriter;
 use crate::shape::{Dimension, ShapeValues};
+
+/// Rows of a table decoded at once: more than most blocks have shapes.
+const BATCH_ROWS: usize = 8192;
 
 /// A shape, read back. Fields that are `None` vary and are columns of `spans.parquet`.
 #[derive(Debug, Clone, Default)]
@@ -46,12 +52,23 @@ fn write_table(path: std::path::PathBuf, columns: Vec<(&str, ArrayRef)>, zstd_le
     writer.into_inner().map_err(|err| Error::encode(&path, &err))?.finish()
 }
 
-/// The batches of a small table, whole.
-fn read_table(bytes: Bytes, object: &str) -> Result<Vec<RecordBatch>, Error> {
+/// Some columns of a small table, all rows. What people read beside them is not touched.
+fn read_table(bytes: &Bytes, columns: &[&str], object: &str) -> Result<Vec<RecordBatch>, Error> {
     let corrupt = |err: &dyn std::error::Error| Error::corrupt(object, err.to_string());
-    let reader = ParquetRecordBatchReaderBuilder::try_new(bytes).map_err(|err| corrupt(&err))?;
-    let reader = reader.build().map_err(|err| corrupt(&err))?;
-    reader.collect::<Result<_, _>>().map_err(|err| corrupt(&err))
+    let metadata = ParquetMetaDataReader::new().parse_and_finish(bytes).map_err(|err| corrupt(&err))?;
+    let schema = metadata.file_metadata().schema_descr();
+    let is_wanted = |leaf: &usize| columns.iter().any(|name| schema.column(*leaf).path().parts() == [*name]);
+    let mask = ProjectionMask::leaves(schema, (0..schema.num_columns()).filter(is_wanted));
+    let levels = parquet_to_arrow_field_levels(schema, mask, None).map_err(|err| corrupt(&err))?;
+    let mut batches = Vec::new();
+    for group in 0..metadata.num_row_groups() {
+        let chunks = TableChunks { file: bytes, metadata: &metadata, group };
+        let reader = ParquetRecordBatchReader::try_new_with_row_groups(&levels, &chunks, BATCH_ROWS, None);
+        for batch in reader.map_err(|err| corrupt(&err))? {
+            batches.push(batch.map_err(|err| corrupt(&err))?);
+        }
+    }
+    Ok(batches)
 }
 
 fn column<'a>(batch: &'a RecordBatch, name: &str, object: &str) -> Result<&'a ArrayRef, Error> {
@@ -165,9 +182,11 @@ pub(crate) fn write_shapes(dir: &Path, shapes: &[Shape], zstd_level: i32) -> Res
     write_table(path, columns, zstd_level)
 }
 
-pub(crate) fn read_shapes(bytes: Bytes, object: &str) -> Result<Vec<Shape>, Error> {
+/// Reads the shapes. Those that other blocks have too are not decoded again.
+pub(crate) fn read_shapes(bytes: &Bytes, known: &Interner<Shape>, object: &str) -> Result<Vec<Arc<Shape>>, Error> {
     let mut shapes = Vec::new();
-    for batch in read_table(bytes, object)? {
+    let columns = ["name", "kind", "status_code", "flags", "attributes_otlp"];
+    for batch in read_table(bytes, &columns, object)? {
         let int32 = |name| {
             column(&batch, name, object).and_then(|array| {
                 array
@@ -183,16 +202,63 @@ pub(crate) fn read_shapes(bytes: Bytes, object: &str) -> Result<Vec<Shape>, Erro
             .as_binary_opt::<i32>()
             .ok_or_else(|| wrong("attributes_otlp"))?;
         for row in 0..batch.num_rows() {
-            shapes.push(Shape {
-                name: name.is_valid(row).then(|| name.value(row).to_owned()),
+            let stored = StoredShape {
+                name: name.is_valid(row).then(|| name.value(row)),
                 kind: kind.is_valid(row).then(|| kind.value(row)),
                 status_code: status_code.is_valid(row).then(|| status_code.value(row)),
                 flags: flags.is_valid(row).then(|| flags.value(row) as u32),
-                attributes: decode_list(otlp.value(row), object)?,
-            });
+                attributes: otlp.value(row),
+            };
+            shapes.push(known.get(&stored.encoded(), || stored.decode(object))?);
         }
     }
     Ok(shapes)
+}
+
+/// A shape as it stands in the table.
+struct StoredShape<'a> {
+    name: Option<&'a str>,
+    kind: Option<i32>,
+    status_code: Option<i32>,
+    flags: Option<u32>,
+    attributes: &'a [u8],
+}
+
+impl StoredShape<'_> {
+    /// Equal for equal shapes, and for no others.
+    fn encoded(&self) -> Vec<u8> {
+        let number = |number: Option<u32>| {
+            number.map_or([0; 5], |number| {
+                let [a, b, c, d] = number.to_le_bytes();
+                [1, a, b, c, d]
+            })
+        };
+        let name = self.name.unwrap_or_default();
+        let mut out = Vec::with_capacity(24 + name.len() + self.attributes.len());
+        let numbers = [self.kind.map(|kind| kind as u32), self.status_code.map(|code| code as u32), self.flags];
+        numbers.into_iter().for_each(|of| out.extend_from_slice(&number(of)));
+        out.extend_from_slice(&number(self.name.map(|name| name.len() as u32)));
+        out.extend_from_slice(name.as_bytes());
+        out.extend_from_slice(self.attributes);
+        out
+    }
+
+    /// The shape, and what it takes in memory.
+    fn decode(&self, object: &str) -> Result<(Shape, usize), Error> {
+        let Self { kind, status_code, flags, .. } = *self;
+        let (name, attributes) = (self.name.map(str::to_owned), decode_list(self.attributes, object)?);
+        let attribute_bytes: usize = attributes.iter().map(attribute_bytes).sum();
+        let held_bytes = size_of::<Shape>() + name.as_ref().map_or(0, String::len) + attribute_bytes;
+        Ok((Shape { name, kind, status_code, flags, attributes }, held_bytes))
+    }
+}
+
+fn attribute_bytes(attribute: &KeyValue) -> usize {
+    let value = match &attribute.value {
+        Value::Str(text) => text.len(),
+        _ => 16,
+    };
+    attribute.key.len() + value + size_of::<KeyValue>()
 }
 
 pub(crate) fn write_origins(dir: &Path, origins: &[Arc<Origin>], zstd_level: i32) -> Result<FileMeta, Error> {
@@ -230,19 +296,31 @@ pub(crate) fn write_origins(dir: &Path, origins: &[Arc<Origin>], zstd_level: i32
     write_table(path, columns, zstd_level)
 }
 
-pub(crate) fn read_origins(bytes: Bytes, object: &str) -> Result<Vec<Arc<Origin>>, Error> {
+/// Reads the origins. Those that other blocks have too are not decoded again.
+pub(crate) fn read_origins(bytes: &Bytes, known: &Interner<Origin>, object: &str) -> Result<Vec<Arc<Origin>>, Error> {
     let mut origins = Vec::new();
-    for batch in read_table(bytes, object)? {
+    let columns = ["resource_otlp", "scope_otlp", "resource_schema_url", "scope_schema_url"];
+    for batch in read_table(bytes, &columns, object)? {
         let wrong = |name: &str| Error::corrupt(object, format!("column {name} has the wrong type"));
         let text = |name| column(&batch, name, object)?.as_string_opt::<i32>().ok_or_else(|| wrong(name));
         let binary = |name| column(&batch, name, object)?.as_binary_opt::<i32>().ok_or_else(|| wrong(name));
         let (resource, scope) = (binary("resource_otlp")?, binary("scope_otlp")?);
         let (resource_url, scope_url) = (text("resource_schema_url")?, text("scope_schema_url")?);
         for row in 0..batch.num_rows() {
-            let copy = Bytes::copy_from_slice;
+            let (resource, scope) = (resource.value(row), scope.value(row));
             let (resource_url, scope_url) = (resource_url.value(row), scope_url.value(row));
-            let origin = Origin::decode(copy(resource.value(row)), copy(scope.value(row)), resource_url, scope_url);
-            origins.push(Arc::new(origin.map_err(|err| Error::corrupt(object, err.to_string()))?));
+            let mut encoded = Vec::with_capacity(resource.len() + scope.len() + 64);
+            for part in [resource, scope, resource_url.as_bytes(), scope_url.as_bytes()] {
+                encoded.extend_from_slice(&(part.len() as u32).to_le_bytes());
+                encoded.extend_from_slice(part);
+            }
+            let decode = || {
+                let copy = Bytes::copy_from_slice;
+                let origin = Origin::decode(copy(resource), copy(scope), resource_url, scope_url);
+                let held_bytes = 512 + 3 * (resource.len() + scope.len());
+                Ok((origin.map_err(|err| Error::corrupt(object, err.to_string()))?, held_bytes))
+            };
+            origins.push(known.get(&encoded, decode)?);
         }
     }
     Ok(origins)

@@ -18,7 +18,7 @@ use crate::columns::MergedColumn;
 use crate::error::Error;
 use crate::filter;
 use crate::gather::Gatherer;
-use crate::index::{self, Catalogue};
+use crate::index::{self, Catalogue, Content};
 use crate::meta::{BlockMeta, FileMeta};
 use crate::order::{Order, OrderedTrace};
 use crate::pieces::PieceWriter;
@@ -55,6 +55,7 @@ pub(crate) struct BlockWriter<'a> {
     group_rows: usize,
     value_hashes: Vec<u64>,
     value_filters: Vec<Vec<u8>>,
+    rows_of_groups: Vec<u32>,
     traces: Vec<OrderedTrace>,
     row_count: usize,
     copy_count: usize,
@@ -80,6 +81,7 @@ impl<'a> BlockWriter<'a> {
             group_rows: 0,
             value_hashes: Vec::new(),
             value_filters: Vec::new(),
+            rows_of_groups: Vec::new(),
             traces: Vec::new(),
             row_count: 0,
             copy_count: 0,
@@ -154,6 +156,7 @@ impl<'a> BlockWriter<'a> {
     fn end_group(&mut self) -> Result<(), Error> {
         self.spans.flush().map_err(|err| self.encode_error(&err))?;
         self.value_filters.push(filter::build(std::mem::take(&mut self.value_hashes)));
+        self.rows_of_groups.push(self.group_rows as u32);
         self.group_rows = 0;
         Ok(())
     }
@@ -175,7 +178,13 @@ impl<'a> BlockWriter<'a> {
         let Self { dir, options, traces, mut catalogue, .. } = self;
         (catalogue.operations, catalogue.has_all_operations) = self.operations.finish();
         let encode = |err: ParquetError| Error::encode(&dir.join("spans.parquet"), &err);
-        let index = index::encode(&traces, &catalogue, &self.value_filters, options.zstd_level)?;
+        let content = Content {
+            traces: &traces,
+            group_rows: &self.rows_of_groups,
+            catalogue: &catalogue,
+            value_filters: &self.value_filters,
+        };
+        let index = index::encode(&content, options.zstd_level)?;
         let files = vec![
             self.spans.into_inner().map_err(encode)?.finish()?,
             tables::write_shapes(&dir, shapes, options.zstd_level)?,
@@ -195,7 +204,7 @@ impl<'a> BlockWriter<'a> {
             merge_level: 0,
             replaces: Vec::new(),
             merged_with: Vec::new(),
-            files,
+            files: files.into(),
             columns: self.plan.columns.iter().map(|column| column.meta.clone()).collect(),
         })
     }

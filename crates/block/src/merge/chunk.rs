@@ -282,7 +282,7 @@ impl Chunk {
     pub(super) fn new(batch: &RecordBatch, opened: &Opened) -> Result<Self, Error> {
         let columns = Columns { batch, object: &opened.object };
         let mut attributes = Vec::new();
-        for column in &opened.columns {
+        for column in &*opened.columns {
             if let Some(key) = &column.attribute
                 && let Some(values) = columns.optional(&column.name, Values::new)?
             {

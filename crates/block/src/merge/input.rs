@@ -6,6 +6,7 @@
 
 use std::collections::BTreeMap;
 use std::ops::Range;
+use std::sync::Arc;
 
 use arrow_array::cast::AsArray;
 use arrow_array::{Array, RecordBatch};
@@ -18,6 +19,7 @@ use crate::columns::ColumnName;
 use crate::error::Error;
 use crate::open::Opened;
 use crate::shape::Dimension;
+use crate::traces::TraceTable;
 
 /// What a chunk takes at most, unless its rows are of very different sizes.
 const CHUNK_BYTES: u64 = 4 << 20;
@@ -27,6 +29,7 @@ const UNKNOWN: u32 = u32::MAX;
 
 pub(super) struct Input {
     pub(super) opened: Opened,
+    pub(super) traces: Arc<TraceTable>,
     /// By trace number.
     pub(super) ids: Vec<TraceId>,
     shapes: Vec<ShapeFields>,
@@ -59,9 +62,10 @@ impl Input {
             chunk_count += group.rows.len().div_ceil(chunk_rows);
             first_chunk.push(chunk_count);
         }
+        let traces = opened.traces()?;
         let mut input = Self {
-            ids: trace_ids(&opened)?,
-            shapes: opened.shapes.iter().map(ShapeFields::new).collect(),
+            ids: trace_ids(&opened, &traces)?,
+            shapes: opened.shapes.iter().map(|shape| ShapeFields::new(shape)).collect(),
             chunk_rows,
             first_chunk,
             rows_left: vec![0; chunk_count],
@@ -73,6 +77,7 @@ impl Input {
             origins: vec![UNKNOWN; opened.origins.len()],
             span_ids: Vec::new(),
             opened,
+            traces,
         };
         input.rewind();
         Ok(input)
@@ -119,7 +124,7 @@ impl Input {
 
     /// The rows of a trace by chunk.
     fn pieces(&self, trace: usize) -> impl Iterator<Item = (usize, Range<usize>)> + use<> {
-        let rows = self.opened.traces.rows(trace);
+        let rows = self.traces.rows(trace);
         let (first, last) = (self.chunk_of_row(rows.start), self.chunk_of_row(rows.end - 1));
         let (first_row, chunk_rows) = (self.rows_of_chunk(first).start, self.chunk_rows);
         // A trace lies in one row group, so that all of its chunks but the last are full.
@@ -215,7 +220,7 @@ impl Input {
         let mut chunk = self.read_alone(number)?;
         chunk.prepare(self.batch_number, batch);
         for row in 0..self.rows_of_chunk(number).len() {
-            let trace = self.opened.traces.trace_of_row(self.rows_of_chunk(number).start + row);
+            let trace = self.traces.trace_of_row(self.rows_of_chunk(number).start + row);
             let origin = batch.intern_known_origin(&self.opened.origins[chunk.origin_id(row)]);
             let place = Place { trace_id: self.ids[trace], parent: SpanId::default(), origin };
             let pushed = chunk.push(row, &mut self.shapes, place, batch);
@@ -297,7 +302,7 @@ impl Input {
     /// When the last of the decoded chunks is due; `None` when no more than one is held.
     pub(super) fn last_due(&self) -> Option<UnixNano> {
         let (number, _) = self.chunks.last_key_value().filter(|_| self.chunks.len() > 1)?;
-        let traces = &self.opened.traces;
+        let traces = &self.traces;
         Some(traces.range(traces.trace_of_row(self.rows_of_chunk(*number).start)).start)
     }
 
@@ -310,16 +315,16 @@ impl Input {
 }
 
 /// The ids of a block's traces, by number. Decodes one column.
-fn trace_ids(opened: &Opened) -> Result<Vec<TraceId>, Error> {
+fn trace_ids(opened: &Opened, traces: &TraceTable) -> Result<Vec<TraceId>, Error> {
     let corrupt = || Error::corrupt(&opened.object, "column trace_id is missing or has the wrong type");
     let column = opened.column("trace_id").ok_or_else(corrupt)?;
-    let mut ids = Vec::with_capacity(opened.traces.len());
+    let mut ids = Vec::with_capacity(traces.len());
     for (number, group) in opened.groups.iter().enumerate() {
         let array = opened.column_of_group(number, column, None)?;
         let rows = array.as_fixed_size_binary_opt().filter(|ids| ids.value_length() == 16 && ids.null_count() == 0);
         let rows = rows.ok_or_else(corrupt)?;
         for trace in group.traces.clone() {
-            let first = opened.traces.rows(trace).start - group.rows.start;
+            let first = traces.rows(trace).start - group.rows.start;
             ids.push(TraceId(rows.value(first).try_into().expect("16 bytes wide")));
         }
     }

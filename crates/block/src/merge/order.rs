@@ -80,7 +80,7 @@ impl<'a> Traces<'a> {
     fn push(&mut self, inputs: &[Input], (input, trace): Fragment) {
         let of_input = &inputs[input as usize];
         if let Some(id) = of_input.ids.get(trace as usize) {
-            let start = of_input.opened.traces.range(trace as usize).start;
+            let start = of_input.traces.range(trace as usize).start;
             self.heads.push(Reverse((start, *id, (input, trace))));
         }
     }
@@ -98,7 +98,7 @@ impl<'a> Traces<'a> {
                 let others = self.joins.groups[group as usize].iter().filter(|fragment| **fragment != first);
                 fragments.extend(others);
             }
-            let of = |(input, trace): &Fragment| (&inputs[*input as usize].opened.traces, *trace as usize);
+            let of = |(input, trace): &Fragment| (&*inputs[*input as usize].traces, *trace as usize);
             let ranges = fragments.iter().map(of).map(|(traces, trace)| traces.range(trace));
             let range = ranges.reduce(|a, b| a.union(&b)).expect("there is a fragment");
             let span_count = fragments.iter().map(of).map(|(traces, trace)| traces.rows(trace).len()).sum();

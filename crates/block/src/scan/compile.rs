@@ -175,7 +175,7 @@ fn compile_condition(condition: &Condition, opened: &Opened) -> Node {
     };
     let ids = |field| Some(Part::Ids(field, condition.clone()));
     let of_shapes = |value: &dyn Fn(&crate::tables::Shape) -> Option<Value>| {
-        let values: Vec<Option<Value>> = opened.shapes.iter().map(value).collect();
+        let values: Vec<Option<Value>> = opened.shapes.iter().map(|shape| value(shape)).collect();
         let (has, holds) = judge(&values, condition);
         Some(Part::Shapes { has, holds })
     };

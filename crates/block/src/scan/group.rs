@@ -1,7 +1,7 @@
 //! One row group while it is read: each column is decoded when it is first needed, and only as far as
 //! it is.
 
-use std::cell::{Cell, RefCell};
+use std::cell::{Cell, OnceCell, RefCell};
 use std::sync::Arc;
 
 use arrow_array::cast::AsArray;
@@ -14,6 +14,7 @@ use spoor_model::bits::Bits;
 
 use crate::error::Error;
 use crate::open::{Group, Opened};
+use crate::traces::TraceTable;
 
 /// Reading single pages pays while at most one row in this many is wanted.
 const FEW_ROWS_SHARE: usize = 32;
@@ -38,13 +39,16 @@ impl Picked {
 pub(super) struct GroupReader<'a> {
     pub(super) opened: &'a Opened,
     pub(super) group: usize,
+    pub(super) traces: Arc<TraceTable>,
+    trace_ids: OnceCell<Arc<[TraceId]>>,
     whole: RefCell<HashMap<usize, ArrayRef>>,
     read_bytes: Cell<u64>,
 }
 
 impl<'a> GroupReader<'a> {
-    pub(super) fn new(opened: &'a Opened, group: usize) -> Self {
-        Self { opened, group, whole: RefCell::default(), read_bytes: Cell::new(0) }
+    pub(super) fn new(opened: &'a Opened, group: usize, traces: Arc<TraceTable>) -> Self {
+        let (trace_ids, whole, read_bytes) = (OnceCell::new(), RefCell::default(), Cell::new(0));
+        Self { opened, group, traces, trace_ids, whole, read_bytes }
     }
 
     pub(super) fn group(&self) -> &'a Group {
@@ -112,18 +116,37 @@ impl<'a> GroupReader<'a> {
         Ok(Picked { array, rows: Some(rows) })
     }
 
-    /// Ids of the traces.
+    /// Ids of the traces. One page where they are the dictionary of their column; else that column.
     pub(super) fn trace_ids(&self) -> Result<Arc<[TraceId]>, Error> {
-        if let Some(known) = self.group().trace_ids.get() {
+        if let Some(known) = self.trace_ids.get() {
             return Ok(Arc::clone(known));
         }
-        let array = self.named("trace_id")?;
+        let missing = || self.corrupt("column trace_id is missing");
+        let column = self.opened.column("trace_id").ok_or_else(missing)?;
+        let trace_count = self.group().traces.len();
+        let ids = match self.opened.dictionary_of_group(self.group, column)? {
+            Some(dictionary) => {
+                self.read_bytes.set(self.read_bytes.get() + dictionary.len() as u64);
+                let (ids, rest) = dictionary.as_chunks::<16>();
+                if ids.len() != trace_count || !rest.is_empty() {
+                    let got = ids.len();
+                    return Err(self.corrupt(format!("trace id count mismatch (want {trace_count}, got {got})")));
+                }
+                ids.iter().map(|id| TraceId(*id)).collect()
+            }
+            None => self.first_trace_ids(column)?,
+        };
+        Ok(Arc::clone(self.trace_ids.get_or_init(|| ids)))
+    }
+
+    /// The id of the first span of each trace.
+    fn first_trace_ids(&self, column: usize) -> Result<Arc<[TraceId]>, Error> {
+        let array = self.column(column)?;
         let ids = array.as_fixed_size_binary_opt().filter(|ids| ids.value_length() == 16 && ids.null_count() == 0);
         let ids = ids.ok_or_else(|| self.corrupt("column trace_id has the wrong type"))?;
         let group = self.group();
-        let first_rows = group.traces.clone().map(|trace| self.opened.traces.rows(trace).start - group.rows.start);
-        let ids = first_rows.map(|row| TraceId(ids.value(row).try_into().expect("16 bytes wide"))).collect();
-        Ok(Arc::clone(group.trace_ids.get_or_init(|| ids)))
+        let first_rows = group.traces.clone().map(|trace| self.traces.rows(trace).start - group.rows.start);
+        Ok(first_rows.map(|row| TraceId(ids.value(row).try_into().expect("16 bytes wide"))).collect())
     }
 }
 

@@ -24,7 +24,7 @@ const REF_TYPE: &str = "opentracing.ref_type";
 /// The rows of a trace within the group, by its place among the group's traces.
 pub(super) fn rows_of_trace(reader: &GroupReader<'_>, trace: usize) -> Range<usize> {
     let group = reader.group();
-    let rows = reader.opened.traces.rows(group.traces.start + trace);
+    let rows = reader.traces.rows(group.traces.start + trace);
     rows.start - group.rows.start..rows.end - group.rows.start
 }
 
@@ -112,7 +112,7 @@ fn children_by_link(reader: &GroupReader<'_>, parents: &[u32]) -> Result<Option<
 
 fn trace_of_row(reader: &GroupReader<'_>, row: usize) -> usize {
     let group = reader.group();
-    reader.opened.traces.trace_of_row(group.rows.start + row) - group.traces.start
+    reader.traces.trace_of_row(group.rows.start + row) - group.traces.start
 }
 
 /// Per row the id that the span names as its parent; zeros when it names none.

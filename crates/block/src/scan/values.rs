@@ -133,7 +133,7 @@ fn table(values: Vec<Option<Value>>) -> Option<ValueTable> {
 }
 
 fn shapes(opened: &Opened, value: impl Fn(&crate::tables::Shape) -> Option<Value>) -> Option<SourcePart> {
-    table(opened.shapes.iter().map(value).collect()).map(SourcePart::Shapes)
+    table(opened.shapes.iter().map(|shape| value(shape)).collect()).map(SourcePart::Shapes)
 }
 
 fn origins(opened: &Opened, value: impl Fn(&spoor_model::Origin) -> Option<Value>) -> Option<SourcePart> {

@@ -124,6 +124,63 @@ proptest! {
     }
 }
 
+/// The block as if its index had been written before it described row groups: the section has a kind that nobody knows.
+fn without_groups(written: Written) -> Written {
+    let Written { block, entries, _dir } = written;
+    let meta = block.meta.clone();
+    let block_dir = std::path::PathBuf::from(block.files.locate(&meta.tenant, meta.id));
+    let mut index = std::fs::read(block_dir.join("index.bin")).unwrap();
+    let kinds = (16..16 + 24 * 5).step_by(24);
+    let at = kinds.into_iter().find(|at| index[*at] == 5).expect("blocks describe their row groups");
+    index[at] = 250;
+    std::fs::remove_file(block_dir.join("index.bin")).unwrap();
+    let rewritten = crate::writer::write_file(&block_dir, "index.bin", &index).unwrap();
+    let of_meta = meta.files.iter().map(|file| match file.name == rewritten.name {
+        true => rewritten.clone(),
+        false => file.clone(),
+    });
+    let meta = BlockMeta { files: of_meta.collect(), ..meta };
+    let block = Block::open(&block.files, meta, &BlockCache::new(1 << 20)).unwrap();
+    Written { block, entries, _dir }
+}
+
+proptest! {
+    #[test]
+    fn blocks_of_before_answer_the_same(seeds in vec(seed(), 1..60), request in request()) {
+        let written = without_groups(write_block(&[&seeds], &small_pages()));
+        prop_assert!(written.block.opened().unwrap().groups.iter().all(|group| group.irregular.get().is_none()));
+        check(&written, &request);
+    }
+}
+
+/// Who only looks whether something is there needs no trace table.
+#[test]
+fn keys_and_scans_that_find_nothing_load_no_trace_table() {
+    let mut runner = proptest::test_runner::TestRunner::deterministic();
+    let seeds = vec(seed(), 30).new_tree(&mut runner).unwrap().current();
+    let written = write_block(&[&seeds], &small_pages());
+    let shared = Arc::clone(written.block.cache.shared());
+    written.block.keys(&context(), &mut KeySet::new()).unwrap();
+    let field = Field::Attribute(AttrScope::Resource, "service.name".into());
+    let nobody = Predicate::Is(Condition { field, test: Test::Eq(Literal::Str("nobody".into())) });
+    let request = |mask| ColumnRequest {
+        masks: vec![mask],
+        needed: vec![0],
+        columns: vec![],
+        values_of: ValuesOf::AllRows,
+        tree: false,
+        copies: true,
+        range: TimeRange::ALL,
+    };
+    let (nothing, everything) = (request(nobody), request(Predicate::True));
+    assert!(written.block.scan(&nothing, &context()).unwrap().groups().is_empty());
+    let scan = written.block.scan(&everything, &context()).unwrap();
+    let id = written.block.meta.id;
+    assert!(!shared.has_traces(id));
+    scan.read(0, &context()).unwrap();
+    assert!(shared.has_traces(id));
+}
+
 /// A retried export is in the head twice, and in the block once.
 #[test]
 fn exact_copies_are_written_once_and_counted() {
