@@ -50,6 +50,8 @@ struct Pace {
 }
 
 const PACE: Pace = Pace { step_rows: 32_768, chunk_rows: 4096, sample_rows: 65_536 };
+/// How often a step is measured, in rows.
+const MEASURED_ROWS: usize = 256;
 /// After this many samples that did not show what was to come, nothing folds.
 const DRIFTS_MAX: usize = 3;
 
@@ -109,9 +111,10 @@ pub fn merge(
     options: &MergeOptions<'_>,
     watch: &mut dyn FnMut(Progress) -> ControlFlow<()>,
 ) -> Result<Merged, Error> {
-    merge_at(PACE, inputs, files, created_at, next_id, options, watch)
+    merge_at(PACE, inputs, files, created_at, next_id, options, watch).map(|(merged, _)| merged)
 }
 
+/// Also says what step and chunks held at most together, in bytes.
 fn merge_at(
     pace: Pace,
     inputs: &[Arc<Block>],
@@ -120,20 +123,30 @@ fn merge_at(
     next_id: &mut dyn FnMut() -> BlockId,
     options: &MergeOptions<'_>,
     watch: &mut dyn FnMut(Progress) -> ControlFlow<()>,
-) -> Result<Merged, Error> {
+) -> Result<(Merged, usize), Error> {
     let tenant = &inputs.first().expect("a merge has inputs").meta().tenant;
     assert!(inputs.iter().all(|input| input.meta().tenant == *tenant), "blocks of different tenants never mix");
     let metas: Vec<&BlockMeta> = inputs.iter().map(|input| input.meta()).collect();
     let opened = inputs.iter().map(|input| Input::new(input.open_alone()?, pace.chunk_rows));
     let mut opened: Vec<Input> = opened.collect::<Result<_, Error>>()?;
     let joins = Joins::find(&opened);
-    let mut merge =
-        Merge { pace, metas, files, created_at, next_id, options, watch, inputs: &mut opened, joins: &joins };
+    let mut merge = Merge {
+        pace,
+        held_bytes_max: 0,
+        metas,
+        files,
+        created_at,
+        next_id,
+        options,
+        watch,
+        inputs: &mut opened,
+        joins: &joins,
+    };
     let mut excluded: Vec<Dimension> = Vec::new();
     for attempt in 0.. {
         let decision = merge.decide(&excluded, attempt < DRIFTS_MAX)?;
         match merge.run(&decision) {
-            Ok(merged) => return Ok(merged),
+            Ok(merged) => return Ok((merged, merge.held_bytes_max)),
             Err(Stop::Failed(err)) => return Err(err),
             Err(Stop::Drifted(Drift(dimensions))) => excluded.extend(dimensions),
         }
@@ -164,6 +177,7 @@ struct Decision {
 
 struct Merge<'a> {
     pace: Pace,
+    held_bytes_max: usize,
     metas: Vec<&'a BlockMeta>,
     files: &'a dyn BlockFiles,
     created_at: UnixNano,
@@ -263,7 +277,9 @@ impl<'a> Merge<'a> {
     fn collect(&mut self, traces: &mut Traces<'_>, in_shapes: &[bool], left_out: &mut u64) -> Result<Collected, Error> {
         let (mut batch, mut sources, mut shapes) = (SpanBatch::new(), Vec::new(), Vec::new());
         self.inputs.iter_mut().for_each(Input::begin_batch);
-        let mut measured_rows = 0;
+        // Large rows come in small chunks.
+        let chunk_rows = self.inputs.iter().map(Input::chunk_rows).min().unwrap_or(usize::MAX);
+        let (between_rows, mut measured_rows) = (chunk_rows.min(MEASURED_ROWS), 0);
         while batch.len() < self.pace.step_rows {
             let Some(trace) = traces.next(self.inputs) else { break };
             if self.is_left_out(&trace) {
@@ -280,9 +296,11 @@ impl<'a> Merge<'a> {
                 sources.extend(shapes.drain(..).map(|shape| is_in_shapes.then_some((*input, shape))));
             }
             self.make_room();
-            if batch.len() > measured_rows + 256 {
+            if batch.len() >= measured_rows + between_rows {
                 measured_rows = batch.len();
-                if batch.memory_bytes() > self.options.memory_bytes / 2 {
+                let batch_bytes = batch.memory_bytes();
+                self.held_bytes_max = self.held_bytes_max.max(batch_bytes + self.held_bytes());
+                if batch_bytes > self.options.memory_bytes / 2 {
                     break;
                 }
             }
@@ -297,13 +315,18 @@ impl<'a> Merge<'a> {
 
     /// Forgets chunks that were decoded early, those that are due last first, until the others fit.
     fn make_room(&mut self) {
-        while self.inputs.iter().map(Input::held_bytes).sum::<usize>() > self.options.memory_bytes / 2 {
+        while self.held_bytes() > self.options.memory_bytes / 2 {
             let due = self.inputs.iter_mut().filter_map(|input| input.last_due().map(|due| (due, input)));
             match due.max_by_key(|(due, _)| *due) {
                 Some((_, input)) => input.drop_last(),
                 None => break,
             }
         }
+    }
+
+    /// Of decoded chunks.
+    fn held_bytes(&self) -> usize {
+        self.inputs.iter().map(Input::held_bytes).sum()
     }
 
     fn begin<'d>(&mut self, decision: &'d Decision) -> Result<Output<'d>, Error>

@@ -101,6 +101,11 @@ impl Input {
         self.shapes.iter_mut().for_each(ShapeFields::begin_batch);
     }
 
+    /// Rows of a chunk but the last of a row group.
+    pub(super) fn chunk_rows(&self) -> usize {
+        self.chunk_rows
+    }
+
     /// Rows of each chunk.
     pub(super) fn chunk_sizes(&self) -> Vec<usize> {
         (0..self.rows_left.len()).map(|chunk| self.rows_of_chunk(chunk).len()).collect()

@@ -21,13 +21,15 @@ struct Bench {
     files: Arc<dyn BlockFiles>,
     next: Cell<u128>,
     pace: Pace,
+    /// Of the last merge.
+    held_bytes_max: Cell<usize>,
 }
 
 impl Bench {
     fn new(pace: Pace) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let files = Arc::new(DirectoryFiles::new(dir.path()));
-        Self { _dir: dir, files, next: Cell::new(0), pace }
+        Self { _dir: dir, files, next: Cell::new(0), pace, held_bytes_max: Cell::new(0) }
     }
 
     fn next_id(&self) -> BlockId {
@@ -47,9 +49,10 @@ impl Bench {
 
     fn merge(&self, inputs: &[Arc<Block>], options: &MergeOptions<'_>) -> (Vec<Arc<Block>>, Merged) {
         let mut go_on = |_| ControlFlow::Continue(());
-        let merged =
+        let (merged, held_bytes_max) =
             merge_at(self.pace, inputs, &*self.files, UnixNano(2), &mut || self.next_id(), options, &mut go_on)
                 .unwrap();
+        self.held_bytes_max.set(held_bytes_max);
         let blocks = merged.blocks.iter().map(|meta| self.open(meta.clone())).collect();
         (blocks, merged)
     }
@@ -317,4 +320,32 @@ fn more_keys_than_a_batch_has_columns_are_kept() {
     let (blocks, _) = bench.merge(&inputs, &options(small_pages()));
     let entries = expected(&parts.concat());
     assert_eq!(canonical(spans_of(&blocks)), canonical(entries));
+}
+
+/// Every trace has a part in another block than its first, anywhere among the others' first parts.
+#[test]
+fn what_is_held_is_bounded_however_much_there_is_and_however_torn() {
+    let bench = Bench::new(Pace { step_rows: 10_000, chunk_rows: 4096, sample_rows: 8 });
+    let large = |n: u32| (0..600u32).map(|k| format!("{:08x}", (n * 600 + k).wrapping_mul(0x9e37_79b9))).collect();
+    let seeds = spans(800, |n, seed| {
+        let (trace, part) = (n / 2, n % 2);
+        seed.ids = (1 + (trace % 200) as u8, 1 + part as u8 + 2 * (trace / 200) as u8, 0);
+        seed.times.0 = if part == 0 { u64::from(trace % 200) } else { 100 + u64::from(trace * 73 % 400) };
+        seed.attributes = vec![Attr::Str("large".into(), large(n))];
+    });
+    let of_place = |place| seeds.iter().skip(place).step_by(4).cloned().collect::<Vec<_>>();
+    let inputs: Vec<Arc<Block>> = (0..4).map(|place| bench.cut(&of_place(place), &small_pages())).collect();
+    let merge = |memory_bytes| {
+        let (blocks, merged) = bench.merge(&inputs, &MergeOptions { memory_bytes, ..options(small_pages()) });
+        assert_eq!((blocks.len(), merged.spans_written), (1, 800));
+        (
+            canonical((1..=200u8).flat_map(|n| blocks[0].find_trace(TraceId([n; 16]), &context()).unwrap()).collect()),
+            bench.held_bytes_max.get(),
+        )
+    };
+    let (all, all_bytes) = merge(64 << 20);
+    let (bounded, bounded_bytes) = merge(1 << 20);
+    assert!(all == bounded && all == canonical(expected(&seeds)));
+    // A step of half the bound and what a trace adds, chunks of the other half and those of four inputs in use.
+    assert!(all_bytes > 4 << 20 && bounded_bytes < 2 << 20, "{all_bytes} and {bounded_bytes}");
 }
