@@ -12,7 +12,8 @@
 //!
 //! **Memory** is that of one step, one row group encoded, a decoded chunk and an open row group of each input whose time
 //! it is, and chunks that were decoded early, which give way when [`MergeOptions::memory_bytes`] is full. Besides about
-//! 100 bytes per trace of inputs and new block. A trace is held whole: the largest one is part of the bound.
+//! 200 bytes per trace of the inputs: whoever plans merges bounds their traces. A trace is held whole: the largest one is
+//! part of the bound.
 
 mod chunk;
 mod input;
@@ -335,7 +336,8 @@ impl<'a> Merge<'a> {
     {
         let (id, options) = ((self.next_id)(), self.options);
         let staged = Staged::create(self.files, &self.metas[0].tenant, id)?;
-        let writer = BlockWriter::create(&staged.dir, &decision.plan, &options.write)?;
+        let mut writer = BlockWriter::create(&staged.dir, &decision.plan, &options.write)?;
+        writer.expect_traces(self.inputs.iter().map(|input| input.ids.len()).sum());
         Ok(Output { id, staged, writer, shapes: Stream::new(&decision.folded) })
     }
 

@@ -91,6 +91,11 @@ impl<'a> BlockWriter<'a> {
         })
     }
 
+    /// Makes room for as many traces at most: growing step by step takes twice the room for a moment.
+    pub(crate) fn expect_traces(&mut self, count: usize) {
+        self.traces.reserve_exact(count);
+    }
+
     /// Spans written so far.
     pub(crate) fn row_count(&self) -> usize {
         self.row_count
