@@ -17,7 +17,6 @@ use spoor_model::{SpanId, TraceId, UnixNano};
 use super::chunk::{Chunk, Place, ShapeFields};
 use crate::columns::ColumnName;
 use crate::error::Error;
-use crate::filter::ValueFilters;
 use crate::open::Opened;
 use crate::shape::Dimension;
 use crate::traces::TraceTable;
@@ -54,9 +53,7 @@ pub(super) struct Input {
 
 impl Input {
     /// Reads the ids of the traces. Chunks have at most `chunk_rows` rows, fewer when rows are large.
-    pub(super) fn new(mut opened: Opened, chunk_rows: usize) -> Result<Self, Error> {
-        // Of no use here: they are made anew.
-        opened.filters = ValueFilters::default();
+    pub(super) fn new(opened: Opened, chunk_rows: usize) -> Result<Self, Error> {
         let row_bytes = |group: usize| opened.unpacked_bytes(group) / opened.groups[group].rows.len().max(1) as u64;
         let row_bytes = (0..opened.groups.len()).map(row_bytes).max().unwrap_or(0);
         let chunk_rows = (CHUNK_BYTES / row_bytes.max(1)).clamp(1, chunk_rows as u64) as usize;
