@@ -24,6 +24,7 @@
 
 #[cfg(test)]
 mod agreement;
+mod dependencies;
 mod error;
 mod explain;
 mod export;
@@ -40,6 +41,7 @@ mod request;
 mod root;
 mod search;
 mod series;
+mod service_metrics;
 mod torn;
 mod turns;
 
@@ -52,12 +54,14 @@ use spoor_model::{Clock, TenantId};
 use torn::PairCache;
 use turns::{Lanes, Turns};
 
+pub use dependencies::Service;
 pub use error::QueryError;
 pub use explain::{Explain, SourceScan, Stage};
 pub use export::{ExportPage, ExportRequest};
 pub use metrics::Metrics;
 pub use request::{Filter, FoundTrace, GroupCondition, Limits, SearchRequest};
 pub use root::root;
+pub use service_metrics::{ServiceMetricsRequest, ServicePoint, ServiceSeries};
 pub use turns::Turn;
 
 /// A result, and what it was made of.

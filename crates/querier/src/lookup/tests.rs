@@ -1,3 +1,5 @@
+use std::sync::LazyLock;
+
 use prometheus_client::registry::Registry;
 use spoor_model::compute::ComputePool;
 use spoor_model::scan::{AttrScope, Snapshots};
@@ -25,11 +27,22 @@ impl Clock for Stopped {
 }
 
 pub(crate) fn querier(sources: Vec<Arc<Oracle>>) -> (Querier, Registry) {
-    let sources = sources.into_iter().map(|source| source as Arc<dyn SpanSource>).collect();
-    let pool = Arc::new(ComputePool::new("test", 2).expect("threads start"));
     let mut registry = Registry::default();
     let metrics = Metrics::register(&mut registry);
-    (Querier::new(Arc::new(Fixed(sources)), pool, Limits::default(), Arc::new(Stopped), metrics), registry)
+    let pool = Arc::new(ComputePool::new("test", 2).expect("threads start"));
+    (of_sources(sources, pool, Limits::default(), metrics), registry)
+}
+
+/// A querier for a property, of which there are many: they share their threads.
+pub(crate) fn querier_with(sources: Vec<Arc<Oracle>>, limits: Limits) -> Querier {
+    static POOL: LazyLock<Arc<ComputePool>> =
+        LazyLock::new(|| Arc::new(ComputePool::new("test", 2).expect("threads start")));
+    of_sources(sources, Arc::clone(&POOL), limits, Metrics::register(&mut Registry::default()))
+}
+
+fn of_sources(sources: Vec<Arc<Oracle>>, pool: Arc<ComputePool>, limits: Limits, metrics: Metrics) -> Querier {
+    let sources = sources.into_iter().map(|source| source as Arc<dyn SpanSource>).collect();
+    Querier::new(Arc::new(Fixed(sources)), pool, limits, Arc::new(Stopped), metrics)
 }
 
 fn of_service(mut entry: SpanEntry, service: &str) -> SpanEntry {
