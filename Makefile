@@ -6,7 +6,7 @@ TARGET_DIR := $(if $(CARGO_TARGET_DIR),$(CARGO_TARGET_DIR),target)
 VENV := $(TARGET_DIR)/venv
 NEXTEST := $(shell $(CARGO) nextest --version >/dev/null 2>&1 && echo nextest run || echo test)
 
-.PHONY: help run test check bench fuzz-smoke overload crash simulate soak docs setup
+.PHONY: help run test check bench fuzz-smoke overload crash simulate soak docs proto setup
 help: ## Lists these commands
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
 
@@ -22,6 +22,7 @@ check: setup ## Format, lints, documentation, repository rules, licences
 	$(CARGO) clippy --release --workspace --all-targets -- -D warnings
 	RUSTDOCFLAGS='-D warnings' $(CARGO) doc --release --workspace --no-deps --document-private-items
 	$(CARGO) run --release --quiet --package spoor-xtask
+	CARGO_TARGET_DIR=$(TARGET_DIR) $(CARGO) run --release --quiet --manifest-path proto/generate/Cargo.toml -- --check
 
 bench: setup ## Measures, on a corpus that it generates
 	$(CARGO) bench --profile release
@@ -43,6 +44,9 @@ soak: setup ## Ten minutes of ingest, queries, merges and retention, sped up
 
 docs: setup ## Writes the pages that are made from the code
 	$(CARGO) run --release --quiet -- config reference > docs/configuration.md
+
+proto: ## Writes crates/api/src/gen from the files in proto/
+	CARGO_TARGET_DIR=$(TARGET_DIR) $(CARGO) run --release --quiet --manifest-path proto/generate/Cargo.toml
 
 setup: ## Installs what is missing to build and test
 	@.ci/setup

@@ -216,16 +216,23 @@ pub(crate) fn tempo(store: Store, tenancy: Tenancy) -> Router {
     })
 }
 
-/// Jaeger's surface over the store.
-pub(crate) fn jaeger(store: Store, tenancy: Tenancy) -> Router {
+/// What Jaeger's surface needs, over the store.
+pub(crate) fn jaeger_state(store: Store, tenancy: Tenancy, options: jaeger::Options) -> Arc<jaeger::State> {
     let requests = RequestMetrics::register(&mut Registry::default(), Arc::new(FixedClock));
-    jaeger::router(jaeger::State {
+    Arc::new(jaeger::State {
         gate: gate(store, LIMITS),
         tenancy,
         clock: Arc::new(FixedClock),
         requests,
         cors_allowed_origins: Vec::new(),
+        options,
+        ui: None,
     })
+}
+
+/// Jaeger's surface over the store.
+pub(crate) fn jaeger(store: Store, tenancy: Tenancy) -> Router {
+    jaeger::router(jaeger_state(store, tenancy, jaeger::Options::default()))
 }
 
 /// What came back.

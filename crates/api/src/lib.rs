@@ -25,6 +25,7 @@ mod cors;
 mod fan_out;
 mod go_duration;
 mod params;
+mod proto;
 mod static_value;
 mod value_text;
 

@@ -22,7 +22,7 @@ use spoor_otlp::response::{ExportResponse, Status};
 use crate::error::{ApiError, Kind};
 use crate::tenant::Tenancy;
 
-pub use self::grpc::grpc_router;
+pub use self::grpc::{export_route, grpc_router};
 pub use self::http::http_router;
 
 /// What the receivers need.

@@ -24,7 +24,7 @@ pub use raw::{Given, RawConfig};
 pub use reference::reference;
 pub use table::{Config, SETTINGS, Setting};
 pub(crate) use value::Value;
-pub use value::{ByTenant, ByteSize, LogFormat, LogLevel, WalSync};
+pub use value::{BasePath, ByTenant, ByteSize, LogFormat, LogLevel, OptionalPath, WalSync};
 
 /// Why a configuration does not hold. Written as one line.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -115,6 +115,7 @@ impl Config {
             ("otlp_grpc_port", self.otlp_grpc_port),
             ("otlp_http_port", self.otlp_http_port),
             ("jaeger_http_port", self.jaeger_http_port),
+            ("jaeger_grpc_port", self.jaeger_grpc_port),
         ];
         for (at, (key, port)) in ports.iter().enumerate() {
             let twin = ports[..at].iter().find(|(_, earlier)| *port != 0 && earlier == port);

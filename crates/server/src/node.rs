@@ -118,6 +118,7 @@ struct Bound {
     otlp_grpc: Port,
     otlp_http: Port,
     jaeger: Port,
+    jaeger_grpc: Port,
 }
 
 /// What the ports serve, once it is there.
@@ -126,6 +127,7 @@ struct LateRouters {
     otlp_grpc: Late,
     otlp_http: Late,
     jaeger: Late,
+    jaeger_grpc: Late,
 }
 
 impl LateRouters {
@@ -134,6 +136,7 @@ impl LateRouters {
         self.otlp_grpc.set(routers.otlp_grpc.clone());
         self.otlp_http.set(routers.otlp_http.clone());
         self.jaeger.set(routers.jaeger.clone());
+        self.jaeger_grpc.set(routers.jaeger_grpc.clone());
     }
 }
 
@@ -144,6 +147,7 @@ impl Bound {
             otlp_grpc: Port::bind("otlp_grpc_port", &config.listen, config.otlp_grpc_port).await?,
             otlp_http: Port::bind("otlp_http_port", &config.listen, config.otlp_http_port).await?,
             jaeger: Port::bind("jaeger_http_port", &config.listen, config.jaeger_http_port).await?,
+            jaeger_grpc: Port::bind("jaeger_grpc_port", &config.listen, config.jaeger_grpc_port).await?,
         })
     }
 
@@ -153,6 +157,7 @@ impl Bound {
             otlp_grpc: self.otlp_grpc.address(),
             otlp_http: self.otlp_http.address(),
             jaeger: self.jaeger.address(),
+            jaeger_grpc: self.jaeger_grpc.address(),
         }
     }
 
@@ -167,6 +172,7 @@ impl Bound {
             otlp_grpc: serve(self.otlp_grpc),
             otlp_http: serve(self.otlp_http),
             jaeger: serve(self.jaeger),
+            jaeger_grpc: serve(self.jaeger_grpc),
         }
     }
 }

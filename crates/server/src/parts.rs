@@ -50,6 +50,7 @@ pub(crate) struct Routers {
     pub(crate) otlp_grpc: Router,
     pub(crate) otlp_http: Router,
     pub(crate) jaeger: Router,
+    pub(crate) jaeger_grpc: Router,
 }
 
 impl Parts {
@@ -76,10 +77,12 @@ impl Parts {
             requests: RequestMetrics::register(&mut registry, Arc::clone(&clock)),
             cors_allowed_origins: config.cors_allowed_origins.clone(),
         };
+        let jaeger = queries.jaeger(config)?;
         let routers = Routers {
+            jaeger_grpc: survive_panics(jaeger::grpc_router(Arc::clone(&jaeger), receivers.clone())),
             otlp_grpc: survive_panics(otlp::grpc_router(receivers.clone())),
             otlp_http: survive_panics(otlp::http_router(receivers)),
-            jaeger: survive_panics(jaeger::router(queries.jaeger())),
+            jaeger: survive_panics(jaeger::router(jaeger)),
             tempo: survive_panics(tempo::router(queries.tempo(config, registry, &is_ready, Some(life.admin())))),
         };
         let life = life.start()?;
@@ -200,14 +203,24 @@ pub(crate) struct Queries {
 }
 
 impl Queries {
-    fn jaeger(&self) -> jaeger::State {
-        jaeger::State {
+    fn jaeger(&self, config: &Config) -> Result<Arc<jaeger::State>, String> {
+        let base_path = config.jaeger_base_path.0.clone();
+        let ui = config.jaeger_ui_dir.0.as_deref();
+        let ui = ui.map(|folder| jaeger::Ui::open(folder, &base_path, build_info::VERSION)).transpose();
+        Ok(Arc::new(jaeger::State {
             gate: Arc::clone(&self.gate),
             tenancy: self.tenancy,
             clock: Arc::clone(&self.clock),
             requests: self.requests.clone(),
             cors_allowed_origins: self.cors_allowed_origins.clone(),
-        }
+            options: jaeger::Options {
+                base_path,
+                skew_max: config.jaeger_max_clock_skew_adjust,
+                points_max: config.query_metrics_max_intervals,
+                body_bytes_max: config.max_message_bytes.bytes(),
+            },
+            ui: ui.map_err(|err| err.to_string())?,
+        }))
     }
 
     pub(crate) fn tempo(

@@ -13,6 +13,7 @@ pub(crate) struct Addresses {
     pub(crate) otlp_grpc: SocketAddr,
     pub(crate) otlp_http: SocketAddr,
     pub(crate) jaeger: SocketAddr,
+    pub(crate) jaeger_grpc: SocketAddr,
 }
 
 /// Says that everything is up, in the form that the log has.
@@ -29,13 +30,14 @@ pub(crate) fn print(config: &Config, addresses: &Addresses) {
             otlp_grpc = %addresses.otlp_grpc,
             otlp_http = %addresses.otlp_http,
             jaeger = %addresses.jaeger,
+            jaeger_grpc = %addresses.jaeger_grpc,
             "ready"
         ),
     }
 }
 
 fn text(config: &Config, addresses: &Addresses) -> String {
-    let Addresses { tempo, otlp_grpc, otlp_http, jaeger } = *addresses;
+    let Addresses { tempo, otlp_grpc, otlp_http, jaeger, jaeger_grpc } = *addresses;
     let (from_here_tempo, from_here_http) = (reachable(tempo), reachable(otlp_http));
     let retention = config.entries().into_iter().find(|(key, _)| *key == "retention").map(|(_, text)| text);
     let traces = r#"{"resourceSpans":[{"resource":{"attributes":[{"key":"service.name","value":{"stringValue":"hello"}}]},"scopeSpans":[{"spans":[{"traceId":"5b8efff798038103d269b633813fc60c","spanId":"eee19b7ec3c1b174","name":"first span","kind":2,"startTimeUnixNano":"'$(date +%s)'000000000","endTimeUnixNano":"'$(date +%s)'250000000"}]}]}]}"#;
@@ -47,6 +49,7 @@ Spoor {version} is ready. Spans are kept in {data_dir} for {retention}.
                 OTLP HTTP   http://{otlp_http}/v1/traces
   find traces   Tempo API   http://{tempo}     (Grafana: data source Tempo)
                 Jaeger API  http://{jaeger}    (Grafana: data source Jaeger)
+                Jaeger gRPC {jaeger_grpc}
   watch Spoor   metrics     http://{tempo}/metrics
 
 Send a first span and find it again:
@@ -80,12 +83,14 @@ mod tests {
     fn a_newcomer_is_shown_every_port_and_a_command_to_paste() {
         let config = Config::new(&RawConfig::default()).unwrap();
         let at = |port| SocketAddr::from(([0, 0, 0, 0], port));
-        let addresses = Addresses { tempo: at(1), otlp_grpc: at(2), otlp_http: at(3), jaeger: at(4) };
+        let addresses =
+            Addresses { tempo: at(1), otlp_grpc: at(2), otlp_http: at(3), jaeger: at(4), jaeger_grpc: at(5) };
         let text = text(&config, &addresses);
         for expected in [
             "./spoor-data for 168h",
             "0.0.0.0:2",
             "0.0.0.0:4",
+            "0.0.0.0:5",
             "http://127.0.0.1:3/v1/traces -H",
             "http://127.0.0.1:1/api/traces/5b",
         ] {

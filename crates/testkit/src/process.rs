@@ -18,7 +18,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// `utime` and `stime` in `/proc/<pid>/stat` count in hundredths of a second on every Linux.
 const TICK: Duration = Duration::from_millis(10);
 
-/// The four ports.
+/// The five ports.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Ports {
     /// Tempo's HTTP API.
@@ -29,15 +29,17 @@ pub struct Ports {
     pub otlp_http: u16,
     /// Jaeger's HTTP API.
     pub jaeger: u16,
+    /// Jaeger's gRPC services.
+    pub jaeger_grpc: u16,
 }
 
 impl Ports {
     /// Ports that are free now.
     pub fn free() -> Self {
         let listeners: Vec<_> =
-            (0..4).map(|_| TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("loopback has ports")).collect();
+            (0..5).map(|_| TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("loopback has ports")).collect();
         let port = |index: usize| listeners[index].local_addr().expect("a bound listener has an address").port();
-        Self { tempo: port(0), otlp_grpc: port(1), otlp_http: port(2), jaeger: port(3) }
+        Self { tempo: port(0), otlp_grpc: port(1), otlp_http: port(2), jaeger: port(3), jaeger_grpc: port(4) }
     }
 }
 
@@ -89,6 +91,7 @@ impl Launch {
             ("--otlp-grpc-port", self.ports.otlp_grpc),
             ("--otlp-http-port", self.ports.otlp_http),
             ("--jaeger-http-port", self.ports.jaeger),
+            ("--jaeger-grpc-port", self.ports.jaeger_grpc),
         ] {
             command.arg(flag).arg(port.to_string());
         }
@@ -182,6 +185,11 @@ impl Server {
     /// Address of Jaeger's HTTP API.
     pub fn jaeger(&self) -> SocketAddr {
         local(self.launch.ports.jaeger)
+    }
+
+    /// Address of Jaeger's gRPC services.
+    pub fn jaeger_grpc(&self) -> SocketAddr {
+        local(self.launch.ports.jaeger_grpc)
     }
 
     /// Waits until `/ready` answers 200.

@@ -1,10 +1,11 @@
 //! What Jaeger does to a trace between storage and answer, unless the client asks for `raw`.
 //!
-//! Clock skew is computed and reported, never applied: Jaeger's own default, and the one that
-//! invents nothing. Two of Jaeger's adjusters are left out on purpose (`api/DEVIATIONS.md`): events
+//! Clock skew is computed and reported; it is applied only as far as the operator allows. Nothing is by default,
+//! in Jaeger too: that invents nothing. Two of Jaeger's adjusters are left out on purpose (`api/DEVIATIONS.md`): events
 //! keep the order of their recording, and library attributes stay where the sender put them.
 
 use std::collections::{HashMap, HashSet};
+use std::time::Duration;
 
 use spoor_model::span::SpanEntry;
 use spoor_model::{KeyValue, SpanId, Value, value};
@@ -24,12 +25,12 @@ pub(crate) fn raw(entries: Vec<SpanEntry>) -> Vec<View> {
     entries.into_iter().map(|entry| View { entry, warnings: Vec::new() }).collect()
 }
 
-/// The spans as Jaeger shows them. Order stays.
-pub(crate) fn adjusted(entries: Vec<SpanEntry>) -> Vec<View> {
+/// The spans as Jaeger shows them. Order stays. Clocks are taken to be off by at most `skew_max`.
+pub(crate) fn adjusted(entries: Vec<SpanEntry>, skew_max: Duration) -> Vec<View> {
     let mut views = raw(entries);
     separate_shared_ids(&mut views);
     views.iter_mut().for_each(sort_attributes);
-    report_clock_skew(&mut views);
+    adjust_clock_skew(&mut views, skew_max);
     views.iter_mut().for_each(write_addresses);
     views.iter_mut().for_each(drop_empty_links);
     views
@@ -79,8 +80,8 @@ fn sort_attributes(view: &mut View) {
     span.links.iter_mut().for_each(|link| by_key(&mut link.attributes));
 }
 
-/// Walks from each root to its leaves and says by how much a span lies outside its parent.
-fn report_clock_skew(views: &mut [View]) {
+/// Walks from each root to its leaves and moves what lies outside its parent, or says why it does not.
+fn adjust_clock_skew(views: &mut [View], skew_max: Duration) {
     let mut by_id: HashMap<SpanId, usize> = HashMap::with_capacity(views.len());
     let mut in_tree = Vec::with_capacity(views.len());
     for (index, view) in views.iter_mut().enumerate() {
@@ -114,12 +115,27 @@ fn report_clock_skew(views: &mut [View]) {
             _ => inherited_delta,
         };
         if delta != 0 {
-            let delta = go_duration::format_signed(delta);
-            let text = format!("clock skew adjustment disabled; not applying calculated delta of {delta}");
-            views[index].warnings.push(text);
+            shift(&mut views[index], delta, skew_max);
         }
         to_visit.extend(children[index].iter().map(|child| (*child, Some(index), delta)));
     }
+}
+
+/// Moves a span and its events by so many nanoseconds, if that is not too much.
+fn shift(view: &mut View, delta: i64, skew_max: Duration) {
+    let text = go_duration::format_signed(delta);
+    let max = go_duration::format(u64::try_from(skew_max.as_nanos()).unwrap_or(u64::MAX));
+    view.warnings.push(if skew_max.is_zero() {
+        format!("clock skew adjustment disabled; not applying calculated delta of {text}")
+    } else if u128::from(delta.unsigned_abs()) > skew_max.as_nanos() {
+        format!("max clock skew adjustment delta of {max} exceeded; not applying calculated delta of {text}")
+    } else {
+        let span = &mut view.entry.span;
+        let times =
+            [&mut span.start, &mut span.end].into_iter().chain(span.events.iter_mut().map(|event| &mut event.time));
+        times.for_each(|time| time.0 = time.0.saturating_add_signed(delta));
+        format!("This span's timestamps were adjusted by {text}")
+    });
 }
 
 fn same_host(parent: &SpanEntry, child: &SpanEntry) -> bool {

@@ -15,44 +15,79 @@ use base64::engine::{DecodePaddingMode, GeneralPurposeConfig};
 use spoor_model::id::IdError;
 use spoor_model::scan::{AttrScope, Condition, Field, Literal, Predicate, Test};
 use spoor_model::{TimeRange, TraceId, UnixNano};
+use spoor_querier::{Filter, SearchRequest};
 
-use super::trace_json::{EMPTY_SERVICE, MISSING_SERVICE};
+use super::model::{EMPTY_SERVICE, MISSING_SERVICE};
 use crate::error::ApiError;
 use crate::go_duration;
 use crate::params::Params;
 
 /// How many traces an answer has unless the client says.
-const LIMIT_DEFAULT: usize = 100;
+pub(crate) const LIMIT_DEFAULT: usize = 100;
 /// How far a search looks back unless the client says.
 const LOOKBACK_DEFAULT: Duration = Duration::from_secs(48 * 3600);
 
-/// A search, checked.
-#[derive(Debug)]
-pub(crate) struct Search {
-    /// What one span of each trace must satisfy.
-    pub(crate) predicate: Predicate,
-    /// The trace must overlap this; `None` when the range is empty, and so is the answer.
-    pub(crate) range: Option<TimeRange>,
+/// What a search asks for, checked.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Terms {
+    /// Whose span; `None` for anybody's.
+    pub(crate) service: Option<String>,
+    /// The span's name.
+    pub(crate) operation: Option<String>,
+    /// Tags of the span, all of them.
+    pub(crate) tags: BTreeMap<String, String>,
+    /// The trace overlaps this; when it ends before it starts, nothing is found.
+    pub(crate) start: UnixNano,
+    /// Inclusive.
+    pub(crate) end: UnixNano,
+    /// The span lasts at least this; 0 for no bound.
+    pub(crate) min_duration_nano: u64,
+    /// The span lasts at most this; 0 for no bound.
+    pub(crate) max_duration_nano: u64,
     /// The newest so many.
     pub(crate) limit: usize,
 }
 
-impl Search {
-    /// Reads the parameters; the texts of the errors are Jaeger's.
+impl Terms {
+    /// Reads the parameters of the legacy search; the texts of the errors are Jaeger's. An empty service is any.
     pub(crate) fn from_params(params: &Params, now: UnixNano) -> Result<Self, ApiError> {
-        let Some(service) = params.get("service") else {
+        if !params.pairs().any(|(name, _)| name == "service") {
             return Err(ApiError::invalid("parameter 'service' is required"));
-        };
-        let mut all = vec![service_predicate(service)];
-        all.extend(params.get("operation").map(|name| is_text(Field::Name, name)));
-        all.extend(tags(params)?.iter().map(|(key, value)| tag_predicate(key, value)));
+        }
+        let tags = tags(params)?;
         let start = time(params, "start")?.unwrap_or_else(|| now.minus(LOOKBACK_DEFAULT));
         // A microsecond is a thousand instants, and the last of them counts.
         let end = time(params, "end")?.map_or(now, |end| UnixNano(end.0.saturating_add(999)));
-        all.extend(durations(params)?);
-        let limit = limit(params)?;
-        let range = (start <= end).then_some(TimeRange { start, end });
-        Ok(Self { predicate: Predicate::And(all), range, limit })
+        let (min_duration_nano, max_duration_nano) = durations(params, "minDuration", "maxDuration")?;
+        Ok(Self {
+            service: params.get("service").map(str::to_owned),
+            operation: params.get("operation").map(str::to_owned),
+            tags,
+            start,
+            end,
+            min_duration_nano,
+            max_duration_nano,
+            limit: limit(params)?,
+        })
+    }
+
+    /// What to ask of the querier; `None` when there is nothing to find.
+    pub(crate) fn request(&self) -> Option<SearchRequest> {
+        let mut all: Vec<Predicate> = Vec::new();
+        all.extend(self.service.as_deref().map(service_predicate));
+        all.extend(self.operation.as_deref().map(|name| is_text(Field::Name, name)));
+        all.extend(self.tags.iter().map(|(key, value)| tag_predicate(key, value)));
+        let nanos = |nanos| Literal::Int(i64::try_from(nanos).unwrap_or(i64::MAX));
+        let (min, max) = (self.min_duration_nano, self.max_duration_nano);
+        all.extend((min != 0).then(|| is(Field::Duration, Test::Ge(nanos(min)))));
+        all.extend((max != 0).then(|| is(Field::Duration, Test::Le(nanos(max)))));
+        (self.start <= self.end).then_some(SearchRequest {
+            filter: Filter::Span(Predicate::And(all)),
+            min_duration_nano: None,
+            max_duration_nano: None,
+            range: TimeRange { start: self.start, end: self.end },
+            limit: self.limit,
+        })
     }
 }
 
@@ -107,25 +142,23 @@ fn limit(params: &Params) -> Result<usize, ApiError> {
 }
 
 /// An integer, or the text with which Jaeger refuses it.
-fn integer<T: std::str::FromStr>(text: &str) -> Result<T, String> {
+pub(super) fn integer<T: std::str::FromStr>(text: &str) -> Result<T, String> {
     text.parse().map_err(|_| format!("strconv.ParseInt: parsing {text:?}: invalid syntax"))
 }
 
-fn durations(params: &Params) -> Result<Vec<Predicate>, ApiError> {
+/// Least and greatest duration in nanoseconds, 0 where there is none.
+fn durations(params: &Params, min: &str, max: &str) -> Result<(u64, u64), ApiError> {
     let read = |name: &str| match params.get(name) {
         None => Ok(0),
         Some(text) => go_duration::parse(text).ok_or_else(|| {
             ApiError::invalid(format!("unable to parse param '{name}': time: invalid duration {text:?}"))
         }),
     };
-    let (min, max) = (read("minDuration")?, read("maxDuration")?);
-    if min != 0 && max != 0 && max < min {
-        return Err(ApiError::invalid("'maxDuration' should be greater than 'minDuration'"));
+    let (least, greatest) = (read(min)?, read(max)?);
+    match least != 0 && greatest != 0 && greatest < least {
+        true => Err(ApiError::invalid(format!("'{max}' should be greater than '{min}'"))),
+        false => Ok((least, greatest)),
     }
-    let nanos = |nanos| Literal::Int(i64::try_from(nanos).unwrap_or(i64::MAX));
-    let at_least = (min != 0).then(|| is(Field::Duration, Test::Ge(nanos(min))));
-    let at_most = (max != 0).then(|| is(Field::Duration, Test::Le(nanos(max))));
-    Ok(at_least.into_iter().chain(at_most).collect())
 }
 
 /// `tag=key:value` and `tags={"key":"value"}` together; of one key the later wins.
@@ -139,22 +172,27 @@ fn tags(params: &Params) -> Result<BTreeMap<String, String>, ApiError> {
         tags.insert(key.to_owned(), value.to_owned());
     }
     for text in params.all("tags") {
-        let malformed =
-            |why: String| ApiError::invalid(format!("malformed 'tags' parameter, cannot unmarshal JSON: {why}"));
-        let object: serde_json::Map<String, serde_json::Value> =
-            serde_json::from_str(text).map_err(|err| malformed(err.to_string()))?;
-        for (key, value) in object {
-            // Jaeger takes texts only; people write numbers and booleans, and mean their text.
-            let value = match value {
-                serde_json::Value::String(text) => text,
-                serde_json::Value::Number(number) => number.to_string(),
-                serde_json::Value::Bool(flag) => flag.to_string(),
-                other => return Err(malformed(format!("the value of {key:?} is {other}, expected a string"))),
-            };
-            tags.insert(key, value);
-        }
+        read_tags(text, &mut tags)
+            .map_err(|why| ApiError::invalid(format!("malformed 'tags' parameter, cannot unmarshal JSON: {why}")))?;
     }
     Ok(tags)
+}
+
+/// Adds the members of a JSON object, or says what is wrong with it.
+pub(super) fn read_tags(text: &str, tags: &mut BTreeMap<String, String>) -> Result<(), String> {
+    let object: serde_json::Map<String, serde_json::Value> =
+        serde_json::from_str(text).map_err(|err| err.to_string())?;
+    for (key, value) in object {
+        // Jaeger takes texts only; people write numbers and booleans, and mean their text.
+        let value = match value {
+            serde_json::Value::String(text) => text,
+            serde_json::Value::Number(number) => number.to_string(),
+            serde_json::Value::Bool(flag) => flag.to_string(),
+            other => return Err(format!("the value of {key:?} is {other}, expected a string")),
+        };
+        tags.insert(key, value);
+    }
+    Ok(())
 }
 
 fn is(field: Field, test: Test) -> Predicate {
@@ -165,7 +203,7 @@ fn is_text(field: Field, text: &str) -> Predicate {
     is(field, Test::Eq(Literal::Str(text.into())))
 }
 
-fn service_predicate(name: &str) -> Predicate {
+pub(crate) fn service_predicate(name: &str) -> Predicate {
     let field = || Field::Attribute(AttrScope::Resource, "service.name".into());
     let named = is_text(field(), name);
     match name {

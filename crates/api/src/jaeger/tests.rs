@@ -1,7 +1,10 @@
+use std::sync::Arc;
+
 use http::StatusCode;
 use serde_json::{Value as Json, json};
 
-use crate::fixtures::{Reply, Store, get, jaeger, send};
+use super::{Options, Ui, router};
+use crate::fixtures::{Reply, Store, get, jaeger, jaeger_state, send};
 use crate::tenant::Tenancy;
 use spoor_model::TenantId;
 
@@ -162,14 +165,6 @@ async fn what_is_not_there_is_404_text_whatever_the_method() {
 }
 
 #[tokio::test]
-async fn what_is_not_done_yet_says_so() {
-    assert_eq!(error(&get(&shop(), "/api/dependencies?endTs=1", &[]).await).0, 501);
-    let (status, errors) = error(&get(&shop(), "/api/metrics/calls?service=x", &[]).await);
-    let text = "trace metrics are currently disabled - no metrics backend configured";
-    assert_eq!((status, &errors[0]["msg"]), (501, &json!(text)));
-}
-
-#[tokio::test]
 async fn tenants_are_named_by_either_header_and_required() {
     let tenant = |name| TenantId::parse(name).unwrap();
     let store = Store::default().and(tenant("one"), SHOP.as_bytes()).and(tenant("two"), REQUEST);
@@ -183,4 +178,105 @@ async fn tenants_are_named_by_either_header_and_required() {
     assert_eq!(services("x-tenant", "two").await, json!(["cart"]));
     assert_eq!(services("x-scope-orgid", "two").await, json!(["cart"]));
     assert_eq!(services("x-scope-orgid", "one|two").await, json!(["cart", "missing-service-name", "shop/eu+1"]));
+}
+
+#[test]
+fn the_router_has_what_openapi_describes_and_nothing_else() {
+    let text = include_str!("../../../../api/openapi/jaeger.yaml");
+    let described: Json = serde_norway::from_str(text).unwrap();
+    let paths = described["paths"].as_object().unwrap();
+    let of_path = |(path, methods): (&String, &Json)| {
+        methods.as_object().unwrap().keys().map(|method| (method.clone(), path.clone())).collect::<Vec<_>>()
+    };
+    let mut described: Vec<(String, String)> = paths.iter().flat_map(of_path).collect();
+    let mut routed: Vec<(String, String)> =
+        super::routes().into_iter().map(|(method, path, _)| (method.to_owned(), path.to_owned())).collect();
+    described.sort();
+    routed.sort();
+    assert_eq!(routed, described);
+}
+
+#[tokio::test]
+async fn every_route_takes_its_method_and_no_other() {
+    for (method, path, _) in super::routes() {
+        let path = path.replace("{service}", "s").replace("{traceID}", "a1").replace("{kind}", "calls");
+        let is_there = |reply: &Reply| reply.text() != "404 page not found\n";
+        assert!(is_there(&send(&shop(), &method.to_uppercase(), &path, &[]).await), "{method} {path}");
+        let other = if method == "get" { "POST" } else { "GET" };
+        assert!(!is_there(&send(&shop(), other, &path, &[]).await), "{other} {path}");
+    }
+}
+
+#[tokio::test]
+async fn everything_moves_below_the_base_path() {
+    let options = Options { base_path: "/jaeger".to_owned(), ..Options::default() };
+    let router = router(jaeger_state(Store::with(SHOP.as_bytes()), Tenancy::Single, options));
+    let services = get(&router, "/jaeger/api/services", &[]).await.json();
+    assert_eq!(services["total"], 2);
+    assert_eq!(get(&router, "/jaeger/api/v3/services", &[]).await.status, StatusCode::OK);
+    assert!(get(&router, "/jaeger/", &[]).await.text().contains("--jaeger-ui-dir"));
+    for path in ["/api/services", "/", "/jaeger/api/nothing"] {
+        assert_eq!(get(&router, path, &[]).await.text(), "404 page not found\n", "{path}");
+    }
+}
+
+#[tokio::test]
+async fn an_unmodified_build_of_the_ui_is_served() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::create_dir(folder.path().join("static")).unwrap();
+    std::fs::write(folder.path().join("static/app.js"), "1+1").unwrap();
+    let index = "<base href=\"/\"/><script>JAEGER_BACKEND_CAPABILITIES = DEFAULT_BACKEND_CAPABILITIES;</script>";
+    std::fs::write(folder.path().join("index.html"), index).unwrap();
+    let state = |base_path: &str| {
+        let options = Options { base_path: base_path.to_owned(), ..Options::default() };
+        let state = jaeger_state(Store::with(SHOP.as_bytes()), Tenancy::Single, options);
+        let mut state = Arc::into_inner(state).unwrap();
+        state.ui = Some(Ui::open(folder.path(), base_path, "1").unwrap());
+        router(Arc::new(state))
+    };
+    for prefix in ["", "/jaeger"] {
+        let router = state(prefix);
+        for page in ["/", "/search?service=x", "/trace/a1", "/monitor"] {
+            let page = get(&router, &format!("{prefix}{page}"), &[]).await;
+            assert_eq!((page.status, page.header("content-type")), (StatusCode::OK, Some("text/html; charset=utf-8")));
+            assert!(page.text().contains(&format!("<base href=\"{prefix}/\"")), "{}", page.text());
+            assert!(page.text().contains("\"searchWithoutServiceName\":true"), "{}", page.text());
+        }
+        let script = get(&router, &format!("{prefix}/static/app.js"), &[]).await;
+        assert_eq!((script.status, script.text()), (StatusCode::OK, "1+1"));
+        assert!(script.header("content-type").unwrap().contains("javascript"));
+        for missing in ["/static/other.js", "/static/../index.html", "/api/other"] {
+            let missing = get(&router, &format!("{prefix}{missing}"), &[]).await;
+            assert_eq!(missing.status, StatusCode::NOT_FOUND);
+        }
+    }
+    assert!(Ui::open(&folder.path().join("static"), "", "1").is_err());
+}
+
+#[tokio::test]
+async fn clocks_are_corrected_as_far_as_allowed() {
+    let span = |id: u8, parent: &str, start: u64, host: &str| {
+        format!(
+            r#"{{"resource":{{"attributes":[{{"key":"host.name","value":{{"stringValue":"{host}"}}}}]}},"scopeSpans":[{{
+            "spans":[{{"traceId":"000000000000000000000000000000a1","spanId":"000000000000000{id}",{parent}"name":"x",
+            "startTimeUnixNano":"{start}","endTimeUnixNano":"{}"}}]}}]}}"#,
+            start + 10_000_000
+        )
+    };
+    let at = 1_700_000_001_000_000_000;
+    let early = span(2, r#""parentSpanId":"0000000000000001","#, at - 5_000_000, "b");
+    let spans = format!(r#"{{"resourceSpans":[{},{early}]}}"#, span(1, "", at, "a"));
+    let shown = |skew_max: u64| {
+        let options = Options { skew_max: std::time::Duration::from_millis(skew_max), ..Options::default() };
+        let router = router(jaeger_state(Store::with(spans.as_bytes()), Tenancy::Single, options));
+        async move {
+            let trace = get(&router, "/api/traces/a1", &[]).await.json();
+            let spans = trace["data"][0]["spans"].as_array().unwrap().clone();
+            let child = spans.iter().find(|span| span["spanID"] == "0000000000000002").unwrap();
+            (child["startTime"].as_u64().unwrap() * 1000, child["warnings"][0].as_str().unwrap().to_owned())
+        }
+    };
+    let disabled = "clock skew adjustment disabled; not applying calculated delta of 5ms";
+    assert_eq!(shown(0).await, (at - 5_000_000, disabled.to_owned()));
+    assert_eq!(shown(5).await, (at, "This span's timestamps were adjusted by 5ms".to_owned()));
 }

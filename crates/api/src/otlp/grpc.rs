@@ -46,6 +46,11 @@ pub fn grpc_router(state: State) -> Router {
         .with_state(Arc::new(state))
 }
 
+/// The call that stores spans, for another port that has services of its own.
+pub fn export_route(state: State) -> Router {
+    Router::new().route(EXPORT_PATH, post(export)).with_state(Arc::new(state))
+}
+
 async fn unknown_call(request: Request) -> Response {
     if !is_grpc(request.headers()) {
         return not_grpc();

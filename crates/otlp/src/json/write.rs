@@ -22,7 +22,8 @@ impl Serialize for TracesDataJson<'_> {
     }
 }
 
-struct ResourceSpansJson<'a>(&'a ResourceGroup<'a>);
+/// One `ResourceSpans`.
+pub struct ResourceSpansJson<'a>(pub &'a ResourceGroup<'a>);
 
 impl Serialize for ResourceSpansJson<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::value::{ByTenant, Value};
-use super::{ByteSize, ConfigError, Given, LogFormat, LogLevel, RawConfig, WalSync};
+use super::{BasePath, ByteSize, ConfigError, Given, LogFormat, LogLevel, OptionalPath, RawConfig, WalSync};
 
 /// One key, as the command line, the reference and the YAML reader see it.
 #[derive(Debug, Clone, Copy)]
@@ -126,6 +126,14 @@ settings! {
         otlp_http_port: u16 = "4318",
         /// Port of Jaeger's query API.
         jaeger_http_port: u16 = "16686",
+        /// Port of Jaeger's query services over gRPC, and of Jaeger's remote storage.
+        jaeger_grpc_port: u16 = "16685",
+        /// What stands before every path of Jaeger's query API and UI, such as `/jaeger`, behind a proxy that
+        /// leaves it there. It begins with a slash and does not end with one. Empty: nothing.
+        jaeger_base_path: BasePath = "",
+        /// Folder of a build of the Jaeger UI (`index.html` and `static/`), which is then served on
+        /// `jaeger_http_port`. Empty: the UI is not served.
+        jaeger_ui_dir: OptionalPath = "",
         /// Largest request body, as sent and after decompression.
         max_message_bytes: ByteSize = "16MiB",
         /// Connections that each port holds open at once; further ones wait.
@@ -189,6 +197,10 @@ settings! {
         query_metrics_max_intervals: usize = "10000",
         /// Series that a metrics query returns at most; the answer says when there are more. 0: no limit.
         query_metrics_max_series: usize = "10000",
+        /// By how much clocks of different hosts are taken to be off at most: in Jaeger's answers, spans that lie
+        /// outside their parents are moved by that much. 0: they are not moved, and a warning says by how much
+        /// they are off.
+        jaeger_max_clock_skew_adjust: Duration = "0",
         /// Exemplars that a metrics query returns at most, and unless it asks for fewer.
         query_metrics_max_exemplars: usize = "100",
         /// Bytes of tag names or values that one request returns; the answer says when there are more.

@@ -206,6 +206,48 @@ impl Value for PathBuf {
     }
 }
 
+/// A path that need not be given.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct OptionalPath(pub Option<PathBuf>);
+
+impl Value for OptionalPath {
+    const KIND: &'static str = "path";
+
+    fn read(text: &str) -> Result<Self, String> {
+        Ok(Self((!text.is_empty()).then(|| PathBuf::from(text))))
+    }
+
+    fn show(&self) -> String {
+        self.0.as_ref().map(|path| path.display().to_string()).unwrap_or_default()
+    }
+}
+
+/// What stands before every path of a URL: nothing, or `/like/this`.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct BasePath(pub String);
+
+impl Value for BasePath {
+    const KIND: &'static str = "URL path";
+
+    fn read(text: &str) -> Result<Self, String> {
+        let is_good = |segment: &str| {
+            let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~".contains(&byte);
+            !matches!(segment, "" | "." | "..") && segment.bytes().all(is_plain)
+        };
+        match text.trim() {
+            "" => Ok(Self::default()),
+            path if path.strip_prefix('/').is_some_and(|path| path.split('/').all(is_good)) => {
+                Ok(Self(path.to_owned()))
+            }
+            _ => Err("is not a path, such as /jaeger: it begins with a slash and does not end with one".to_owned()),
+        }
+    }
+
+    fn show(&self) -> String {
+        self.0.clone()
+    }
+}
+
 /// Comma-separated in flags and variables; in YAML also a list.
 impl Value for Vec<String> {
     const KIND: &'static str = "list";

@@ -28,8 +28,10 @@ pub struct Answer {
     pub message: String,
     /// `grpc-status-details-bin`, decoded: an encoded `google.rpc.Status`.
     pub details: Vec<u8>,
-    /// The answer's message, when there is one.
+    /// The answer's message, or the first of a stream, when there is one.
     pub body: Option<Vec<u8>>,
+    /// Every message of a stream.
+    pub messages: Vec<Vec<u8>>,
 }
 
 impl Answer {
@@ -122,8 +124,20 @@ fn answer(http_status: http::StatusCode, trailers: &HeaderMap, data: &[u8]) -> i
     let status =
         status.ok_or_else(|| io::Error::other(format!("HTTP {http_status} without grpc-status: {trailers:?}")))?;
     let details = field("grpc-status-details-bin").map(decode_base64).unwrap_or_default();
-    let body = data.get(5..).map(<[u8]>::to_vec);
-    Ok(Answer { status, message: field("grpc-message").unwrap_or_default().to_owned(), details, body })
+    let messages = messages(data);
+    let message = field("grpc-message").unwrap_or_default().to_owned();
+    Ok(Answer { status, message, details, body: messages.first().cloned(), messages })
+}
+
+fn messages(mut data: &[u8]) -> Vec<Vec<u8>> {
+    let mut messages = Vec::new();
+    while let Some(([_, length @ ..], rest)) = data.split_first_chunk::<5>() {
+        let length = u32::from_be_bytes(*length) as usize;
+        let (message, rest) = rest.split_at(length.min(rest.len()));
+        messages.push(message.to_vec());
+        data = rest;
+    }
+    messages
 }
 
 /// gRPC's base64 may come with or without padding.

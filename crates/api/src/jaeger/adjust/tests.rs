@@ -26,16 +26,19 @@ fn entry(span_id: u64, parent: u64, kind: i32, times: (u64, u64), host: &str) ->
 }
 
 fn warnings(entries: Vec<SpanEntry>) -> Vec<Vec<String>> {
-    adjusted(entries).into_iter().map(|view| view.warnings).collect()
+    adjusted(entries, Duration::ZERO).into_iter().map(|view| view.warnings).collect()
 }
 
 #[test]
 fn a_shared_id_is_split_and_children_go_to_the_server() {
-    let views = adjusted(vec![
-        entry(9, 0, KIND_CLIENT, (0, 10), "a"),
-        entry(9, 0, KIND_SERVER, (1, 9), "a"),
-        entry(1, 9, 1, (2, 3), "a"),
-    ]);
+    let views = adjusted(
+        vec![
+            entry(9, 0, KIND_CLIENT, (0, 10), "a"),
+            entry(9, 0, KIND_SERVER, (1, 9), "a"),
+            entry(1, 9, 1, (2, 3), "a"),
+        ],
+        Duration::ZERO,
+    );
     let ids: Vec<(SpanId, SpanId)> =
         views.iter().map(|view| (view.entry.span.span_id, view.entry.span.parent_span_id)).collect();
     assert_eq!(ids, [(id(9), id(0)), (id(2), id(9)), (id(1), id(2))]);
@@ -79,7 +82,7 @@ fn attributes_are_sorted_addresses_written_and_empty_links_dropped() {
     one.span.attributes =
         vec![KeyValue::new("z", Value::Bool(true)), KeyValue::new("peer.ipv4", Value::Int(0x7f00_0001))];
     one.span.links = vec![Link::default(), Link { trace_id: TRACE, span_id: id(3), ..Link::default() }];
-    let view = adjusted(vec![one]).remove(0);
+    let view = adjusted(vec![one], Duration::ZERO).remove(0);
     let expected = [KeyValue::new("peer.ipv4", Value::Str("127.0.0.1".into())), KeyValue::new("z", Value::Bool(true))];
     assert_eq!(view.entry.span.attributes, expected);
     assert_eq!(view.entry.span.links.len(), 1);
@@ -90,4 +93,22 @@ fn attributes_are_sorted_addresses_written_and_empty_links_dropped() {
 fn clocks_may_be_off_by_centuries() {
     let reports = warnings(vec![entry(1, 0, 1, (u64::MAX - 9, u64::MAX), "a"), entry(2, 1, 1, (1, 2), "b")]);
     assert!(reports[1][0].ends_with("delta of 2562047h47m16.854775807s"), "{reports:?}");
+}
+
+#[test]
+fn skew_is_applied_as_far_as_it_is_allowed() {
+    let of = |skew_max: u64| {
+        let entries = vec![
+            entry(1, 0, 1, (100_000, 200_000), "a"),
+            entry(3, 1, 1, (10_000, 70_000), "b"),
+            entry(4, 3, 1, (20_000, 30_000), "b"),
+        ];
+        let views = adjusted(entries, Duration::from_nanos(skew_max));
+        views.into_iter().map(|view| (view.entry.span.start.0, view.warnings)).collect::<Vec<_>>()
+    };
+    let applied = vec!["This span's timestamps were adjusted by 110\u{b5}s".to_owned()];
+    assert_eq!(of(110_000), [(100_000, vec![]), (120_000, applied.clone()), (130_000, applied)]);
+    let text = "max clock skew adjustment delta of 109\u{b5}s exceeded; not applying calculated delta of 110\u{b5}s";
+    let refused = vec![text.to_owned()];
+    assert_eq!(of(109_000), [(100_000, vec![]), (10_000, refused.clone()), (20_000, refused)]);
 }

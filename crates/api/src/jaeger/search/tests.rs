@@ -2,8 +2,8 @@ use super::*;
 
 const NOW: UnixNano = UnixNano(1_700_000_000_000_000_000);
 
-fn search(query: &str) -> Result<Search, String> {
-    Search::from_params(&Params::parse(Some(query)), NOW).map_err(|err| err.message)
+fn search(query: &str) -> Result<Terms, String> {
+    Terms::from_params(&Params::parse(Some(query)), NOW).map_err(|err| err.message)
 }
 
 #[test]
@@ -26,13 +26,13 @@ fn mistakes_are_told_in_jaegers_words() {
 #[test]
 fn a_search_looks_back_two_days_for_a_hundred_traces() {
     let search = search("service=s&lookback=1h").unwrap();
-    let range = search.range.unwrap();
-    assert_eq!((range.start, range.end, search.limit), (NOW.minus(LOOKBACK_DEFAULT), NOW, 100));
+    assert_eq!((search.start, search.end, search.limit), (NOW.minus(LOOKBACK_DEFAULT), NOW, 100));
 }
 
 #[test]
 fn times_are_microseconds_and_the_last_one_counts_whole() {
-    let range = |query| search(query).unwrap().range.map(|range| (range.start.0, range.end.0));
+    let range =
+        |query| search(query).unwrap().request().map(|request| request.range).map(|range| (range.start.0, range.end.0));
     assert_eq!(range("service=s&start=2&end=3"), Some((2000, 3999)));
     assert_eq!(range("service=s&start=4&end=3"), None);
 }

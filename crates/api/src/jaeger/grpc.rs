@@ -1,0 +1,157 @@
+//! Port 16685: `jaeger.api_v2` and `jaeger.api_v3` for clients, `jaeger.storage.v2` for a Jaeger that keeps its spans here,
+//! health and reflection.
+//!
+//! A Jaeger that uses Spoor as its storage writes with OTLP's own call, which is served on this port too.
+
+mod api_v2;
+mod api_v3;
+mod chunks;
+mod health;
+mod storage_v2;
+
+use std::pin::Pin;
+use std::sync::Arc;
+
+use axum::Router;
+use prost_types::{Duration as ProtoDuration, Timestamp};
+use spoor_model::scan::QueryContext;
+use spoor_model::{TenantId, TraceId, UnixNano};
+use spoor_querier::Querier;
+use tokio_stream::Stream;
+use tonic::service::Routes;
+use tonic::{Code, Request, Response, Status};
+
+use super::State;
+use super::search::{LIMIT_DEFAULT, Terms};
+use crate::error::ApiError;
+use crate::otlp;
+use crate::proto::DESCRIPTORS;
+use crate::proto::jaeger::{
+    api_v2::query_service_server::QueryServiceServer as ApiV2,
+    api_v3::query_service_server::QueryServiceServer as ApiV3, storage::v2::capabilities_server::CapabilitiesServer,
+    storage::v2::dependency_reader_server::DependencyReaderServer, storage::v2::trace_reader_server::TraceReaderServer,
+};
+
+/// All calls of the port. `receivers` takes the spans that a Jaeger writes to its storage.
+pub fn grpc_router(state: Arc<State>, receivers: otlp::State) -> Router {
+    let service = || Service { state: Arc::clone(&state) };
+    let reflected = || {
+        tonic_reflection::server::Builder::configure()
+            .register_encoded_file_descriptor_set(DESCRIPTORS)
+            .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+    };
+    let checked = "a test reads the descriptors";
+    let routes = Routes::new(ApiV2::new(service()))
+        .add_service(ApiV3::new(service()))
+        .add_service(TraceReaderServer::new(service()))
+        .add_service(DependencyReaderServer::new(service()))
+        .add_service(CapabilitiesServer::new(service()))
+        .add_service(tonic_health::pb::health_server::HealthServer::new(health::Health))
+        .add_service(reflected().build_v1().expect(checked))
+        .add_service(reflected().build_v1alpha().expect(checked));
+    routes.into_axum_router().merge(otlp::export_route(receivers))
+}
+
+/// The five services: all of them ask the same state.
+struct Service {
+    state: Arc<State>,
+}
+
+/// Messages that are made already, one after the other.
+type Messages<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
+
+fn streamed<T: Send + 'static>(messages: Vec<T>) -> Response<Messages<T>> {
+    Response::new(Box::pin(tokio_stream::iter(messages.into_iter().map(Ok))))
+}
+
+impl From<ApiError> for Status {
+    fn from(err: ApiError) -> Self {
+        Self::new(Code::from_i32(err.kind.grpc()), err.message)
+    }
+}
+
+impl Service {
+    fn tenants<T>(&self, request: &Request<T>) -> Result<Vec<TenantId>, Status> {
+        let headers = request.metadata().clone().into_headers();
+        Ok(self.state.tenancy.for_jaeger_read(&headers)?)
+    }
+
+    /// Runs `work` within the gate.
+    async fn run<T, F>(&self, work: F) -> Result<T, Status>
+    where
+        T: Send + 'static,
+        F: FnOnce(&Querier, &QueryContext) -> Result<T, ApiError> + Send + 'static,
+    {
+        Ok(self.state.gate.run(work).await?)
+    }
+}
+
+/// A trace id of 16 bytes, or of 8 from old clients.
+fn trace_id(bytes: &[u8]) -> Result<TraceId, Status> {
+    let mut id = [0; 16];
+    match bytes.len() {
+        0 => {}
+        8 => id[8..].copy_from_slice(bytes),
+        16 => id.copy_from_slice(bytes),
+        count => return Err(Status::invalid_argument(format!("a trace id has 16 bytes or 8, not {count}"))),
+    }
+    match TraceId(id) {
+        id if id.is_zero() => Err(Status::invalid_argument("uninitialized TraceID is not allowed")),
+        id => Ok(id),
+    }
+}
+
+/// An instant; times before 1970 are 1970.
+fn unix_nano(time: &Timestamp) -> UnixNano {
+    let nanos = i128::from(time.seconds) * 1_000_000_000 + i128::from(time.nanos);
+    UnixNano(u64::try_from(nanos.max(0)).unwrap_or(u64::MAX))
+}
+
+fn timestamp(time: UnixNano) -> Timestamp {
+    Timestamp { seconds: (time.0 / 1_000_000_000) as i64, nanos: (time.0 % 1_000_000_000) as i32 }
+}
+
+fn duration(nanos: u64) -> ProtoDuration {
+    ProtoDuration { seconds: (nanos / 1_000_000_000) as i64, nanos: (nanos % 1_000_000_000) as i32 }
+}
+
+/// Nanoseconds; 0 for none, and for what lies before it.
+fn nanos(duration: Option<&ProtoDuration>) -> u64 {
+    let nanos = duration.map_or(0, |it| i128::from(it.seconds) * 1_000_000_000 + i128::from(it.nanos));
+    u64::try_from(nanos.max(0)).unwrap_or(u64::MAX)
+}
+
+/// What the three forms of search parameters have in common.
+struct Asked<'a> {
+    service: &'a str,
+    operation: &'a str,
+    start: Option<&'a Timestamp>,
+    end: Option<&'a Timestamp>,
+    min: Option<&'a ProtoDuration>,
+    max: Option<&'a ProtoDuration>,
+    depth: i32,
+    has_filter: bool,
+}
+
+impl Asked<'_> {
+    /// The terms of a search; what has no time is not bounded by it.
+    fn terms(&self, tags: impl IntoIterator<Item = (String, String)>) -> Result<Terms, Status> {
+        if self.has_filter {
+            return Err(Status::invalid_argument("filter is not supported; use attributes"));
+        }
+        let text = |text: &str| (!text.is_empty()).then(|| text.to_owned());
+        Ok(Terms {
+            service: text(self.service),
+            operation: text(self.operation),
+            tags: tags.into_iter().collect(),
+            start: self.start.map_or(UnixNano(0), unix_nano),
+            end: self.end.map_or(UnixNano(u64::MAX), unix_nano),
+            min_duration_nano: nanos(self.min),
+            max_duration_nano: nanos(self.max),
+            limit: usize::try_from(self.depth).ok().filter(|depth| *depth > 0).unwrap_or(LIMIT_DEFAULT),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,207 @@
+//! `jaeger.storage.v2`: Spoor as the storage of a Jaeger.
+//!
+//! Traces are handed over as they are stored: that Jaeger adjusts them for its clients. A trace that is not there is no
+//! error here.
+
+use spoor_model::{TraceId, Value, value};
+use tonic::{Request, Response, Status};
+
+use super::chunks::{self, STORAGE_SPANS_MAX};
+use super::{Asked, Messages, Service, streamed, timestamp, trace_id, unix_nano};
+use crate::jaeger::reads::{self, Shown};
+use crate::jaeger::search::Terms;
+use crate::jaeger::summary::{self, summary};
+use crate::proto::jaeger::storage::v2::any_value::Value as Any;
+use crate::proto::jaeger::storage::v2::capabilities_server::Capabilities;
+use crate::proto::jaeger::storage::v2::dependency_reader_server::DependencyReader;
+use crate::proto::jaeger::storage::v2::trace_reader_server::TraceReader;
+use crate::proto::jaeger::storage::v2::{
+    AnyValue, Dependency, FindTraceIDsRequest, FindTraceIDsResponse, FindTraceSummariesRequest,
+    FindTraceSummariesResponse, FindTracesRequest, FoundTraceId, GetCapabilitiesRequest, GetCapabilitiesResponse,
+    GetDependenciesRequest, GetDependenciesResponse, GetOperationsRequest, GetOperationsResponse, GetServicesRequest,
+    GetServicesResponse, GetTracesRequest, KeyValue, Operation, SearchCapabilities, ServiceSummary,
+    TraceQueryParameters, TraceSummary,
+};
+use crate::proto::otlp::TracesData;
+use crate::value_text;
+
+/// Summaries of one message: about 200 bytes each.
+const SUMMARIES_MAX: usize = 1_000;
+
+#[tonic::async_trait]
+impl TraceReader for Service {
+    type GetTracesStream = Messages<TracesData>;
+
+    /// Times are hints that finding a trace does not need.
+    async fn get_traces(&self, request: Request<GetTracesRequest>) -> Result<Response<Self::GetTracesStream>, Status> {
+        let tenants = self.tenants(&request)?;
+        let ids = request.get_ref().query.iter().map(|one| trace_id(&one.trace_id));
+        let ids: Vec<TraceId> = ids.collect::<Result<_, _>>()?;
+        let run = move |querier: &_, ctx: &_| {
+            let mut messages = Vec::new();
+            for id in ids {
+                let (trace, _) = reads::trace(querier, &tenants, id, ctx)?;
+                messages.extend(trace.into_iter().flat_map(|trace| chunks::of_trace(trace, STORAGE_SPANS_MAX)));
+            }
+            Ok(messages)
+        };
+        Ok(streamed(self.run(run).await?))
+    }
+
+    type FindTracesStream = Messages<TracesData>;
+
+    async fn find_traces(
+        &self,
+        request: Request<FindTracesRequest>,
+    ) -> Result<Response<Self::FindTracesStream>, Status> {
+        let tenants = self.tenants(&request)?;
+        let terms = terms(request.into_inner().query)?;
+        let run = move |querier: &_, ctx: &_| {
+            let (traces, _) = reads::find(querier, &tenants, &terms, ctx)?;
+            Ok(traces.into_iter().flat_map(|trace| chunks::of_trace(trace, STORAGE_SPANS_MAX)).collect())
+        };
+        Ok(streamed(self.run(run).await?))
+    }
+
+    async fn find_trace_i_ds(
+        &self,
+        request: Request<FindTraceIDsRequest>,
+    ) -> Result<Response<FindTraceIDsResponse>, Status> {
+        let tenants = self.tenants(&request)?;
+        let terms = terms(request.into_inner().query)?;
+        let run = move |querier: &_, ctx: &_| {
+            let (traces, _) = reads::find(querier, &tenants, &terms, ctx)?;
+            let found = traces.into_iter().map(|trace| {
+                let range = trace.range();
+                let (start, end) = (Some(timestamp(range.start)), Some(timestamp(range.end)));
+                FoundTraceId { trace_id: trace.id.0.to_vec(), start, end }
+            });
+            Ok(found.collect())
+        };
+        Ok(Response::new(FindTraceIDsResponse { trace_ids: self.run(run).await? }))
+    }
+
+    type FindTraceSummariesStream = Messages<FindTraceSummariesResponse>;
+
+    async fn find_trace_summaries(
+        &self,
+        request: Request<FindTraceSummariesRequest>,
+    ) -> Result<Response<Self::FindTraceSummariesStream>, Status> {
+        let tenants = self.tenants(&request)?;
+        let terms = terms(request.into_inner().query)?;
+        let adjusted = Shown::Adjusted(self.state.options.skew_max);
+        let run = move |querier: &_, ctx: &_| {
+            let (traces, _) = reads::find(querier, &tenants, &terms, ctx)?;
+            Ok(traces.into_iter().map(|trace| message(summary(&adjusted.otlp(trace)))).collect::<Vec<_>>())
+        };
+        let summaries = self.run(run).await?;
+        let messages =
+            summaries.chunks(SUMMARIES_MAX).map(|some| FindTraceSummariesResponse { summaries: some.to_vec() });
+        Ok(streamed(messages.collect()))
+    }
+
+    async fn get_services(
+        &self,
+        request: Request<GetServicesRequest>,
+    ) -> Result<Response<GetServicesResponse>, Status> {
+        let tenants = self.tenants(&request)?;
+        let services = self.run(move |querier, ctx| Ok(reads::services(querier, &tenants, ctx)?.0)).await?;
+        Ok(Response::new(GetServicesResponse { services }))
+    }
+
+    async fn get_operations(
+        &self,
+        request: Request<GetOperationsRequest>,
+    ) -> Result<Response<GetOperationsResponse>, Status> {
+        let tenants = self.tenants(&request)?;
+        let GetOperationsRequest { service, span_kind } = request.into_inner();
+        let run = move |querier: &_, ctx: &_| Ok(reads::operations(querier, &tenants, &service, &span_kind, ctx)?.0);
+        let operation = |(name, kind): (String, &str)| Operation { name, span_kind: kind.to_owned() };
+        let operations = self.run(run).await?.into_iter().map(operation).collect();
+        Ok(Response::new(GetOperationsResponse { operations }))
+    }
+}
+
+#[tonic::async_trait]
+impl DependencyReader for Service {
+    async fn get_dependencies(
+        &self,
+        request: Request<GetDependenciesRequest>,
+    ) -> Result<Response<GetDependenciesResponse>, Status> {
+        let tenants = self.tenants(&request)?;
+        let GetDependenciesRequest { start_time: Some(start), end_time: Some(end) } = request.into_inner() else {
+            return Err(Status::invalid_argument("start time and end time are required"));
+        };
+        let range = (unix_nano(&start), unix_nano(&end));
+        let calls = self.run(move |querier, ctx| Ok(reads::calls(querier, &tenants, range, ctx)?.0)).await?;
+        let dependency = |call: reads::Call| Dependency {
+            parent: call.parent,
+            child: call.child,
+            call_count: call.count,
+            source: String::new(),
+        };
+        Ok(Response::new(GetDependenciesResponse { dependencies: calls.into_iter().map(dependency).collect() }))
+    }
+}
+
+#[tonic::async_trait]
+impl Capabilities for Service {
+    async fn get_capabilities(
+        &self,
+        _: Request<GetCapabilitiesRequest>,
+    ) -> Result<Response<GetCapabilitiesResponse>, Status> {
+        let search = SearchCapabilities { without_service_name: true, same_span_conjunction: true, filter: None };
+        Ok(Response::new(GetCapabilitiesResponse { search: Some(search) }))
+    }
+}
+
+fn terms(query: Option<TraceQueryParameters>) -> Result<Terms, Status> {
+    let query = query.ok_or_else(|| Status::invalid_argument("missing query"))?;
+    let asked = Asked {
+        service: &query.service_name,
+        operation: &query.operation_name,
+        start: query.start_time_min.as_ref(),
+        end: query.start_time_max.as_ref(),
+        min: query.duration_min.as_ref(),
+        max: query.duration_max.as_ref(),
+        depth: query.search_depth,
+        has_filter: query.filter.is_some(),
+    };
+    let text = |tag: &KeyValue| (tag.key.clone(), value_text::plain(&plain(tag.value.as_ref())));
+    asked.terms(query.attributes.iter().map(text))
+}
+
+/// The value whose text is compared. The caller's query map has texts only, whatever people meant.
+fn plain(value: Option<&AnyValue>) -> Value {
+    let key_value = |entry: &KeyValue| value::KeyValue::new(entry.key.clone(), plain(entry.value.as_ref()));
+    match value.and_then(|value| value.value.as_ref()) {
+        None => Value::Empty,
+        Some(Any::StringValue(text)) => Value::Str(text.clone()),
+        Some(Any::BoolValue(flag)) => Value::Bool(*flag),
+        Some(Any::IntValue(int)) => Value::Int(*int),
+        Some(Any::DoubleValue(double)) => Value::Double(*double),
+        Some(Any::BytesValue(bytes)) => Value::Bytes(bytes.clone()),
+        Some(Any::ArrayValue(array)) => Value::Array(array.values.iter().map(|value| plain(Some(value))).collect()),
+        Some(Any::KvlistValue(list)) => Value::Map(list.values.iter().map(key_value).collect()),
+    }
+}
+
+fn message(summary: summary::Summary) -> TraceSummary {
+    let count = |count: u32| i32::try_from(count).unwrap_or(i32::MAX);
+    let service = |service: summary::ServiceSummary| ServiceSummary {
+        name: service.name,
+        span_count: count(service.span_count),
+        error_span_count: count(service.error_span_count),
+    };
+    TraceSummary {
+        trace_id: summary.trace_id.0.to_vec(),
+        root_service_name: summary.root_service_name,
+        root_operation_name: summary.root_operation_name,
+        min_start_time_unix_nano: summary.min_start_time_unix_nano,
+        max_end_time_unix_nano: summary.max_end_time_unix_nano,
+        span_count: count(summary.span_count),
+        error_span_count: count(summary.error_span_count),
+        orphan_span_count: count(summary.orphan_span_count),
+        services: summary.services.into_iter().map(service).collect(),
+    }
+}
