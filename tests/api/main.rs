@@ -6,6 +6,8 @@
 
 mod ingest;
 mod jaeger;
+mod jaeger_fixtures;
+mod jaeger_traps;
 mod limits;
 mod query;
 mod search;

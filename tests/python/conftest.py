@@ -12,7 +12,7 @@ import requests
 from opentelemetry.proto.trace.v1.trace_pb2 import TracesData
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
-PORTS = ("tempo", "otlp-grpc", "otlp-http", "jaeger-http")
+PORTS = ("tempo", "otlp-grpc", "otlp-http", "jaeger-http", "jaeger-grpc")
 PATIENCE_S = 60
 
 
