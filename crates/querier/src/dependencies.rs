@@ -30,6 +30,9 @@ use crate::{Answer, Querier, QueryError};
 /// The resource's `service.name`; `None` for spans whose resource has none that is text.
 pub type Service = Option<Arc<str>>;
 
+/// How often the first service calls the second; each pair once, sorted.
+pub type Calls = BTreeMap<(Service, Service), u64>;
+
 impl Querier {
     /// How often a span of the first service is the parent of a span of the second, which starts in the range. Edges
     /// from a service to itself count too. Each edge once, sorted.
@@ -40,7 +43,7 @@ impl Querier {
         tenants: &[TenantId],
         range: TimeRange,
         ctx: &QueryContext,
-    ) -> Result<Answer<BTreeMap<(Service, Service), u64>>, QueryError> {
+    ) -> Result<Answer<Calls>, QueryError> {
         self.observed_of_all(Op::metrics, tenants, ctx, |snapshot| {
             let mut sources = Sources::new(&snapshot, self.lanes(), ctx);
             let asked = ColumnRequest {
@@ -131,7 +134,7 @@ struct Edges {
 }
 
 impl Edges {
-    fn named(self) -> BTreeMap<(Service, Service), u64> {
+    fn named(self) -> Calls {
         let name = |number: u32| self.services.all()[number as usize].clone();
         self.counts.iter().map(|((parent, child), count)| ((name(*parent), name(*child)), *count)).collect()
     }

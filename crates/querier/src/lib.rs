@@ -54,7 +54,7 @@ use spoor_model::{Clock, TenantId};
 use torn::PairCache;
 use turns::{Lanes, Turns};
 
-pub use dependencies::Service;
+pub use dependencies::{Calls, Service};
 pub use error::QueryError;
 pub use explain::{Explain, SourceScan, Stage};
 pub use export::{ExportPage, ExportRequest};

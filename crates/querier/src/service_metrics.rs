@@ -214,18 +214,22 @@ impl Accumulate for Counter<'_> {
 
 impl Cells {
     fn series(&self, request: &ServiceMetricsRequest) -> Vec<ServiceSeries> {
-        let mut by_series: BTreeMap<(Service, Option<Service>), Vec<(Cell, Count)>> = BTreeMap::new();
-        let name = |number: u32| self.names.all()[number as usize].clone();
+        let mut by_series: BTreeMap<(u32, u32), Vec<(Cell, Count)>> = BTreeMap::new();
         for (cell, count) in &self.counts {
-            let operation = request.by_operation.then(|| name(cell.operation));
-            by_series.entry((name(cell.service), operation)).or_default().push((*cell, *count));
+            by_series.entry((cell.service, cell.operation)).or_default().push((*cell, *count));
         }
-        let series = |((service, operation), cells): ((Service, Option<Service>), Vec<(Cell, Count)>)| ServiceSeries {
-            service,
-            operation: operation.map(|name| name.as_deref().unwrap_or_default().to_owned()),
-            points: sweep(cells, request),
-        };
-        by_series.into_iter().map(series).collect()
+        let name = |number: u32| self.names.all()[number as usize].clone();
+        let operation = |number: u32| name(number).as_deref().unwrap_or_default().to_owned();
+        let mut series: Vec<ServiceSeries> = by_series
+            .into_iter()
+            .map(|((service, number), cells)| ServiceSeries {
+                service: name(service),
+                operation: request.by_operation.then(|| operation(number)),
+                points: sweep(cells, request),
+            })
+            .collect();
+        series.sort_by(|a, b| (&a.service, &a.operation).cmp(&(&b.service, &b.operation)));
+        series
     }
 }
 

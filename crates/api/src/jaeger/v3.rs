@@ -104,7 +104,10 @@ pub(super) async fn operations(Extract(state): Shared, headers: HeaderMap, RawQu
         let run = move |querier: &Querier, ctx: &QueryContext| {
             let kind = either(&request.params, "spanKind", "span_kind").map_or("", |(_, kind)| kind);
             let (operations, skipped) = reads::operations(querier, &request.tenants, &service, kind, ctx)?;
-            let json = |(name, kind)| OperationJson { name, span_kind: if kind == "" { "internal" } else { kind } };
+            let json = |(name, kind): (String, &'static str)| OperationJson {
+                name,
+                span_kind: if kind.is_empty() { "internal" } else { kind },
+            };
             answered(&OperationsJson { operations: operations.into_iter().map(json).collect() }, &skipped)
         };
         state.gate.run(run).await

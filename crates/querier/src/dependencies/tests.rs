@@ -10,14 +10,12 @@ use crate::lookup::tests::{querier, querier_with};
 use crate::oracle::{Oracle, at_hand, origin, span};
 use crate::search::tests::any_sources;
 
-type Edges = BTreeMap<(Service, Service), u64>;
-
-fn naive(sources: &[Arc<Oracle>], range: TimeRange) -> (Edges, Duration) {
+fn naive(sources: &[Arc<Oracle>], range: TimeRange) -> (Calls, Duration) {
     let mut by_trace: BTreeMap<TraceId, Vec<SpanEntry>> = BTreeMap::new();
     for entry in sources.iter().flat_map(|source| &source.entries) {
         by_trace.entry(entry.span.trace_id).or_default().push(entry.clone());
     }
-    let (mut edges, mut longest) = (Edges::new(), Duration::ZERO);
+    let (mut edges, mut longest) = (Calls::new(), Duration::ZERO);
     for trace in by_trace.into_iter().filter_map(|(id, entries)| Trace::assemble(id, entries)) {
         longest = longest.max(trace.range().end.since(trace.range().start));
         let tree = Tree::of(&trace);

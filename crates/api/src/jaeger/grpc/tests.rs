@@ -291,8 +291,8 @@ fn the_descriptors_name_every_service_and_the_numbers_that_jaeger_has() {
         assert!(services.iter().any(|name| name == expected), "{expected} in {services:?}");
     }
     let number = |package: &str, message: &str, field: &str| {
-        let messages = files.iter().filter(|file| file.package() == package).flat_map(|file| &file.message_type);
-        let message = messages.filter(|found| found.name() == message).next().unwrap();
+        let mut messages = files.iter().filter(|file| file.package() == package).flat_map(|file| &file.message_type);
+        let message = messages.find(|found| found.name() == message).unwrap();
         message.field.iter().find(|found| found.name() == field).map(|found| found.number()).unwrap()
     };
     for (package, message, field, expected) in [
