@@ -28,8 +28,10 @@ const INPUTS_MAX: usize = 32;
 const WINDOWS_PER_RETENTION: u32 = 7;
 /// The longest window.
 const WINDOW_MAX: Duration = Duration::from_secs(24 * 3600);
-/// Spans per trace below which a block is bounded by its traces rather than by its spans: each takes memory in the index.
-const SPANS_PER_TRACE: u64 = 2;
+/// What a merge holds per trace of its inputs and of what it makes, twice: half of its memory is for that.
+const TRACE_BYTES: u64 = 2 * 100;
+/// Part of a merge's memory that is for steps and decoded pages; encoders and open inputs take the rest.
+const STEPS_SHARE: usize = 4;
 
 /// The ingester as the owner of blocks.
 pub(crate) struct Owner(pub(crate) Arc<Ingester>);
@@ -118,16 +120,14 @@ fn settings(config: &Config, memory: &MemoryPlan, policy: &Policy) -> Settings {
     let shortest = policy.shortest();
     let by_retention = if shortest.is_zero() { WINDOW_MAX } else { shortest / WINDOWS_PER_RETENTION };
     let window = config.compaction_window.unwrap_or(by_retention.min(WINDOW_MAX)).max(Duration::from_millis(1));
-    let spans = config.compaction_block_spans as u64;
+    let block = Size {
+        spans: config.compaction_block_spans as u64,
+        traces: (memory.compaction.0 / TRACE_BYTES).max(1),
+        bytes: config.compaction_block_bytes.0,
+    };
     Settings {
-        limits: Limits {
-            window,
-            settle: config.head_max_age,
-            inputs_min: INPUTS_MIN,
-            inputs_max: INPUTS_MAX,
-            block: Size { spans, traces: spans / SPANS_PER_TRACE, bytes: config.compaction_block_bytes.0 },
-        },
-        memory_bytes: memory.compaction.bytes(),
+        limits: Limits { window, settle: config.head_max_age, inputs_min: INPUTS_MIN, inputs_max: INPUTS_MAX, block },
+        memory_bytes: memory.compaction.bytes() / STEPS_SHARE,
         cpu_share_percent: config.compaction_cpu_share as u32,
     }
 }

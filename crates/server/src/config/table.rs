@@ -163,7 +163,8 @@ settings! {
         /// Memory for indexes and dictionaries of blocks that were read before. `auto`: 1/16 of
         /// `memory_limit`.
         block_cache_bytes: Option<ByteSize> = "auto",
-        /// Memory for merging blocks. `auto`: 1/8 of `memory_limit`.
+        /// Memory for merging blocks. It bounds the traces of a merged block, too: one per 200 bytes. `auto`: 1/8 of
+        /// `memory_limit`.
         compaction_memory_limit: Option<ByteSize> = "auto",
     }
     "Limits" {
