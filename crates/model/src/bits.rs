@@ -61,11 +61,13 @@ impl Bits {
     }
 
     /// Whether the row is in. Panics past the end.
+    #[inline]
     pub fn contains(&self, row: usize) -> bool {
         self.words[row / 64] >> (row % 64) & 1 == 1
     }
 
     /// Adds a row. Panics past the end.
+    #[inline]
     pub fn insert(&mut self, row: usize) {
         assert!(row < self.len, "row {row} of {}", self.len);
         self.words[row / 64] |= 1 << (row % 64);

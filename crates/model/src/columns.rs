@@ -172,21 +172,25 @@ impl FieldColumn {
 
 impl ColumnBatch {
     /// How many spans.
+    #[inline]
     pub fn row_count(&self) -> usize {
         self.trace_rows.last().map_or(0, |last| *last as usize)
     }
 
     /// How many traces.
+    #[inline]
     pub fn trace_count(&self) -> usize {
         self.trace_ids.len()
     }
 
     /// Whether a trace is known to have two rows of one span id.
+    #[inline]
     pub fn is_irregular(&self, trace: usize) -> bool {
         trace < self.irregular.len() && self.irregular.contains(trace)
     }
 
     /// The rows of a trace.
+    #[inline]
     pub fn rows_of(&self, trace: usize) -> std::ops::Range<usize> {
         self.trace_rows[trace] as usize..self.trace_rows[trace + 1] as usize
     }
