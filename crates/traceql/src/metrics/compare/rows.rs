@@ -1,0 +1,170 @@
+//! The rows of a batch that `compare()` counts, and what its attributes share of counting them.
+//!
+//! ```text
+//!   rows   3 4 7 9       cell of a row: its side and interval, 120 of a query with 60 intervals
+//!   places 0 0 1 0       traces of a batch start at about the same time: of the cells few occur, here [17, 77]
+//! ```
+//!
+//! Attributes that are kept as one shape per span share their codes. So rows are counted by code and place once for
+//! all of them, in a small table, and each attribute then adds up the counts of the codes that mean the same to it.
+
+use arrow_array::{Array, Int32Array};
+use spoor_model::bits::Bits;
+
+/// Stands for a cell without a place yet.
+const NONE: u32 = u32::MAX;
+/// Below this many counters of codes and places there is a table of them, however few the rows.
+const TABLE_MIN: usize = 1 << 16;
+
+/// The rows to be counted, and in which cell of a value's cells.
+pub(super) struct Rows<'a> {
+    /// Ascending.
+    pub(super) rows: &'a [u32],
+    /// By row listed: an index of `cells`.
+    places: Vec<u32>,
+    /// Those that occur, each once.
+    pub(super) cells: Vec<u32>,
+    /// How many cells a value has.
+    pub(super) width: usize,
+}
+
+impl<'a> Rows<'a> {
+    /// Rows with their cells, all below `width`.
+    pub(super) fn new(rows: &'a [u32], cell_of: impl Iterator<Item = u32>, width: usize) -> Self {
+        let (mut cells, mut place_of) = (Vec::new(), vec![NONE; width]);
+        let places = cell_of.map(|cell| {
+            if place_of[cell as usize] == NONE {
+                place_of[cell as usize] = cells.len() as u32;
+                cells.push(cell);
+            }
+            place_of[cell as usize]
+        });
+        Self { rows, places: places.collect(), cells, width }
+    }
+
+    /// Rows with their cells.
+    #[inline]
+    pub(super) fn iter(&self) -> impl Iterator<Item = (u32, u32)> {
+        let cells = self.places.iter().map(|place| self.cells[*place as usize]);
+        self.rows.iter().copied().zip(cells)
+    }
+
+    pub(super) fn as_bits(&self, len: usize) -> Bits {
+        let mut bits = Bits::none(len);
+        self.rows.iter().for_each(|row| bits.insert(*row as usize));
+        bits
+    }
+
+    /// The cell of a row, if it is to be counted.
+    pub(super) fn find(&self, row: u32) -> Option<u32> {
+        self.rows.binary_search(&row).ok().map(|at| self.cells[self.places[at] as usize])
+    }
+}
+
+/// Rows counted by code and place.
+pub(super) struct ByCode<'a> {
+    codes: &'a Int32Array,
+    code_count: usize,
+    /// The codes that occur, ascending, and their counts by place.
+    pub(super) counts: Vec<(u32, Vec<u32>)>,
+}
+
+/// What was counted so far of one batch.
+#[derive(Default)]
+pub(super) struct Shared<'a>(Vec<ByCode<'a>>);
+
+impl<'a> Shared<'a> {
+    /// Counts rows by code, unless that was done before; `None` when the table would be too large.
+    pub(super) fn by_code(&mut self, codes: &'a Int32Array, code_count: usize, rows: &Rows<'_>) -> Option<&ByCode<'a>> {
+        if code_count.saturating_mul(rows.cells.len()) > TABLE_MIN.max(rows.rows.len()) {
+            return None;
+        }
+        let is_same = |known: &ByCode<'_>| {
+            known.code_count == code_count
+                && std::ptr::eq(known.codes.values().as_ptr(), codes.values().as_ptr())
+                && known.codes.nulls() == codes.nulls()
+        };
+        let place = self.0.iter().position(is_same).unwrap_or_else(|| {
+            self.0.push(ByCode::new(codes, code_count, rows));
+            self.0.len() - 1
+        });
+        Some(&self.0[place])
+    }
+}
+
+impl<'a> ByCode<'a> {
+    fn new(codes: &'a Int32Array, code_count: usize, rows: &Rows<'_>) -> Self {
+        let place_count = rows.cells.len();
+        let mut table = vec![0u32; code_count * place_count];
+        let values = codes.values();
+        let pairs = rows.rows.iter().zip(&rows.places);
+        match codes.nulls().filter(|nulls| nulls.null_count() > 0) {
+            None => pairs.for_each(|(row, place)| {
+                table[values[*row as usize] as usize * place_count + *place as usize] += 1;
+            }),
+            Some(nulls) => pairs.filter(|(row, _)| nulls.is_valid(**row as usize)).for_each(|(row, place)| {
+                table[values[*row as usize] as usize * place_count + *place as usize] += 1;
+            }),
+        }
+        let occurring = (0..).zip(table.chunks(place_count.max(1)));
+        let counts = occurring.filter(|(_, counts)| counts.iter().any(|count| *count > 0));
+        Self { codes, code_count, counts: counts.map(|(code, counts)| (code, counts.to_vec())).collect() }
+    }
+}
+
+/// The rows for which a part had a value, where there are several parts: the first that has one counts.
+pub(super) struct Taken(Option<Bits>);
+
+impl Taken {
+    /// Nothing yet, of parts whose rows are below `row_count`.
+    pub(super) fn new(part_count: usize, row_count: usize) -> Self {
+        Self((part_count > 1).then(|| Bits::none(row_count)))
+    }
+
+    /// Whether no part had a value before.
+    #[inline]
+    pub(super) fn take(&mut self, row: u32) -> bool {
+        match &mut self.0 {
+            None => true,
+            Some(taken) => {
+                let is_free = !taken.contains(row as usize);
+                taken.insert(row as usize);
+                is_free
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn rows_are_counted_by_code_and_cell(
+            all in prop::collection::vec((prop::option::of(0..5i32), any::<bool>(), 0..40u32), 0..200),
+        ) {
+            let listed: Vec<u32> = (0..all.len() as u32).filter(|row| all[*row as usize].1).collect();
+            let cell_of = |row: &u32| all[*row as usize].2;
+            let rows = Rows::new(&listed, listed.iter().map(cell_of), 40);
+            prop_assert!(rows.iter().eq(listed.iter().map(|row| (*row, cell_of(row)))));
+            prop_assert!((0..all.len() as u32).all(|row| rows.find(row) == Some(row).filter(|row| all[*row as usize].1).map(|row| cell_of(&row))));
+            let codes: Int32Array = all.iter().map(|(code, ..)| *code).collect();
+            let mut shared = Shared::default();
+            let counted = shared.by_code(&codes, 5, &rows).expect("a small table");
+            let mut counts = [[0; 40]; 5];
+            for (code, by_place) in &counted.counts {
+                by_place.iter().zip(&rows.cells).for_each(|(count, cell)| counts[*code as usize][*cell as usize] += count);
+            }
+            let mut expect = [[0; 40]; 5];
+            for row in &listed {
+                if let Some(code) = all[*row as usize].0 {
+                    expect[code as usize][cell_of(row) as usize] += 1;
+                }
+            }
+            prop_assert_eq!(counts, expect);
+        }
+    }
+}
