@@ -17,6 +17,7 @@ use parquet::arrow::arrow_reader::{
 };
 use parquet::arrow::{ProjectionMask, parquet_to_arrow_field_levels};
 use parquet::basic::{Encoding, PageType};
+use parquet::column::page::PageReader;
 use parquet::file::metadata::{ColumnChunkMetaData, PageIndexPolicy, ParquetMetaData};
 use parquet::file::statistics::Statistics;
 use spoor_model::bits::Bits;
@@ -339,6 +340,20 @@ impl Opened {
         }
         let chunks = GroupChunks { file: &self.file, metadata: &self.metadata, group, extent: Extent::Pages };
         chunks.dictionary_page(column).map_err(|err| Error::corrupt(&self.object, err.to_string()))
+    }
+
+    /// What the values of a column become that every row has, if they are stored as byte streams.
+    pub(crate) fn streamed_type(&self, group: usize, column: usize) -> Option<&DataType> {
+        let chunk = self.chunk(group, column);
+        let is_streamed = chunk.column_descr().max_def_level() == 0
+            && chunk.encodings().any(|encoding| encoding == Encoding::BYTE_STREAM_SPLIT);
+        is_streamed.then(|| self.plain.field(column).data_type())
+    }
+
+    /// The pages of a column of one row group, unpacked.
+    pub(crate) fn pages_of_group(&self, group: usize, column: usize) -> Result<Box<dyn PageReader>, Error> {
+        let chunks = GroupChunks { file: &self.file, metadata: &self.metadata, group, extent: Extent::Whole };
+        chunks.pages(column).map_err(|err| Error::corrupt(&self.object, err.to_string()))
     }
 
     /// Batches of one column of one row group, in row order.

@@ -155,7 +155,8 @@ impl GroupChunks<'_> {
         self.metadata.row_group(self.group)
     }
 
-    fn pages(&self, column: usize) -> Result<Box<dyn PageReader>> {
+    /// The pages of a column, unpacked.
+    pub(crate) fn pages(&self, column: usize) -> Result<Box<dyn PageReader>> {
         let stored = self.row_group().column(column);
         let is_packed = matches!(stored.compression(), Compression::ZSTD(_));
         let chunk = match is_packed {

@@ -31,9 +31,11 @@ use crate::error::Error;
 use crate::open::{Group, Opened};
 use crate::traces::TraceTable;
 
+mod byte_streams;
 mod compile;
 mod evaluate;
 mod group;
+mod lists;
 mod tree;
 mod values;
 
@@ -145,7 +147,7 @@ impl BlockScan<'_> {
             ValuesOf::AllRows => &everything,
             ValuesOf::NeededRows => &needed,
         };
-        let columns = self.sources.iter().map(|source| source.read(reader, wanted)).collect::<Result<_, Error>>()?;
+        let columns = values::read(&self.sources, reader, wanted)?;
         let group = reader.group();
         let mut trace_rows = vec![0];
         trace_rows.extend((0..group.traces.len()).map(|trace| tree::rows_of_trace(reader, trace).end as u32));

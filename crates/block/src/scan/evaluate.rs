@@ -13,7 +13,7 @@ use spoor_model::scan::{AttrScope, Condition, Field, Literal, Test, field};
 use spoor_model::structure::ROOT;
 use spoor_model::value::Value;
 use spoor_model::wire::{self, WireError};
-use spoor_model::{Link, Span, SpanId, UnixNano, nested};
+use spoor_model::{Event, Link, Span, SpanId, UnixNano, nested};
 
 use super::compile::{IdField, ItemKind, Items, Node, Part, Table};
 use super::group::{GroupReader, Picked};
@@ -287,7 +287,7 @@ pub(super) fn residual_value(list: &[u8], key: &str) -> Result<Option<Value>, Er
 }
 
 /// The key of an encoded `KeyValue`.
-fn key_of(message: &[u8]) -> Result<&[u8], WireError> {
+pub(super) fn key_of(message: &[u8]) -> Result<&[u8], WireError> {
     let mut key: &[u8] = &[];
     let mut reader = wire::Reader::new(message);
     while let Some((number, field)) = reader.next_field()? {
@@ -348,23 +348,34 @@ pub(super) struct Item<'a> {
 }
 
 impl Item<'_> {
-    /// The first attribute of that name.
-    fn attribute(&self, key: &str) -> Result<Option<Value>, WireError> {
+    /// Visits the encoded attributes.
+    pub(super) fn for_attributes(
+        &self,
+        mut visit: impl FnMut(&[u8]) -> Result<(), WireError>,
+    ) -> Result<(), WireError> {
         let attributes = match self.kind {
             ItemKind::Event => EVENT_ATTRIBUTES,
             ItemKind::Link => LINK_ATTRIBUTES,
         };
         let mut reader = wire::Reader::new(self.message);
         while let Some((number, field)) = reader.next_field()? {
-            if number != attributes {
-                continue;
-            }
-            let message = field.bytes(number)?;
-            if key_of(message)? == key.as_bytes() {
-                return nested::decode_key_value(message).map(|attribute| Some(attribute.value));
+            if number == attributes {
+                visit(field.bytes(number)?)?;
             }
         }
-        Ok(None)
+        Ok(())
+    }
+
+    /// The first attribute of that name.
+    fn attribute(&self, key: &str) -> Result<Option<Value>, WireError> {
+        let mut found = None;
+        self.for_attributes(|message| {
+            if found.is_none() && key_of(message)? == key.as_bytes() {
+                found = Some(nested::decode_key_value(message)?.value);
+            }
+            Ok(())
+        })?;
+        Ok(found)
     }
 
     /// The value of a field of events or links; fields of the other kind have none.
@@ -373,9 +384,23 @@ impl Item<'_> {
             (ItemKind::Event, Field::Attribute(AttrScope::Event, key)) => self.attribute(key)?,
             (ItemKind::Link, Field::Attribute(AttrScope::Link, key)) => self.attribute(key)?,
             (_, Field::Attribute(..)) => None,
-            (ItemKind::Event, _) => field::of_event(field, &nested::decode_event(self.message)?, &starts.span(row)),
+            (ItemKind::Event, _) => field::of_event(field, &self.event()?, &starts.span(row)),
             (ItemKind::Link, _) => field::of_link(field, &self.link()?),
         })
+    }
+
+    /// The event without its attributes.
+    fn event(&self) -> Result<Event, WireError> {
+        let mut event = Event::default();
+        let mut reader = wire::Reader::new(self.message);
+        while let Some((number, field)) = reader.next_field()? {
+            match number {
+                1 => event.time = UnixNano(field.fixed64(1)?),
+                2 => event.name = field.text(2)?.to_owned(),
+                _ => {}
+            }
+        }
+        Ok(event)
     }
 
     /// The link, whole.

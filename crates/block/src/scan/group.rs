@@ -6,12 +6,14 @@ use std::sync::Arc;
 
 use arrow_array::cast::AsArray;
 use arrow_array::types::Int32Type;
-use arrow_array::{Array, ArrayRef, Int32Array};
+use arrow_array::{Array, ArrayRef, Int32Array, Int64Array, TimestampNanosecondArray};
+use arrow_schema::{DataType, TimeUnit};
 use hashbrown::HashMap;
 use parquet::arrow::arrow_reader::{RowSelection, RowSelector};
 use spoor_model::TraceId;
 use spoor_model::bits::Bits;
 
+use super::byte_streams::{self, Streamed};
 use crate::error::Error;
 use crate::open::{Group, Opened};
 use crate::traces::TraceTable;
@@ -42,13 +44,14 @@ pub(super) struct GroupReader<'a> {
     pub(super) traces: Arc<TraceTable>,
     trace_ids: OnceCell<Arc<[TraceId]>>,
     whole: RefCell<HashMap<usize, ArrayRef>>,
+    numbers: RefCell<HashMap<&'static str, Int32Array>>,
     read_bytes: Cell<u64>,
 }
 
 impl<'a> GroupReader<'a> {
     pub(super) fn new(opened: &'a Opened, group: usize, traces: Arc<TraceTable>) -> Self {
-        let (trace_ids, whole, read_bytes) = (OnceCell::new(), RefCell::default(), Cell::new(0));
-        Self { opened, group, traces, trace_ids, whole, read_bytes }
+        let (trace_ids, whole, numbers, read_bytes) = Default::default();
+        Self { opened, group, traces, trace_ids, whole, numbers, read_bytes }
     }
 
     pub(super) fn group(&self) -> &'a Group {
@@ -79,10 +82,32 @@ impl<'a> GroupReader<'a> {
         if let Some(known) = self.whole.borrow().get(&column) {
             return Ok(Arc::clone(known));
         }
-        let array = self.opened.column_of_group(self.group, column, None)?;
+        let array = match self.streamed(column)? {
+            Some(array) => array,
+            None => self.opened.column_of_group(self.group, column, None)?,
+        };
         self.count_bytes(column, self.row_count());
         self.whole.borrow_mut().insert(column, Arc::clone(&array));
         Ok(array)
+    }
+
+    /// A column of numbers that every row has, if they are stored as byte streams.
+    fn streamed(&self, column: usize) -> Result<Option<ArrayRef>, Error> {
+        let Some(data_type) = self.opened.streamed_type(self.group, column) else { return Ok(None) };
+        Ok(match data_type {
+            DataType::Int32 => self.joined::<i32>(column)?.map(|values| Arc::new(Int32Array::from(values)) as ArrayRef),
+            DataType::Int64 => self.joined::<i64>(column)?.map(|values| Arc::new(Int64Array::from(values)) as ArrayRef),
+            DataType::Timestamp(TimeUnit::Nanosecond, zone) => {
+                let times = |values| TimestampNanosecondArray::from(values).with_timezone_opt(zone.clone());
+                self.joined::<i64>(column)?.map(|values| Arc::new(times(values)) as ArrayRef)
+            }
+            _ => None,
+        })
+    }
+
+    fn joined<T: Streamed>(&self, column: usize) -> Result<Option<Vec<T>>, Error> {
+        let mut pages = self.opened.pages_of_group(self.group, column)?;
+        byte_streams::read(&mut *pages, self.row_count()).map_err(|err| self.corrupt(err.to_string()))
     }
 
     /// A column that every block has.
@@ -92,7 +117,10 @@ impl<'a> GroupReader<'a> {
     }
 
     /// Numbers of shapes or origins, all below `count`.
-    pub(super) fn numbers(&self, name: &str, count: usize) -> Result<Int32Array, Error> {
+    pub(super) fn numbers(&self, name: &'static str, count: usize) -> Result<Int32Array, Error> {
+        if let Some(known) = self.numbers.borrow().get(name) {
+            return Ok(known.clone());
+        }
         let array = self.named(name)?;
         let numbers = array.as_primitive_opt::<Int32Type>().filter(|numbers| numbers.null_count() == 0);
         let numbers = numbers.ok_or_else(|| self.corrupt(format!("column {name} has the wrong type")))?;
@@ -101,6 +129,7 @@ impl<'a> GroupReader<'a> {
         if greatest as usize >= count {
             return Err(self.corrupt(format!("column {name}: {greatest} does not exist")));
         }
+        self.numbers.borrow_mut().insert(name, numbers.clone());
         Ok(numbers.clone())
     }
 

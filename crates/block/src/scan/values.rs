@@ -13,8 +13,9 @@ use spoor_model::scan::{AttrScope, Field};
 use spoor_model::value::{self, Value};
 
 use super::compile::{IdField, ItemKind};
-use super::evaluate::{ItemStarts, clamped, for_items, for_lists, hex, residual_value};
+use super::evaluate::{clamped, hex};
 use super::group::{GroupReader, Picked};
+use super::lists::{self, Wanted};
 use super::tree;
 use crate::error::Error;
 use crate::open::Opened;
@@ -117,15 +118,38 @@ impl Source {
         let ends_at = parts.iter().position(SourcePart::is_always_there).map_or(parts.len(), |last| last + 1);
         Self { parts: parts.into_iter().take(ends_at).collect() }
     }
+}
 
-    /// The values of a row group, at least at the rows of `wanted`.
-    pub(super) fn read(&self, reader: &GroupReader<'_>, wanted: &Bits) -> Result<FieldColumn, Error> {
+/// The values of a row group, one column per source, at least at the rows of `wanted`.
+pub(super) fn read(sources: &[Source], reader: &GroupReader<'_>, wanted: &Bits) -> Result<Vec<FieldColumn>, Error> {
+    let parts = || sources.iter().flat_map(|source| &source.parts);
+    let items = |kind: ItemKind| {
+        let fields = parts().filter_map(|part| match part {
+            SourcePart::Items { kind: of, field, is_lookup } if *of == kind => {
+                Some(Wanted { field, is_lookup: *is_lookup })
+            }
+            _ => None,
+        });
+        lists::items(reader, kind, &fields.collect::<Vec<_>>(), wanted).map(Vec::into_iter)
+    };
+    let keys = parts().filter_map(|part| if let SourcePart::Residual(key) = part { Some(key) } else { None });
+    // In the order of the parts that want them.
+    let mut residual = lists::residual(reader, &keys.collect::<Vec<_>>(), wanted)?.into_iter();
+    let (mut events, mut links) = (items(ItemKind::Event)?, items(ItemKind::Link)?);
+    let mut columns = Vec::with_capacity(sources.len());
+    for source in sources {
         let mut parts = Vec::new();
-        for part in &self.parts {
-            parts.extend(part.read(reader, wanted)?);
+        for part in &source.parts {
+            parts.extend(match part {
+                SourcePart::Items { kind: ItemKind::Event, .. } => events.next().flatten(),
+                SourcePart::Items { kind: ItemKind::Link, .. } => links.next().flatten(),
+                SourcePart::Residual(_) => residual.next().flatten(),
+                part => part.read(reader, wanted)?,
+            });
         }
-        Ok(FieldColumn { parts })
+        columns.push(FieldColumn { parts });
     }
+    Ok(columns)
 }
 
 fn table(values: Vec<Option<Value>>) -> Option<ValueTable> {
@@ -161,18 +185,8 @@ impl SourcePart {
                 let picked = reader.picked(*column, wanted)?;
                 of_array(&picked, matches!(self, Self::Unsigned(_))).map_err(|reason| reader.corrupt(reason))
             }
-            Self::Residual(key) => {
-                let (mut rows, mut values) = (Vec::new(), Vec::new());
-                for_lists(reader, "residual_otlp", wanted, |row, list| {
-                    if let Some(value) = residual_value(list, key)? {
-                        rows.push(row as u32);
-                        values.push(value);
-                    }
-                    Ok(())
-                })?;
-                Ok((!rows.is_empty()).then_some(ColumnPart::Sparse { rows, values }))
-            }
-            Self::Items { kind, field, is_lookup } => read_items(reader, *kind, field, *is_lookup, wanted),
+            // Read with all others of their kind.
+            Self::Items { .. } | Self::Residual(_) => Ok(None),
             Self::Ids(field) => read_ids(reader, *field, wanted).map(Some),
         }
     }
@@ -246,33 +260,6 @@ fn of_encoded(array: &ArrayRef) -> ColumnPart {
     };
     let codes: Int32Array = encoded.iter().map(|bytes| bytes.map(&mut code)).collect();
     ColumnPart::Coded { codes, values: values.into() }
-}
-
-fn read_items(
-    reader: &GroupReader<'_>,
-    kind: ItemKind,
-    field: &Field,
-    is_lookup: bool,
-    wanted: &Bits,
-) -> Result<Option<ColumnPart>, Error> {
-    let starts = ItemStarts::new(reader, std::iter::once(field))?;
-    let (mut rows, mut lists) = (Vec::new(), Vec::new());
-    for_lists(reader, kind.column(), wanted, |row, list| {
-        let mut values = Vec::new();
-        for_items(reader, kind, list, |item| {
-            values.push(item.value(field, &starts, row)?);
-            Ok(())
-        })?;
-        if is_lookup {
-            values.retain(Option::is_some);
-        }
-        if !values.is_empty() {
-            rows.push(row as u32);
-            lists.push(values);
-        }
-        Ok(())
-    })?;
-    Ok((!rows.is_empty()).then_some(ColumnPart::PerItem { rows, values: lists }))
 }
 
 fn read_ids(reader: &GroupReader<'_>, field: IdField, wanted: &Bits) -> Result<ColumnPart, Error> {
