@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use parquet::errors::ParquetError;
 use spoor_model::scan::ScanError;
 
 /// Why a block cannot be written or read.
@@ -56,6 +57,17 @@ impl Error {
 
     pub(crate) fn corrupt(object: impl Into<String>, reason: impl Into<String>) -> Self {
         Self::Corrupt { object: object.into(), reason: reason.into() }
+    }
+
+    /// While reading, Parquet fails because of what it reads, or because that cannot be read now.
+    pub(crate) fn decode(object: &str, err: ParquetError) -> Self {
+        match err {
+            ParquetError::External(inner) => match inner.downcast::<Self>() {
+                Ok(own) => *own,
+                Err(other) => Self::corrupt(object, other.to_string()),
+            },
+            err => Self::corrupt(object, err.to_string()),
+        }
     }
 
     /// While writing, Parquet only fails because of the file or of us.

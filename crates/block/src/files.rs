@@ -21,6 +21,7 @@ use spoor_model::{BlockId, TenantId};
 
 use crate::error::Error;
 use crate::meta::BlockMeta;
+use crate::pieces::Pieces;
 
 /// The files of all blocks of all tenants. Called on threads that may block.
 pub trait BlockFiles: Send + Sync {
@@ -34,11 +35,17 @@ pub trait BlockFiles: Send + Sync {
     /// there at all when it fails. Takes the staged directory away.
     fn publish(&self, tenant: &TenantId, id: BlockId) -> Result<(), Error>;
 
-    /// A file of a published block, which has this size by the block's meta.
+    /// A file of a published block, which is this by the block's meta. Reading need not verify it.
     ///
     /// # Errors
     /// [`Error::Corrupt`] when it is known to be missing or of another size; that may also show when reading.
-    fn open(&self, tenant: &TenantId, id: BlockId, name: &str, size_bytes: u64) -> Result<Arc<dyn BlockFile>, Error>;
+    fn open(
+        &self,
+        tenant: &TenantId,
+        id: BlockId,
+        name: &str,
+        pieces: &Arc<Pieces>,
+    ) -> Result<Arc<dyn BlockFile>, Error>;
 
     /// What a published block says of itself; `None` when there is no such block, or only a staged one.
     fn meta(&self, tenant: &TenantId, id: BlockId) -> Result<Option<BlockMeta>, Error>;
@@ -95,14 +102,20 @@ impl BlockFiles for DirectoryFiles {
         sync_dir(&tenant_dir)
     }
 
-    fn open(&self, tenant: &TenantId, id: BlockId, name: &str, size_bytes: u64) -> Result<Arc<dyn BlockFile>, Error> {
+    fn open(
+        &self,
+        tenant: &TenantId,
+        id: BlockId,
+        name: &str,
+        pieces: &Arc<Pieces>,
+    ) -> Result<Arc<dyn BlockFile>, Error> {
         let path = self.tenant_dir(tenant).join(id.to_string()).join(name);
         let object = || format!("block {id} {name}");
         let found = fs::metadata(&path).map_err(|err| match err.kind() {
             std::io::ErrorKind::NotFound => Error::corrupt(object(), format!("file {} is missing", path.display())),
             _ => Error::io("open", &path, &err),
         })?;
-        let found_bytes = found.len();
+        let (found_bytes, size_bytes) = (found.len(), pieces.size_bytes());
         if found_bytes != size_bytes {
             let reason = format!("size mismatch (want {size_bytes} bytes, got {found_bytes})");
             return Err(Error::corrupt(object(), reason));
@@ -201,13 +214,15 @@ mod tests {
         fs::write(staged.join("meta.json"), meta.to_json()).unwrap();
         assert_eq!(files.list().unwrap(), [(tenant.clone(), id)]);
         assert_eq!(files.meta(&tenant, id).unwrap(), None);
-        assert!(files.open(&tenant, id, "meta.json", 1).is_err());
+        let pieces = Arc::new(Pieces::of_content(&meta.to_json()));
+        assert!(files.open(&tenant, id, "meta.json", &pieces).is_err());
         files.publish(&tenant, id).unwrap();
         assert_eq!(files.meta(&tenant, id).unwrap(), Some(meta.clone()));
         let size = meta.to_json().len() as u64;
-        let file = files.open(&tenant, id, "meta.json", size).unwrap();
+        let file = files.open(&tenant, id, "meta.json", &pieces).unwrap();
         assert_eq!(file.read(&[0..1, size - 1..size]).unwrap(), [&b"{"[..], &b"}"[..]]);
-        assert!(matches!(files.open(&tenant, id, "meta.json", size + 1), Err(Error::Corrupt { .. })));
+        let other = Arc::new(Pieces::of_content(b"another file"));
+        assert!(matches!(files.open(&tenant, id, "meta.json", &other), Err(Error::Corrupt { .. })));
         files.remove(&tenant, id).unwrap();
         files.remove(&tenant, id).unwrap();
         assert_eq!(files.list().unwrap(), []);

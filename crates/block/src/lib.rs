@@ -48,5 +48,6 @@ pub use files::{BlockFile, BlockFiles, DirectoryFiles};
 pub use inspect::{ColumnSize, Composition, composition, verify};
 pub use merge::{MergeOptions, Merged, Progress, merge};
 pub use meta::{BlockMeta, VERSION};
+pub use pieces::{PIECE_BYTES, Pieces};
 pub use source::Block;
 pub use write::{WriteOptions, write};

@@ -19,6 +19,7 @@ mod chunk;
 mod input;
 mod order;
 
+use std::collections::BTreeSet;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
@@ -346,8 +347,9 @@ impl<'a> Merge<'a> {
         let shapes = tables::spell_shapes(&shapes.spell(), |index| &decision.known[index].0);
         let mut meta = writer.finish(&shapes, id, &self.metas[0].tenant, self.created_at)?;
         meta.merge_level = self.metas.iter().map(|meta| meta.merge_level).max().unwrap_or(0) + 1;
-        meta.replaces = self.metas.iter().map(|meta| meta.id).collect();
-        meta.replaces.sort_unstable();
+        // Also what the inputs replace: it may be taken out after them.
+        let replaced = self.metas.iter().flat_map(|meta| meta.replaces.iter().copied().chain([meta.id]));
+        meta.replaces = replaced.collect::<BTreeSet<_>>().into_iter().collect();
         Ok((staged, meta))
     }
 

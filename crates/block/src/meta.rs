@@ -1,10 +1,12 @@
 //! `meta.json`: what a block is, readable by a person, a stranger's program and the catalog.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 use spoor_model::batch::ValueType;
 use spoor_model::{BlockId, TenantId, TimeRange, UnixNano};
+use xxhash_rust::xxh3::xxh3_64;
 
 use crate::error::Error;
 
@@ -32,7 +34,8 @@ pub struct BlockMeta {
     pub size_bytes: u64,
     /// How often its spans were merged: 0 when it was cut, else one more than the highest of what was merged.
     pub merge_level: u32,
-    /// The blocks that were merged into this one (and those of [`Self::merged_with`]), ascending; empty for a cut.
+    /// The blocks that were merged into this one (and those of [`Self::merged_with`]), and what these replace, ascending;
+    /// empty for a cut.
     /// Whoever sees all that the merge made leaves these out, and else leaves out what it made.
     pub replaces: Vec<BlockId>,
     /// The other blocks that the same merge made, ascending; empty when everything went into one.
@@ -121,6 +124,20 @@ fn is_zero(number: &u32) -> bool {
     *number == 0
 }
 
+/// How the last field begins; 16 hex digits, a quote and a brace end the file.
+const CHECKSUM: &str = ",\"checksum\":\"";
+
+/// The JSON without its last field, which is the checksum of what is before it. Metas of the first days have none.
+fn verified(json: &[u8]) -> Result<Cow<'_, [u8]>, String> {
+    let at = json.len().saturating_sub(CHECKSUM.len() + 18);
+    let Some(found) = json[at..].strip_prefix(CHECKSUM.as_bytes()) else { return Ok(Cow::Borrowed(json)) };
+    let want = format!("{:016x}\"}}", xxh3_64(&json[..at]));
+    match found == want.as_bytes() {
+        true => Ok(Cow::Owned([&json[..at], b"}"].concat())),
+        false => Err("checksum mismatch".to_owned()),
+    }
+}
+
 impl BlockMeta {
     /// The content of `meta.json`.
     pub fn to_json(&self) -> Vec<u8> {
@@ -141,7 +158,11 @@ impl BlockMeta {
             files: self.files.to_vec(),
             columns: self.columns.to_vec(),
         };
-        serde_json::to_vec(&document).expect("plain data always serialises")
+        let mut json = serde_json::to_vec(&document).expect("plain data always serialises");
+        json.pop();
+        let checksum = format!("{CHECKSUM}{:016x}\"}}", xxh3_64(&json));
+        json.extend_from_slice(checksum.as_bytes());
+        json
     }
 
     /// Reads what [`Self::to_json`] wrote, by this or an older version.
@@ -153,6 +174,7 @@ impl BlockMeta {
             id: String,
         }
         let bad = |reason: String| Error::corrupt("block meta", reason);
+        let json = &*verified(json).map_err(bad)?;
         let Versioned { version, id } = serde_json::from_slice(json).map_err(|err| bad(err.to_string()))?;
         if version != VERSION {
             return Err(Error::Version { object: format!("block {id}"), version });
@@ -220,7 +242,20 @@ mod tests {
         }
         let json = String::from_utf8(cut.to_json()).unwrap();
         assert!(!json.contains("merge") && !json.contains("replaces"), "{json}");
-        let bad = String::from_utf8(merged.to_json()).unwrap().replace(&id(3).to_string(), "nobody");
+        let json = merged.to_json();
+        let bad = String::from_utf8(verified(&json).unwrap().to_vec()).unwrap();
+        let bad = bad.replace(&id(3).to_string(), "nobody");
         assert!(BlockMeta::from_json(bad.as_bytes()).unwrap_err().to_string().contains("nobody"));
+    }
+
+    #[test]
+    fn a_flipped_bit_is_found_wherever_it_is() {
+        let meta = BlockMeta::without_files(BlockId(7), TenantId::single(), UnixNano(1), TimeRange::ALL);
+        let json = meta.to_json();
+        for at in 0..json.len() * 8 {
+            let mut flipped = json.clone();
+            flipped[at / 8] ^= 1 << (at % 8);
+            assert!(BlockMeta::from_json(&flipped).is_err(), "bit {at}: {}", String::from_utf8_lossy(&flipped));
+        }
     }
 }

@@ -32,7 +32,7 @@ use crate::filter::ValueFilters;
 use crate::groups::GroupSummary;
 use crate::index::{Catalogue, Index};
 use crate::meta::{BlockMeta, ColumnMeta, ColumnType};
-use crate::pages::{Extent, GroupChunks, SpansFile};
+use crate::pages::{GroupChunks, SpansFile};
 use crate::pieces::VerifiedFile;
 use crate::tables::{self, Shape};
 use crate::traces::TraceTable;
@@ -78,8 +78,8 @@ pub(crate) struct Group {
 pub(crate) fn open_file(files: &dyn BlockFiles, meta: &BlockMeta, name: &str) -> Result<VerifiedFile, Error> {
     let found = meta.files.iter().find(|file| file.name == name);
     let described = found.ok_or_else(|| Error::corrupt(meta.describe(), format!("its meta does not list {name}")))?;
-    let file = files.open(&meta.tenant, meta.id, name, described.size_bytes)?;
-    VerifiedFile::new(file, described, format!("{} {name}", meta.describe()))
+    let object = format!("{} {name}", meta.describe());
+    VerifiedFile::open(described, object, |pieces| files.open(&meta.tenant, meta.id, name, pieces))
 }
 
 /// The index of a block.
@@ -98,7 +98,7 @@ impl Opened {
 
         let file = SpansFile(Arc::new(open_file(files, meta, "spans.parquet")?));
         let object = object("spans.parquet");
-        let corrupt = |err: parquet::errors::ParquetError| Error::corrupt(&object, err.to_string());
+        let corrupt = |err: parquet::errors::ParquetError| Error::decode(&object, err);
         let options = ArrowReaderOptions::new()
             .with_column_index_policy(PageIndexPolicy::Skip)
             .with_offset_index_policy(PageIndexPolicy::Required);
@@ -299,8 +299,7 @@ impl Opened {
         let schema = self.metadata.file_metadata().schema_descr();
         let mask = ProjectionMask::roots(schema, columns.iter().copied());
         let levels = parquet_to_arrow_field_levels(schema, mask, Some(hint.fields())).map_err(corrupt)?;
-        let extent = if selection.is_some() { Extent::Pages } else { Extent::Whole };
-        let chunks = GroupChunks { file: &self.file, metadata: &self.metadata, group, extent };
+        let chunks = GroupChunks::load(&self.file, &self.metadata, group, columns, selection.as_ref())?;
         ParquetRecordBatchReader::try_new_with_row_groups(&levels, &chunks, batch_rows.max(1), selection)
             .map_err(corrupt)
     }
@@ -338,7 +337,9 @@ impl Opened {
         if !self.is_all_coded(group, column) {
             return Ok(None);
         }
-        let chunks = GroupChunks { file: &self.file, metadata: &self.metadata, group, extent: Extent::Pages };
+        // No rows: then the dictionary is all that is read.
+        let nothing = RowSelection::from(vec![RowSelector::skip(self.groups[group].rows.len())]);
+        let chunks = GroupChunks::load(&self.file, &self.metadata, group, &[column], Some(&nothing))?;
         chunks.dictionary_page(column).map_err(|err| Error::corrupt(&self.object, err.to_string()))
     }
 

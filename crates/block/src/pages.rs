@@ -5,17 +5,20 @@
 //! and the pages that it hands out are unpacked here.
 
 use std::io::{Cursor, Read};
+use std::ops::Range;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use parquet::arrow::arrow_reader::RowGroups;
+use parquet::arrow::arrow_reader::{RowGroups, RowSelection};
 use parquet::basic::{Compression, Encoding};
 use parquet::column::page::{Page, PageIterator, PageMetadata, PageReader};
 use parquet::errors::{ParquetError, Result};
-use parquet::file::metadata::{ColumnChunkMetaData, ParquetMetaData, RowGroupMetaData};
+use parquet::file::metadata::{ParquetMetaData, RowGroupMetaData};
+use parquet::file::page_index::offset_index::PageLocation;
 use parquet::file::reader::{ChunkReader, Length};
 use parquet::file::serialized_reader::SerializedPageReader;
 
+use crate::error::Error;
 use crate::pieces::VerifiedFile;
 
 /// No page is larger when unpacked: Parquet's own sizes are 31 bits.
@@ -77,25 +80,27 @@ impl<R: ChunkReader> PageReader for Pages<R> {
     }
 }
 
-/// A column chunk in memory, addressed as in its file.
+/// Parts of a column chunk in memory, addressed as in the file.
 struct LoadedChunk {
-    start: u64,
-    bytes: Bytes,
+    /// Ascending: where each lies, and its bytes.
+    parts: Vec<(u64, Bytes)>,
 }
 
 impl Length for LoadedChunk {
     fn len(&self) -> u64 {
-        self.start + self.bytes.len() as u64
+        self.parts.last().map_or(0, |(start, bytes)| start + bytes.len() as u64)
     }
 }
 
 impl LoadedChunk {
     fn slice(&self, start: u64, length: Option<usize>) -> Result<Bytes> {
-        let outside = || ParquetError::EOF(format!("offset {start} lies outside the column chunk"));
-        let from = start.checked_sub(self.start).and_then(|from| usize::try_from(from).ok()).ok_or_else(outside)?;
-        let to = length.map_or(Some(self.bytes.len()), |length| from.checked_add(length));
-        let to = to.filter(|to| from <= *to && *to <= self.bytes.len()).ok_or_else(outside)?;
-        Ok(self.bytes.slice(from..to))
+        let outside = || ParquetError::EOF(format!("offset {start} lies outside what was read of the column chunk"));
+        let part = self.parts.iter().rev().find(|(part_start, _)| *part_start <= start);
+        let (part_start, bytes) = part.ok_or_else(outside)?;
+        let from = usize::try_from(start - part_start)?;
+        let to = length.map_or(Some(bytes.len()), |length| from.checked_add(length));
+        let to = to.filter(|to| from <= *to && *to <= bytes.len()).ok_or_else(outside)?;
+        Ok(bytes.slice(from..to))
     }
 }
 
@@ -133,60 +138,83 @@ impl ChunkReader for SpansFile {
     }
 }
 
-/// How much of a column chunk will be wanted.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Extent {
-    /// All of it: one read.
-    Whole,
-    /// Some pages, by the offset index: one read each.
-    Pages,
-}
-
-/// The column chunks of one row group.
+/// Column chunks of one row group, or those of their pages that are wanted, in memory.
 pub(crate) struct GroupChunks<'a> {
-    pub(crate) file: &'a SpansFile,
-    pub(crate) metadata: &'a ParquetMetaData,
-    pub(crate) group: usize,
-    pub(crate) extent: Extent,
+    metadata: &'a ParquetMetaData,
+    group: usize,
+    chunks: Vec<Chunk>,
 }
 
-impl GroupChunks<'_> {
+struct Chunk {
+    column: usize,
+    loaded: Arc<LoadedChunk>,
+    /// Absent when all of the chunk is there.
+    locations: Option<Vec<PageLocation>>,
+}
+
+impl<'a> GroupChunks<'a> {
+    /// Reads columns, whole or the pages with selected rows, in one request to the file: where files are far
+    /// away, one is what a trace costs.
+    pub(crate) fn load(
+        file: &SpansFile,
+        metadata: &'a ParquetMetaData,
+        group: usize,
+        columns: &[usize],
+        selection: Option<&RowSelection>,
+    ) -> std::result::Result<Self, Error> {
+        let mut ranges = Vec::new();
+        let mut wanted = Vec::with_capacity(columns.len());
+        for column in columns {
+            let first = ranges.len();
+            let (start, length) = metadata.row_group(group).column(*column).byte_range();
+            let chunk = start..start.saturating_add(length);
+            let offsets = metadata.offset_index().and_then(|index| index.get(group)?.get(*column));
+            let pages = selection.zip(offsets).map(|(selection, offsets)| (selection, offsets.page_locations()));
+            let locations = match pages {
+                Some((selection, pages)) => {
+                    ranges.extend(dictionary(&chunk, pages));
+                    ranges.extend(selection.scan_ranges(pages));
+                    Some(pages.clone())
+                }
+                None => {
+                    ranges.push(chunk);
+                    None
+                }
+            };
+            wanted.push((*column, first..ranges.len(), locations));
+        }
+        let read = file.0.read(&ranges)?;
+        let chunk = |(column, own, locations): (usize, Range<usize>, _)| {
+            let parts = own.map(|index| (ranges[index].start, read[index].clone())).collect();
+            Chunk { column, loaded: Arc::new(LoadedChunk { parts }), locations }
+        };
+        Ok(Self { metadata, group, chunks: wanted.into_iter().map(chunk).collect() })
+    }
+
     fn row_group(&self) -> &RowGroupMetaData {
         self.metadata.row_group(self.group)
     }
 
-    /// The pages of a column, unpacked.
+    /// The pages of a column that was loaded, unpacked.
     pub(crate) fn pages(&self, column: usize) -> Result<Box<dyn PageReader>> {
+        let missing = || ParquetError::General(format!("column {column} was not read"));
+        let chunk = self.chunks.iter().find(|chunk| chunk.column == column).ok_or_else(missing)?;
         let stored = self.row_group().column(column);
         let is_packed = matches!(stored.compression(), Compression::ZSTD(_));
-        let chunk = match is_packed {
+        let described = match is_packed {
             true => stored.clone().into_builder().set_compression(Compression::UNCOMPRESSED).build()?,
             false => stored.clone(),
         };
-        match self.extent {
-            Extent::Whole => {
-                let (start, length) = chunk.byte_range();
-                let bytes = self.file.get_bytes(start, usize::try_from(length)?)?;
-                self.open(LoadedChunk { start, bytes }, &chunk, None, is_packed)
-            }
-            Extent::Pages => {
-                let offsets = self.metadata.offset_index().and_then(|index| index.get(self.group)?.get(column));
-                let locations = offsets.map(|offsets| offsets.page_locations().clone());
-                self.open(self.file.clone(), &chunk, locations, is_packed)
-            }
-        }
-    }
-
-    fn open<R: ChunkReader + 'static>(
-        &self,
-        reader: R,
-        chunk: &ColumnChunkMetaData,
-        locations: Option<Vec<parquet::file::page_index::offset_index::PageLocation>>,
-        is_packed: bool,
-    ) -> Result<Box<dyn PageReader>> {
-        let stored = SerializedPageReader::new(Arc::new(reader), chunk, self.num_rows(), locations)?;
+        let (loaded, locations) = (Arc::clone(&chunk.loaded), chunk.locations.clone());
+        let stored = SerializedPageReader::new(loaded, &described, self.num_rows(), locations)?;
         Ok(Box::new(Pages { stored, is_packed }))
     }
+}
+
+/// The dictionary page of a chunk, which comes before its first data page.
+fn dictionary(chunk: &Range<u64>, pages: &[PageLocation]) -> Option<Range<u64>> {
+    let first = u64::try_from(pages.first()?.offset).ok()?;
+    (chunk.start < first).then_some(chunk.start..first)
 }
 
 impl RowGroups for GroupChunks<'_> {

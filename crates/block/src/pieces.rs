@@ -21,7 +21,7 @@ use crate::files::BlockFile;
 use crate::meta::FileMeta;
 
 /// How many bytes one checksum covers; the last piece of a file may be shorter.
-pub(crate) const PIECE_BYTES: usize = 64 * 1024;
+pub const PIECE_BYTES: usize = 64 * 1024;
 
 /// Passes bytes on to a file and notes the checksum of each piece.
 pub(crate) struct PieceWriter {
@@ -86,72 +86,137 @@ impl Write for PieceWriter {
     }
 }
 
+/// What a file of a block must be: so many bytes, with a checksum (XXH3-64, seed 0) per 64 KiB.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Pieces {
+    size_bytes: u64,
+    checksums: Box<[u64]>,
+}
+
+impl Pieces {
+    /// `None` when the meta's checksums do not fit its size.
+    fn of(meta: &FileMeta) -> Option<Self> {
+        let checksums = parse_checksums(&meta.piece_checksums)?;
+        let fits = checksums.len() as u64 == meta.size_bytes.div_ceil(PIECE_BYTES as u64);
+        fits.then(|| Self { size_bytes: meta.size_bytes, checksums: checksums.into() })
+    }
+
+    /// A file with this content, for the tests of those who keep files.
+    pub fn of_content(content: &[u8]) -> Self {
+        Self { size_bytes: content.len() as u64, checksums: content.chunks(PIECE_BYTES).map(xxh3_64).collect() }
+    }
+
+    /// The size of the file.
+    pub fn size_bytes(&self) -> u64 {
+        self.size_bytes
+    }
+
+    /// How many pieces the file has.
+    pub fn count(&self) -> usize {
+        self.checksums.len()
+    }
+
+    /// The pieces that a range of bytes lies in.
+    pub fn covering(&self, range: &Range<u64>) -> Range<usize> {
+        (range.start / PIECE_BYTES as u64) as usize..range.end.div_ceil(PIECE_BYTES as u64) as usize
+    }
+
+    /// The bytes of some pieces; the last piece of the file is shorter.
+    pub fn bytes(&self, pieces: &Range<usize>) -> Range<u64> {
+        let at = |piece: usize| (piece as u64 * PIECE_BYTES as u64).min(self.size_bytes);
+        at(pieces.start)..at(pieces.end)
+    }
+
+    /// Whether these are the bytes of a piece; the error says what is wrong with them.
+    pub fn verify(&self, piece: usize, bytes: &[u8]) -> Result<(), String> {
+        let (want, got) = (self.checksums[piece], xxh3_64(bytes));
+        match want == got {
+            true => Ok(()),
+            false => {
+                let (start, length) = (piece * PIECE_BYTES, bytes.len());
+                Err(format!("bytes {start}+{length}: checksum mismatch (want {want:016x}, got {got:016x})"))
+            }
+        }
+    }
+}
+
 /// A file whose pieces are verified the first time they are read.
 pub(crate) struct VerifiedFile {
     file: Arc<dyn BlockFile>,
     object: String,
-    size_bytes: u64,
-    checksums: Vec<u64>,
+    pieces: Arc<Pieces>,
     is_verified: Vec<AtomicBool>,
 }
 
 impl VerifiedFile {
-    /// Wraps the file that `meta` describes; `object` names it in errors.
-    pub(crate) fn new(file: Arc<dyn BlockFile>, meta: &FileMeta, object: String) -> Result<Self, Error> {
-        let checksums = parse_checksums(&meta.piece_checksums)
-            .filter(|checksums| checksums.len() as u64 == meta.size_bytes.div_ceil(PIECE_BYTES as u64))
+    /// Opens the file that `meta` describes; `object` names it in errors.
+    pub(crate) fn open(
+        meta: &FileMeta,
+        object: String,
+        open: impl FnOnce(&Arc<Pieces>) -> Result<Arc<dyn BlockFile>, Error>,
+    ) -> Result<Self, Error> {
+        let pieces = Pieces::of(meta)
             .ok_or_else(|| Error::corrupt(&object, "the meta's piece checksums do not fit the file"))?;
-        let is_verified = checksums.iter().map(|_| AtomicBool::new(false)).collect();
-        Ok(Self { file, object, size_bytes: meta.size_bytes, checksums, is_verified })
+        let pieces = Arc::new(pieces);
+        let is_verified = (0..pieces.count()).map(|_| AtomicBool::new(false)).collect();
+        Ok(Self { file: open(&pieces)?, object, pieces, is_verified })
     }
 
     /// Reads `length` bytes at `start`, verifying the pieces that they lie in.
     pub(crate) fn read_at(&self, start: u64, length: usize) -> Result<Bytes, Error> {
-        let end = start.checked_add(length as u64).filter(|end| *end <= self.size_bytes);
-        let Some(end) = end else {
-            let reason = format!("bytes {start}+{length} lie outside the file of {}", self.size_bytes);
+        let range = start..start.saturating_add(length as u64);
+        self.read(&[range]).map(|mut read| read.pop().expect("one range, one answer"))
+    }
+
+    /// Reads ranges together, verifying the pieces that they lie in.
+    pub(crate) fn read(&self, ranges: &[Range<u64>]) -> Result<Vec<Bytes>, Error> {
+        if let Some(Range { start, end }) = ranges.iter().find(|range| range.end > self.pieces.size_bytes) {
+            let (length, size_bytes) = (end - start, self.pieces.size_bytes);
+            let reason = format!("bytes {start}+{length} lie outside the file of {size_bytes}");
             return Err(Error::corrupt(&self.object, reason));
+        }
+        let is_known = |range: &Range<u64>| self.unverified(range).next().is_none();
+        if ranges.iter().all(is_known) {
+            return self.read_raw(ranges);
+        }
+        // Whole pieces, each once: verified and cut down in memory.
+        let whole = joined(ranges.iter().map(|range| match is_known(range) {
+            true => range.clone(),
+            false => self.pieces.bytes(&self.pieces.covering(range)),
+        }));
+        let read = self.read_raw(&whole)?;
+        let slice = |range: &Range<u64>| {
+            let place = whole.partition_point(|whole| whole.end < range.end);
+            let from = (range.start - whole[place].start) as usize;
+            read[place].slice(from..from + (range.end - range.start) as usize)
         };
-        let pieces = (start / PIECE_BYTES as u64) as usize..end.div_ceil(PIECE_BYTES as u64) as usize;
-        if pieces.clone().all(|piece| self.is_verified[piece].load(Ordering::Relaxed)) {
-            return self.read_raw(start..end);
+        for piece in ranges.iter().flat_map(|range| self.unverified(range)) {
+            let bytes = slice(&self.pieces.bytes(&(piece..piece + 1)));
+            self.pieces.verify(piece, &bytes).map_err(|reason| Error::corrupt(&self.object, reason))?;
+            self.is_verified[piece].store(true, Ordering::Relaxed);
         }
-        // Whole pieces, read once: verified and cut down in memory.
-        let first = (pieces.start * PIECE_BYTES) as u64;
-        let whole = self.read_raw(first..(pieces.end as u64 * PIECE_BYTES as u64).min(self.size_bytes))?;
-        for (piece, bytes) in pieces.zip(whole.chunks(PIECE_BYTES)) {
-            if !self.is_verified[piece].load(Ordering::Relaxed) {
-                self.verify(piece, bytes)?;
-                self.is_verified[piece].store(true, Ordering::Relaxed);
-            }
-        }
-        let from = (start - first) as usize;
-        Ok(whole.slice(from..from + length))
+        Ok(ranges.iter().map(slice).collect())
     }
 
     /// Reads the whole file.
     pub(crate) fn read_all(&self) -> Result<Bytes, Error> {
-        self.read_at(0, self.size_bytes as usize)
+        self.read_at(0, self.pieces.size_bytes as usize)
     }
 
-    fn read_raw(&self, range: Range<u64>) -> Result<Bytes, Error> {
-        let want = range.end - range.start;
-        let bytes = self.file.read(&[range])?.pop().unwrap_or_default();
-        if bytes.len() as u64 != want {
-            let reason = format!("short read (want {want} bytes, got {})", bytes.len());
-            return Err(Error::corrupt(&self.object, reason));
-        }
-        Ok(bytes)
+    fn unverified(&self, range: &Range<u64>) -> impl Iterator<Item = usize> + '_ {
+        self.pieces.covering(range).filter(|piece| !self.is_verified[*piece].load(Ordering::Relaxed))
     }
 
-    fn verify(&self, piece: usize, bytes: &[u8]) -> Result<(), Error> {
-        let (want, got) = (self.checksums[piece], xxh3_64(bytes));
-        if want != got {
-            let (start, length) = (piece * PIECE_BYTES, bytes.len());
-            let reason = format!("bytes {start}+{length}: checksum mismatch (want {want:016x}, got {got:016x})");
-            return Err(Error::corrupt(&self.object, reason));
+    fn read_raw(&self, ranges: &[Range<u64>]) -> Result<Vec<Bytes>, Error> {
+        let read = self.file.read(ranges)?;
+        let short = ranges.iter().enumerate().find_map(|(index, range)| {
+            let (want, got) = (range.end - range.start, read.get(index).map_or(0, |bytes| bytes.len() as u64));
+            (want != got).then(|| format!("short read (want {want} bytes, got {got})"))
+        });
+        match short {
+            Some(reason) => Err(Error::corrupt(&self.object, reason)),
+            None => Ok(read),
         }
-        Ok(())
     }
 }
 
@@ -171,8 +236,22 @@ impl VerifiedFile {
     pub(crate) fn in_memory(content: Bytes) -> Self {
         let piece_checksums = content.chunks(PIECE_BYTES).map(|piece| format!("{:016x}", xxh3_64(piece))).collect();
         let meta = FileMeta { name: "f".to_owned(), size_bytes: content.len() as u64, piece_checksums };
-        Self::new(Arc::new(tests::InMemory(content)), &meta, "a file in memory".to_owned()).unwrap()
+        Self::open(&meta, "a file in memory".to_owned(), |_| Ok(Arc::new(tests::InMemory(content)))).unwrap()
     }
+}
+
+/// The union of ranges as ranges that do not touch, ascending.
+fn joined(ranges: impl Iterator<Item = Range<u64>>) -> Vec<Range<u64>> {
+    let mut sorted: Vec<_> = ranges.collect();
+    sorted.sort_unstable_by_key(|range| range.start);
+    sorted.dedup_by(|next, last| {
+        let touches = next.start <= last.end;
+        if touches {
+            last.end = last.end.max(next.end);
+        }
+        touches
+    });
+    sorted
 }
 
 fn parse_checksums(text: &str) -> Option<Vec<u64>> {
@@ -184,7 +263,7 @@ fn parse_checksums(text: &str) -> Option<Vec<u64>> {
 
 impl Length for VerifiedFile {
     fn len(&self) -> u64 {
-        self.size_bytes
+        self.pieces.size_bytes
     }
 }
 
@@ -193,7 +272,7 @@ impl ChunkReader for VerifiedFile {
 
     /// Used for page headers when there is no offset index: serves the rest of the column.
     fn get_read(&self, start: u64) -> parquet::errors::Result<Self::T> {
-        let length = (self.size_bytes.saturating_sub(start)).min(4 * PIECE_BYTES as u64) as usize;
+        let length = self.pieces.size_bytes.saturating_sub(start).min(4 * PIECE_BYTES as u64) as usize;
         Ok(Box::new(io::Cursor::new(self.get_bytes(start, length)?)))
     }
 
@@ -223,7 +302,8 @@ mod tests {
     }
 
     fn opened(bytes: Vec<u8>, meta: &FileMeta) -> VerifiedFile {
-        VerifiedFile::new(Arc::new(InMemory(bytes.into())), meta, "block X f".to_owned()).unwrap()
+        let file = Arc::new(InMemory(bytes.into()));
+        VerifiedFile::open(meta, "block X f".to_owned(), |_| Ok(file)).unwrap()
     }
 
     #[test]
@@ -236,6 +316,23 @@ mod tests {
         assert_eq!(file.read_at(2 * PIECE_BYTES as u64 + 3, PIECE_BYTES + 2).unwrap().len(), PIECE_BYTES + 2);
         let err = file.read_at(PIECE_BYTES as u64 - 1, 2).unwrap_err();
         assert!(err.to_string().starts_with("block X f: bytes 65536+65536: checksum mismatch"), "{err}");
+    }
+
+    #[test]
+    fn ranges_read_together_are_those_read_alone() {
+        let bytes: Vec<u8> = (0..3 * PIECE_BYTES + 5).map(|at| (at / 7) as u8).collect();
+        let meta = written(&bytes);
+        let piece = PIECE_BYTES as u64;
+        let ranges = [2 * piece + 1..3 * piece + 5, 0..1, 5..5, piece - 3..piece + 3, 10..20, piece..2 * piece];
+        let file = opened(bytes.clone(), &meta);
+        // The second time everything is verified.
+        for _ in 0..2 {
+            let read = file.read(&ranges).unwrap();
+            for (range, read) in ranges.iter().zip(read) {
+                assert!(read == bytes[range.start as usize..range.end as usize], "{range:?}");
+            }
+        }
+        assert!(file.read(&[0..1, 3 * piece..3 * piece + 6]).is_err());
     }
 
     #[test]

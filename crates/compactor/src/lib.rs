@@ -8,12 +8,13 @@
 //!   server's thread --> Compaction::run_one --> plan                  --> BlockOwner::merge
 //! ```
 //!
-//! **Invariant:** this crate touches no catalog; it only names blocks.
+//! [`objects`] is where blocks lie when that is not a directory of this machine alone.
 //!
-//! Not here yet: object storage.
+//! **Invariant:** this crate touches no catalog; it only names blocks. Only [`objects`] does IO.
 
 mod compaction;
 mod metrics;
+pub mod objects;
 mod owner;
 mod pace;
 mod plan;

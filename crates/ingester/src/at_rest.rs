@@ -19,7 +19,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use prometheus_client::registry::Registry;
-use spoor_block::{BlockCache, DirectoryFiles};
+use spoor_block::{BlockCache, BlockFiles, DirectoryFiles};
 use spoor_model::TenantId;
 use spoor_model::batch::SpanBatch;
 use spoor_model::ingest::Decode;
@@ -52,6 +52,15 @@ pub struct AtRest {
 /// [`Error::Locked`] while a server runs (ask the server instead), [`Error::NoData`] when this is no data directory,
 /// [`Error::HeadMemory`] when the log does not fit.
 pub fn open_at_rest(config: &Config, decode: &dyn Decode) -> Result<AtRest, Error> {
+    open_at_rest_with(config, Arc::new(DirectoryFiles::new(config.blocks_dir())), decode)
+}
+
+/// Like [`open_at_rest`], with blocks wherever their files lie.
+pub fn open_at_rest_with(
+    config: &Config,
+    files: Arc<dyn BlockFiles>,
+    decode: &dyn Decode,
+) -> Result<AtRest, Error> {
     let lock = share_data_dir(&config.data_dir)?;
     let database = config.database_dir();
     let failed = |err: StoreError| Error::storage(&database, err);
@@ -63,9 +72,7 @@ pub fn open_at_rest(config: &Config, decode: &dyn Decode) -> Result<AtRest, Erro
     }
     let (tenants, trimmed) = (Tenants::default(), catalog.trimmed.clone());
     let cache = BlockCache::new(config.block_cache_bytes);
-    let blocks =
-        StoredBlocks::new(Arc::new(DirectoryFiles::new(config.data_dir.join("blocks"))), config.block.clone(), cache);
-    let blocks: Arc<dyn BlockStore> = Arc::new(blocks);
+    let blocks: Arc<dyn BlockStore> = Arc::new(StoredBlocks::new(files, config.block.clone(), cache));
     // Nobody reads these: the process answers one question.
     let metrics = Metrics::register(&mut Registry::default());
     recovery::open_blocks(&tenants, &blocks, catalog, &metrics);

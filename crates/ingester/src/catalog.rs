@@ -152,6 +152,37 @@ pub(crate) fn publish(meta: &BlockMeta, last: Sequence) -> Vec<Change> {
     ]
 }
 
+/// Takes a block in that another process wrote, with what is hidden in it.
+pub(crate) fn adopt(meta: &BlockMeta, deleted: &BTreeSet<TraceId>) -> Vec<Change> {
+    let block = Change::Put { table: Table::Catalog, key: name(BLOCK, &meta.tenant, meta.id), value: meta.to_json() };
+    let hidden = deleted.iter().map(|trace| delete_trace(&meta.tenant, meta.id, *trace));
+    std::iter::once(block).chain(hidden).collect()
+}
+
+/// Takes a block out of the catalog whose files another process removes.
+pub(crate) fn disown(tenant: &TenantId, id: BlockId, deleted: &BTreeSet<TraceId>) -> Vec<Change> {
+    let shown = deleted.iter().map(|trace| forget_deleted(tenant, id, *trace));
+    std::iter::once(delete(name(BLOCK, tenant, id))).chain(shown).collect()
+}
+
+/// The tenant's names that are being written or removed.
+pub(crate) fn unpublished(store: &dyn Store, tenant: &TenantId) -> Result<BTreeSet<BlockId>, StoreError> {
+    let prefix = format!("{UNPUBLISHED}{tenant}/");
+    let mut ids = BTreeSet::new();
+    let mut visit = |key: &[u8], _: &[u8]| {
+        let Some(name) = key.strip_prefix(prefix.as_bytes()) else { return ControlFlow::Break(()) };
+        ids.extend(std::str::from_utf8(name).ok().and_then(BlockId::parse));
+        ControlFlow::Continue(())
+    };
+    store.scan(Table::Catalog, prefix.as_bytes(), &mut visit)?;
+    Ok(ids)
+}
+
+/// Whether the catalog has a block.
+pub(crate) fn has_block(store: &dyn Store, tenant: &TenantId, id: BlockId) -> Result<bool, StoreError> {
+    store.get(Table::Catalog, &name(BLOCK, tenant, id)).map(|entry| entry.is_some())
+}
+
 /// Takes a block out of the catalog, with what was deleted from it; its directory is to be removed next.
 pub(crate) fn retire(tenant: &TenantId, id: BlockId, deleted: &BTreeSet<TraceId>) -> Vec<Change> {
     let mut changes = vec![delete(name(BLOCK, tenant, id)), announce(tenant, id)];

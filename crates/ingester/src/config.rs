@@ -61,6 +61,11 @@ impl Config {
         self.data_dir.join("db")
     }
 
+    /// Where blocks lie, unless they lie elsewhere altogether.
+    pub(crate) fn blocks_dir(&self) -> PathBuf {
+        self.data_dir.join("blocks")
+    }
+
     /// At which size a head is cut.
     pub(crate) fn cut_bytes(&self) -> usize {
         self.head_bytes_max.min(self.head_memory_limit / 2).max(1)

@@ -11,7 +11,7 @@ use std::thread::JoinHandle;
 
 use futures_channel::oneshot;
 use parking_lot::Mutex;
-use spoor_block::{BlockCache, DirectoryFiles};
+use spoor_block::{BlockCache, BlockFiles, DirectoryFiles};
 use spoor_model::ingest::{Append, AppendError, AppendRequest, Decode};
 use spoor_model::memory::MemoryBudget;
 use spoor_model::scan::{Snapshot, Snapshots};
@@ -98,24 +98,36 @@ struct Threads {
 }
 
 impl Ingester {
-    /// Takes the data directory, recovers what the last process left, and starts. Blocks until
-    /// everything that was ever acknowledged is visible.
+    /// Takes the data directory, recovers what the last process left, and starts, with blocks in the data
+    /// directory. Blocks until everything that was ever acknowledged is visible.
     pub fn open(
         config: Config,
         clock: Arc<dyn Clock>,
         decode: Arc<dyn Decode>,
         metrics: Metrics,
     ) -> Result<Arc<Self>, Error> {
+        let files = Arc::new(DirectoryFiles::new(config.blocks_dir()));
+        Self::open_with(config, files, clock, decode, metrics)
+    }
+
+    /// Like [`Self::open`], with blocks wherever their files lie.
+    pub fn open_with(
+        config: Config,
+        files: Arc<dyn BlockFiles>,
+        clock: Arc<dyn Clock>,
+        decode: Arc<dyn Decode>,
+        metrics: Metrics,
+    ) -> Result<Arc<Self>, Error> {
         let lock = lock_data_dir(&config.data_dir)?;
         let database = config.database_dir();
-        let blocks = config.data_dir.join("blocks");
+        let blocks = config.blocks_dir();
         std::fs::create_dir_all(&blocks).map_err(|err| Error::io("create", &blocks, &err))?;
         let cache = BlockCache::new(config.block_cache_bytes);
         let store = RocksStore::open(&database, config.head_memory_limit);
         let store = store.map_err(|err| Error::storage(&database, err))?;
         let foundation = Foundation {
             store: Arc::new(store),
-            blocks: Arc::new(StoredBlocks::new(Arc::new(DirectoryFiles::new(blocks)), config.block.clone(), cache)),
+            blocks: Arc::new(StoredBlocks::new(files, config.block.clone(), cache)),
             // The standard library seeds its hasher from the system: entropy without a dependency.
             seed: u128::from(RandomState::new().hash_one(0)) << 64 | u128::from(RandomState::new().hash_one(1)),
         };
@@ -438,6 +450,7 @@ pub(crate) fn lock_data_dir(dir: &Path) -> Result<File, Error> {
 
 mod merge;
 mod removal;
+mod sync;
 
 pub use merge::MergeRequest;
 pub use removal::BlockState;

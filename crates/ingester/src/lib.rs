@@ -44,7 +44,7 @@ pub mod store;
 mod tenant;
 mod wal;
 
-pub use at_rest::{AtRest, open_at_rest};
+pub use at_rest::{AtRest, open_at_rest, open_at_rest_with};
 pub use blocks::{BlockStore, StoredBlocks};
 pub use config::{Config, WalSync};
 pub use error::Error;

@@ -278,6 +278,20 @@ impl Tenant {
         taken
     }
 
+    /// The blocks that queries must do without.
+    pub(crate) fn unopened_blocks(&self) -> Vec<BlockMeta> {
+        let parts = self.parts.read();
+        parts.blocks.iter().filter(|block| block.source.is_err()).map(|block| block.meta.clone()).collect()
+    }
+
+    /// Shows a block that could not be opened before.
+    pub(crate) fn set_opened(&self, id: BlockId, opened: Arc<StoredBlock>) {
+        let mut parts = self.parts.write();
+        if let Some(block) = parts.blocks.iter_mut().find(|block| block.meta.id == id && block.source.is_err()) {
+            block.source = Ok(opened);
+        }
+    }
+
     pub(crate) fn has_block(&self, id: BlockId) -> bool {
         self.parts.read().blocks.iter().any(|block| block.meta.id == id)
     }

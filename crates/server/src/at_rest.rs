@@ -17,12 +17,14 @@ use spoor_otlp::OtlpDecoder;
 use crate::clock::SystemClock;
 use crate::config::Config;
 use crate::parts;
+use crate::storage;
 
 /// Opens the directory of a configuration for reading. With `has_tenants`, requests name theirs. Blocks: costs a
 /// microsecond per span that is not in a block yet.
 pub(crate) fn routes(config: &Config, has_tenants: bool) -> Result<Router, String> {
     let memory = config.memory().map_err(|err| err.to_string())?;
-    let found = spoor_ingester::open_at_rest(&parts::ingester_config(config, &memory), &OtlpDecoder);
+    let files = storage::open_at_rest(config)?;
+    let found = spoor_ingester::open_at_rest_with(&parts::ingester_config(config, &memory), files, &OtlpDecoder);
     let found = found.map_err(|err| err.to_string())?;
     if !has_tenants {
         check_tenants(&found)?;

@@ -19,6 +19,7 @@ use spoor_ingester::{BlockState, Error, Ingester, MergeRequest};
 use spoor_model::{BlockId, Clock, TenantId, TraceId};
 
 use crate::config::{Config, MemoryPlan};
+use crate::storage::Shared;
 
 /// Fewer blocks are not worth a merge.
 const INPUTS_MIN: usize = 4;
@@ -33,12 +34,25 @@ const TRACE_BYTES: u64 = 2 * 100;
 /// Part of a merge's memory that is for steps and decoded pages; encoders and open inputs take the rest.
 const STEPS_SHARE: usize = 4;
 
-/// The ingester as the owner of blocks.
-pub(crate) struct Owner(pub(crate) Arc<Ingester>);
+/// The ingester as the owner of blocks; where several processes share them, as long as it holds the lease.
+pub(crate) struct Owner {
+    pub(crate) ingester: Arc<Ingester>,
+    pub(crate) shared: Option<Arc<Shared>>,
+    pub(crate) clock: Arc<dyn Clock>,
+}
+
+impl Owner {
+    fn may_change(&self) -> bool {
+        self.shared.as_ref().is_none_or(|shared| shared.is_owner(&*self.clock))
+    }
+}
 
 impl BlockOwner for Owner {
     fn tenants(&self) -> Vec<TenantId> {
-        self.0.tenants()
+        match self.may_change() {
+            true => self.ingester.tenants(),
+            false => Vec::new(),
+        }
     }
 
     fn blocks(&self, tenant: &TenantId) -> Vec<Listed> {
@@ -48,11 +62,11 @@ impl BlockOwner for Owner {
             has_deletions: state.deleted_traces > 0,
             meta: state.meta,
         };
-        self.0.block_states(tenant).into_iter().map(listed).collect()
+        self.ingester.block_states(tenant).into_iter().map(listed).collect()
     }
 
     fn remove(&self, tenant: &TenantId, ids: &[BlockId]) -> Result<usize, String> {
-        self.0.remove_blocks(tenant, ids).map_err(|err| err.to_string())
+        self.ingester.remove_blocks(tenant, ids).map_err(|err| err.to_string())
     }
 
     fn merge(
@@ -64,7 +78,9 @@ impl BlockOwner for Owner {
     ) -> Result<Merged, MergeError> {
         let MergeBounds { block_spans, memory_bytes, keep_after } = *bounds;
         let request = MergeRequest { inputs: inputs.to_vec(), block_spans, memory_bytes, keep_after };
-        self.0.merge_blocks(tenant, &request, watch).map_err(|err| match err {
+        // The last question comes right before the new blocks are published.
+        let mut watch = |progress| if self.may_change() { watch(progress) } else { ControlFlow::Break(()) };
+        self.ingester.merge_blocks(tenant, &request, &mut watch).map_err(|err| match err {
             Error::MergeOutdated { .. } => MergeError::Outdated,
             Error::MergeCancelled => MergeError::Cancelled,
             Error::Merge { reason, culprit, .. } => MergeError::Failed { reason, culprit },
@@ -73,7 +89,7 @@ impl BlockOwner for Owner {
     }
 
     fn is_pressed(&self) -> bool {
-        self.0.is_pressed()
+        self.ingester.is_pressed()
     }
 }
 
@@ -135,6 +151,7 @@ fn settings(config: &Config, memory: &MemoryPlan, policy: &Policy) -> Settings {
 /// What is to run.
 pub(crate) struct BlockLife {
     ingester: Arc<Ingester>,
+    shared: Option<Arc<Shared>>,
     clock: Arc<dyn Clock>,
     retention: Retention,
     retention_interval: Duration,
@@ -154,6 +171,7 @@ impl BlockLife {
         config: &Config,
         memory: &MemoryPlan,
         ingester: &Arc<Ingester>,
+        shared: Option<&Arc<Shared>>,
         clock: &Arc<dyn Clock>,
         metrics: Metrics,
     ) -> Self {
@@ -166,6 +184,7 @@ impl BlockLife {
         let compaction = || Arc::new(Compaction::new(settings, policy.clone(), metrics.clone()));
         Self {
             ingester: Arc::clone(ingester),
+            shared: shared.cloned(),
             clock: Arc::clone(clock),
             compaction: config.compaction.then(compaction),
             compaction_interval: config.compaction_interval,
@@ -182,7 +201,8 @@ impl BlockLife {
     /// Starts the threads.
     pub(crate) fn start(self) -> Result<RunningLife, String> {
         let brake = Arc::<Brake>::default();
-        let owner: Arc<dyn BlockOwner> = Arc::new(Owner(self.ingester));
+        let owner = Owner { ingester: self.ingester, shared: self.shared, clock: Arc::clone(&self.clock) };
+        let owner: Arc<dyn BlockOwner> = Arc::new(owner);
         let mut life = RunningLife { brake: Arc::clone(&brake), threads: Vec::new() };
         if let Some(compaction) = self.compaction {
             let (owner, clock, interval) = (Arc::clone(&owner), Arc::clone(&self.clock), self.compaction_interval);

@@ -25,6 +25,7 @@ mod node;
 mod parts;
 mod process;
 mod query;
+mod storage;
 mod tools;
 mod welcome;
 

@@ -8,14 +8,17 @@
 
 use std::process::ExitCode;
 
+use spoor_model::Clock;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
+use crate::clock::SystemClock;
 use crate::config::Config;
 use crate::late::Late;
 use crate::listener::{BindError, ConnectionLimits, Port};
 use crate::parts::{Parts, Routers};
+use crate::storage;
 use crate::welcome::{self, Addresses};
 
 /// What a shell expects of a program that failed while it ran.
@@ -52,6 +55,11 @@ async fn live(config: &Config) -> Result<ExitCode, String> {
         }
     };
     late.set(&parts.routers);
+    if let Some(shared) = &parts.shared {
+        let (shared, ingester) = (Arc::clone(shared), Arc::clone(&parts.ingester));
+        let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+        serving.spawn(storage::run(shared, ingester, clock, config.storage_poll_interval, stopped));
+    }
     welcome::print(config, &addresses);
 
     signals.wait().await;

@@ -27,6 +27,7 @@ use crate::build_info;
 use crate::clock::SystemClock;
 use crate::config::{Config, MemoryPlan, WalSync};
 use crate::metrics;
+use crate::storage::{self, Shared};
 
 /// When a sender that found no room should come back: what Tempo says too.
 const RETRY_AFTER: Duration = Duration::from_secs(5);
@@ -37,6 +38,8 @@ pub(crate) struct Parts {
     pub(crate) ingester: Arc<Ingester>,
     /// What merges blocks and removes old ones.
     pub(crate) life: RunningLife,
+    /// Where the blocks are, when others may use them too.
+    pub(crate) shared: Option<Arc<Shared>>,
     /// What each port serves.
     pub(crate) routers: Routers,
     /// Whether `/ready` says yes.
@@ -59,16 +62,23 @@ impl Parts {
         let memory = config.memory().map_err(|err| err.to_string())?;
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
         let mut registry = metrics::registry();
-        let ingester = Ingester::open(
+        let storage = storage::open(config, &mut registry)?;
+        let ingester = Ingester::open_with(
             ingester_config(config, &memory),
+            storage.files,
             Arc::clone(&clock),
             Arc::new(OtlpDecoder),
             spoor_ingester::Metrics::register(&mut registry),
         )
         .map_err(|err| err.to_string())?;
+        if let Some(shared) = &storage.shared {
+            // So that the first query sees what other processes wrote, or an earlier one before its disk was lost.
+            shared.keep_lease(&*clock);
+            shared.poll(&ingester, &*clock, false);
+        }
         let is_ready = Arc::new(AtomicBool::new(true));
-        let life =
-            BlockLife::new(config, &memory, &ingester, &clock, spoor_compactor::Metrics::register(&mut registry));
+        let metrics = spoor_compactor::Metrics::register(&mut registry);
+        let life = BlockLife::new(config, &memory, &ingester, storage.shared.as_ref(), &clock, metrics);
         let receivers = receivers(config, &memory, &ingester, &clock, &mut registry)?;
         let queries = Queries {
             gate: query_gate(config, &memory, Arc::clone(&ingester) as Arc<dyn Snapshots>, &clock, &mut registry)?,
@@ -86,12 +96,15 @@ impl Parts {
             tempo: survive_panics(tempo::router(queries.tempo(config, registry, &is_ready, Some(life.admin())))),
         };
         let life = life.start()?;
-        Ok(Self { ingester, life, routers, is_ready })
+        Ok(Self { ingester, life, shared: storage.shared, routers, is_ready })
     }
 
     /// Writes the head and stops all threads. Blocks.
     pub(crate) fn close(self) -> Result<(), String> {
         self.life.stop();
+        if let Some(shared) = &self.shared {
+            shared.release();
+        }
         self.ingester.close().map_err(|err| err.to_string())
     }
 }

@@ -19,6 +19,7 @@ pub mod build;
 pub mod client;
 pub mod corpus;
 pub mod digest;
+pub mod faults;
 pub mod json;
 pub mod ledger;
 pub mod nasty;

@@ -81,6 +81,26 @@ settings! {
         /// Directory of everything that Spoor keeps. It is made when it is not there; one process
         /// at a time may use it.
         data_dir: PathBuf = "./spoor-data",
+        /// Where blocks are kept: `s3://bucket/prefix`, `gs://bucket/prefix`, `azure://container/prefix` or
+        /// `file:///directory`. Credentials come from the environment, as for each cloud's own tools. Empty: in
+        /// `data_dir`, which keeps the log, the head and caches in any case.
+        storage: String = "",
+        /// Address of another server that speaks the protocol of `storage`, such as `http://minio:9000`. Empty: the
+        /// cloud's own.
+        storage_endpoint: String = "",
+        /// Region of an `s3://` bucket. Empty: by the environment.
+        storage_region: String = "",
+        /// Whether `storage_endpoint` may be plain `http://`.
+        storage_allow_http: bool = "false",
+        /// How long `storage` is waited for, repetitions included: per request, and per part of an upload.
+        storage_timeout: Duration = "20s",
+        /// Disk space in `data_dir` for what was read of blocks on `storage`. 0: nothing is kept.
+        storage_cache_bytes: ByteSize = "1GiB",
+        /// How often `storage` is looked at for blocks that other processes wrote, merged or removed.
+        storage_poll_interval: Duration = "30s",
+        /// How long the files of a block stay on `storage` when it is merged or removed, for other processes that
+        /// are still reading it. Longer than `storage_poll_interval` and `query_timeout` together. 0: they go at once.
+        storage_grace_period: Duration = "10m",
         /// How long spans are kept. Blocks whose newest span is older are removed whole. 0: for ever.
         retention: Duration = "168h",
         /// How long the spans of single tenants are kept, where that differs: `team-a=24h,team-b=720h`, or a map in YAML.

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use clap::{Arg, ArgAction, ArgMatches, Command};
 use serde_json::{Value as Json, json};
-use spoor_block::{BlockFiles, BlockMeta, DirectoryFiles};
+use spoor_block::{BlockFiles, BlockMeta};
 use spoor_ingester::Leftover;
 use spoor_model::{BlockId, TenantId, rfc3339};
 
@@ -16,6 +16,7 @@ use super::progress;
 use crate::config::{Config, RawConfig};
 use crate::parts;
 use crate::query::Lines;
+use crate::storage;
 
 /// What to do, with which blocks.
 #[derive(Debug)]
@@ -90,7 +91,7 @@ pub(crate) fn read(matches: &ArgMatches, config: RawConfig) -> Result<BlocksArgu
 /// Runs the command to its end.
 pub(crate) fn run(arguments: &BlocksArguments) -> Result<ExitCode, String> {
     let config = Config::new(&arguments.config).map_err(|err| err.to_string())?;
-    let files: Arc<dyn BlockFiles> = Arc::new(DirectoryFiles::new(config.data_dir.join("blocks")));
+    let files = storage::open_at_rest(&config)?;
     match &arguments.action {
         Action::List => crate::print(&list(&found(&*files, arguments)?, arguments.as_json)),
         Action::Show(id) => {
@@ -105,6 +106,10 @@ pub(crate) fn run(arguments: &BlocksArguments) -> Result<ExitCode, String> {
                 found = wanted(&mut found, ids)?;
             }
             verify(&files, &found, arguments.as_json)
+        }
+        Action::Collect { .. } if !config.storage.is_empty() => {
+            let storage = &config.storage;
+            Err(format!("{storage} may be used by others: the server that holds its lease removes what is left over"))
         }
         Action::Collect { dry_run, whole } => collect(&config, &*files, arguments, *dry_run, *whole),
     }

@@ -1,0 +1,38 @@
+//! Blocks on object storage: S3, Google Cloud Storage, Azure Blob Storage, or a directory.
+//!
+//! ```text
+//!   <prefix>/<tenant>/<block id>/spans.parquet, shapes.parquet, origins.parquet, index.bin
+//!                               meta.json        put last: without it there is no block
+//!   <prefix>/@lease.json                         who merges, removes and sweeps
+//! ```
+//!
+//! Blocks are built on local disk and uploaded ([`ObjectFiles`]); what queries read comes in few, joined requests
+//! and is kept on local disk under a budget. Everything that comes from the store is verified against the
+//! checksums of the block's meta before it is used or kept, and asked for again when it does not verify.
+//!
+//! Several processes may use one store: each looks for what the others do ([`Watch`], [`visible`]), and one of
+//! them holds the [`Lease`] to change what is there.
+//!
+//! **Invariant:** what is here blocks, and is never called on an async thread.
+//! **Invariant:** every request has a deadline.
+
+mod cache;
+mod file;
+mod files;
+mod lease;
+mod location;
+mod metrics;
+mod requests;
+mod sweep;
+mod upload;
+mod visible;
+mod watch;
+
+pub use files::{ObjectFiles, ObjectOptions};
+pub use lease::Lease;
+pub use location::Location;
+pub use metrics::Metrics;
+pub use requests::Patience;
+pub use sweep::Sweeper;
+pub use visible::visible;
+pub use watch::{BlockCatalog, Changes, Polled, Watch};

@@ -1,0 +1,145 @@
+//! Which of several processes changes the blocks in a store.
+//!
+//! ```text
+//!   @lease.json  {"owner": "...", "expires_unix_nano": "..."}
+//!
+//!   nobody has it          put if it is not there          \
+//!   it is ours             put over the version we put      > conditional: of two that try, one succeeds
+//!   it has expired         put over the version we read    /
+//! ```
+//!
+//! Whoever holds it merges, removes and sweeps; all others read. Clocks may differ by the length of the lease:
+//! it ends for its owner when it says, and for others as long after that again.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use object_store::path::Path;
+use object_store::{PutMode, UpdateVersion};
+use parking_lot::Mutex;
+use serde::{Deserialize, Serialize};
+use spoor_model::{Clock, UnixNano};
+
+use super::files::ObjectFiles;
+use super::requests::{Failure, Requests};
+
+/// No tenant has a name with this sign.
+const OBJECT: &str = "@lease.json";
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+struct Document {
+    owner: String,
+    expires_unix_nano: String,
+}
+
+/// A lease on a store, held or not.
+#[derive(Debug)]
+pub struct Lease {
+    requests: Arc<Requests>,
+    owner: String,
+    length: Duration,
+    held: Mutex<Option<Held>>,
+}
+
+#[derive(Debug, Clone)]
+struct Held {
+    version: UpdateVersion,
+    until: UnixNano,
+}
+
+impl Lease {
+    /// A lease that nobody has asked for yet. `owner` tells processes apart; renew it at least thrice per `length`.
+    pub fn new(files: &ObjectFiles, owner: String, length: Duration) -> Self {
+        Self { requests: Arc::clone(files.requests()), owner, length, held: Mutex::default() }
+    }
+
+    /// Whether the lease is ours for now. Costs nothing; ask again right before something is made visible.
+    pub fn is_held(&self, clock: &dyn Clock) -> bool {
+        self.held.lock().as_ref().is_some_and(|held| clock.now() < held.until)
+    }
+
+    /// Takes the lease, or renews it; returns whether it is ours.
+    ///
+    /// # Errors
+    /// One line, when the store cannot be asked. A lease that was held is held until it expires.
+    pub fn keep(&self, clock: &dyn Clock) -> Result<bool, String> {
+        let before = self.held.lock().clone();
+        let now = clock.now();
+        let outcome = match before {
+            Some(held) => self.put(now, PutMode::Update(held.version)),
+            None => self.take(now),
+        };
+        let held = match outcome {
+            Ok(held) => held,
+            // Somebody else has it, or our own attempt succeeded and its answer was lost: what is there decides.
+            Err(Failure::Changed) => self.find_own(),
+            Err(failure) => return Err(failure.to_string()),
+        };
+        let is_held = held.is_some();
+        let had = std::mem::replace(&mut *self.held.lock(), held).is_some();
+        if is_held != had {
+            tracing::info!(owner = self.owner, is_held, "the lease on the storage changed hands");
+        }
+        self.requests.metrics().lease_held.set(i64::from(is_held));
+        Ok(is_held)
+    }
+
+    fn take(&self, now: UnixNano) -> Result<Option<Held>, Failure> {
+        let Some((there, version)) = self.read()? else { return self.put(now, PutMode::Create) };
+        let is_over = after(there.expires(), self.length) < now;
+        match there.owner == self.owner || is_over {
+            true => self.put(now, PutMode::Update(version)),
+            false => Ok(None),
+        }
+    }
+
+    fn put(&self, now: UnixNano, mode: PutMode) -> Result<Option<Held>, Failure> {
+        let until = after(now, self.length);
+        let document = Document { owner: self.owner.clone(), expires_unix_nano: until.0.to_string() };
+        let json = serde_json::to_vec(&document).expect("plain data always serialises");
+        let version = self.requests.put(&Path::from(OBJECT), json.into(), mode)?;
+        Ok(Some(Held { version, until }))
+    }
+
+    fn read(&self) -> Result<Option<(Document, UpdateVersion)>, Failure> {
+        let (json, version): (Bytes, _) = match self.requests.get(&Path::from(OBJECT)) {
+            Ok(read) => read,
+            Err(Failure::Missing) => return Ok(None),
+            Err(failure) => return Err(failure),
+        };
+        let document = serde_json::from_slice(&json).map_err(|err| Failure::Damaged(format!("{OBJECT}: {err}")))?;
+        Ok(Some((document, version)))
+    }
+
+    fn find_own(&self) -> Option<Held> {
+        let (there, version) = self.read().ok()??;
+        (there.owner == self.owner).then(|| Held { version, until: there.expires() })
+    }
+
+    /// Lets go, so that another need not wait. Best effort.
+    pub fn release(&self) {
+        let Some(held) = self.held.lock().take() else { return };
+        let document = Document { owner: self.owner.clone(), expires_unix_nano: "0".to_owned() };
+        let json = serde_json::to_vec(&document).expect("plain data always serialises");
+        let released = self.requests.put(&Path::from(OBJECT), json.into(), PutMode::Update(held.version));
+        self.requests.metrics().lease_held.set(0);
+        if let Err(err) = released {
+            tracing::warn!(%err, "the lease on the storage is not released; it expires");
+        }
+    }
+}
+
+fn after(time: UnixNano, length: Duration) -> UnixNano {
+    UnixNano(time.0.saturating_add(u64::try_from(length.as_nanos()).unwrap_or(u64::MAX)))
+}
+
+impl Document {
+    /// A time that cannot be read is long past.
+    fn expires(&self) -> UnixNano {
+        UnixNano(self.expires_unix_nano.parse().unwrap_or(0))
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,66 @@
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use object_store::ObjectStore;
+use object_store::memory::InMemory;
+
+use super::super::{Metrics, ObjectOptions, Patience};
+use super::*;
+
+struct SetClock(AtomicU64);
+
+impl SetClock {
+    fn pass(&self, seconds: u64) {
+        self.0.fetch_add(seconds * 1_000_000_000, Ordering::Relaxed);
+    }
+}
+
+impl Clock for SetClock {
+    fn now(&self) -> UnixNano {
+        UnixNano(self.0.load(Ordering::Relaxed))
+    }
+}
+
+fn lease(store: &Arc<InMemory>, owner: &str) -> Lease {
+    let options = ObjectOptions {
+        staging_dir: "unused".into(),
+        cache_dir: "unused".into(),
+        cache_bytes: 0,
+        patience: Patience::of(Duration::from_secs(5)),
+        local_dir: None,
+        name: "test".to_owned(),
+        grace: Duration::ZERO,
+    };
+    let store = Arc::clone(store) as Arc<dyn ObjectStore>;
+    let files = ObjectFiles::new(store, options, Metrics::default()).unwrap();
+    Lease::new(&files, owner.to_owned(), Duration::from_secs(60))
+}
+
+#[test]
+fn one_of_two_has_it_until_it_lets_go_or_is_silent() {
+    let (store, clock) = (Arc::new(InMemory::new()), SetClock(AtomicU64::new(1_000_000_000_000)));
+    let (a, b) = (lease(&store, "a"), lease(&store, "b"));
+    assert!(!a.is_held(&clock));
+    assert!(a.keep(&clock).unwrap());
+    assert!(!b.keep(&clock).unwrap());
+    clock.pass(30);
+    assert!(a.keep(&clock).unwrap(), "renewed");
+    clock.pass(59);
+    assert!(a.is_held(&clock) && !b.keep(&clock).unwrap());
+    clock.pass(2);
+    assert!(!a.is_held(&clock), "it ends for its owner");
+    assert!(!b.keep(&clock).unwrap(), "and later for others, whose clocks may be ahead");
+    clock.pass(60);
+    assert!(b.keep(&clock).unwrap());
+    assert!(!a.keep(&clock).unwrap(), "the late one finds that it has changed");
+    b.release();
+    assert!(!b.is_held(&clock));
+    assert!(a.keep(&clock).unwrap());
+}
+
+#[test]
+fn a_process_that_starts_again_has_its_lease_back() {
+    let (store, clock) = (Arc::new(InMemory::new()), SetClock(AtomicU64::new(1_000_000_000_000)));
+    assert!(lease(&store, "a").keep(&clock).unwrap());
+    let again = lease(&store, "a");
+    assert!(again.keep(&clock).unwrap() && again.is_held(&clock));
+}

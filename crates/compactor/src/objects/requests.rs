@@ -1,0 +1,336 @@
+//! From threads that may block to a store that is asynchronous: with retries, and back within a deadline.
+//!
+//! ```text
+//!   caller's thread --spawn--> own runtime: attempt --(timeout, refusal, damage)--> backoff --> attempt ...
+//!         ^                                                                                       |
+//!         +------------------------------- answer, or why there is none --------------------------+
+//! ```
+//!
+//! The store's own client repeats single HTTP requests; here whole operations are repeated, so that it
+//! does not matter which store it is, and an answer that is too short or does not verify is asked for again.
+
+use std::future::Future;
+use std::ops::Range;
+use std::sync::Arc;
+use std::sync::mpsc::sync_channel;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::stream::{self, StreamExt, TryStreamExt};
+use object_store::path::Path;
+use object_store::{GetOptions, GetResult, ObjectMeta, ObjectStore, ObjectStoreExt, PutMode, PutPayload, UpdateVersion};
+use spoor_block::Error;
+use tokio::runtime::Runtime;
+
+use super::metrics::{Metrics, Operation};
+
+/// Requests of one read that are under way at once.
+const PARALLEL_READS: usize = 8;
+/// Threads of the runtime: they wait for sockets, and decrypt.
+const RUNTIME_THREADS: usize = 2;
+
+/// How long the store is waited for.
+#[derive(Debug, Clone, Copy)]
+pub struct Patience {
+    /// For one attempt.
+    pub attempt: Duration,
+    /// For all attempts and the pauses between them. Uploads have it per part.
+    pub total: Duration,
+    /// The first pause; each is twice the one before.
+    pub backoff: Duration,
+}
+
+impl Patience {
+    /// Patience with a given total: an attempt has a third of it.
+    pub fn of(total: Duration) -> Self {
+        Self { attempt: total / 3, total, backoff: Duration::from_millis(100) }
+    }
+}
+
+/// Why there is no answer.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Failure {
+    /// There is no such object.
+    #[error("the object is missing")]
+    Missing,
+    /// Somebody else was faster.
+    #[error("the object has changed")]
+    Changed,
+    /// The store answers, and each time with something else than was put there.
+    #[error("{0}")]
+    Damaged(String),
+    /// The store did not answer, or refused.
+    #[error("{0}")]
+    Unavailable(String),
+}
+
+impl Failure {
+    /// For callers that read `object`, a file of a block, at `location`.
+    pub(crate) fn reading(self, object: &str, location: String) -> Error {
+        match self {
+            Self::Missing | Self::Changed | Self::Damaged(_) => {
+                Error::Corrupt { object: object.to_owned(), reason: self.to_string() }
+            }
+            Self::Unavailable(_) => self.doing("read", location),
+        }
+    }
+
+    /// For callers that do something else.
+    pub(crate) fn doing(self, action: &'static str, location: String) -> Error {
+        Error::Io { action, path: location, reason: self.to_string(), is_full: false }
+    }
+}
+
+impl From<object_store::Error> for Failure {
+    fn from(err: object_store::Error) -> Self {
+        match err {
+            object_store::Error::NotFound { .. } => Self::Missing,
+            object_store::Error::AlreadyExists { .. } | object_store::Error::Precondition { .. } => Self::Changed,
+            err => Self::Unavailable(err.to_string()),
+        }
+    }
+}
+
+/// A store, asked with patience.
+#[derive(Debug)]
+pub(crate) struct Requests {
+    store: Arc<dyn ObjectStore>,
+    patience: Patience,
+    metrics: Metrics,
+    /// Always there, but when being dropped.
+    runtime: Option<Runtime>,
+}
+
+impl Requests {
+    pub(crate) fn new(store: Arc<dyn ObjectStore>, patience: Patience, metrics: Metrics) -> Result<Self, String> {
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(RUNTIME_THREADS)
+            .thread_name("spoor-objects")
+            .enable_all()
+            .build()
+            .map_err(|err| format!("cannot start threads: {err}"))?;
+        Ok(Self { store, patience, metrics, runtime: Some(runtime) })
+    }
+
+    pub(crate) fn metrics(&self) -> &Metrics {
+        &self.metrics
+    }
+
+    /// Runs `work` on the runtime and waits for it.
+    fn wait<T: Send + 'static>(&self, work: impl Future<Output = T> + Send + 'static) -> T {
+        let (done, outcome) = sync_channel(1);
+        self.runtime.as_ref().expect("only dropping takes it").spawn(async move {
+            // The caller waits below.
+            let _ = done.send(work.await);
+        });
+        outcome.recv().expect("work on the runtime does not panic")
+    }
+
+    /// Attempts until one succeeds, fails for good, or patience ends.
+    fn retried<T, F, Fut>(&self, operation: Operation, attempt: F) -> Result<T, Failure>
+    where
+        T: Send + 'static,
+        F: FnMut(Arc<dyn ObjectStore>) -> Fut + Send + 'static,
+        Fut: Future<Output = Result<T, Failure>> + Send + 'static,
+    {
+        let store = Arc::clone(&self.store);
+        self.wait(retried(store, self.patience, self.metrics.clone(), operation, attempt))
+    }
+
+    /// Ranges of an object, each verified by `verify(index, bytes)` before it counts.
+    pub(crate) fn read(
+        &self,
+        path: &Path,
+        ranges: Vec<Range<u64>>,
+        verify: impl Fn(usize, &Bytes) -> Result<(), String> + Send + Sync + 'static,
+    ) -> Result<Vec<Bytes>, Failure> {
+        let (path, verify) = (path.clone(), Arc::new(verify));
+        let (store, patience, metrics) = (Arc::clone(&self.store), self.patience, self.metrics.clone());
+        let one = move |(index, range): (usize, Range<u64>)| {
+            let (path, verify) = (path.clone(), Arc::clone(&verify));
+            let attempt = move |store: Arc<dyn ObjectStore>| {
+                let (path, range, verify) = (path.clone(), range.clone(), Arc::clone(&verify));
+                async move {
+                    let (want, bytes) = (range.end - range.start, store.get_range(&path, range).await?);
+                    if bytes.len() as u64 != want {
+                        let got = bytes.len();
+                        return Err(Failure::Damaged(format!("short read (want {want} bytes, got {got})")));
+                    }
+                    verify(index, &bytes).map_err(Failure::Damaged)?;
+                    Ok(bytes)
+                }
+            };
+            retried(Arc::clone(&store), patience, metrics.clone(), Operation::Get, attempt)
+        };
+        let all = stream::iter(ranges.into_iter().enumerate()).map(one).buffered(PARALLEL_READS);
+        let read: Vec<Bytes> = self.wait(all.try_collect())?;
+        self.metrics.read_bytes.inc_by(read.iter().map(|bytes| bytes.len() as u64).sum());
+        Ok(read)
+    }
+
+    /// A whole object, and its version.
+    pub(crate) fn get(&self, path: &Path) -> Result<(Bytes, UpdateVersion), Failure> {
+        let path = path.clone();
+        let (bytes, version): (Bytes, _) = self.retried(Operation::Get, move |store| {
+            let path = path.clone();
+            async move {
+                let got = store.get_opts(&path, GetOptions::default()).await?;
+                let version = UpdateVersion { e_tag: got.meta.e_tag.clone(), version: got.meta.version.clone() };
+                Ok((whole(got).await?, version))
+            }
+        })?;
+        self.metrics.read_bytes.inc_by(bytes.len() as u64);
+        Ok((bytes, version))
+    }
+
+    /// Whole objects, some at a time.
+    pub(crate) fn get_all(&self, paths: Vec<Path>) -> Vec<Result<Bytes, Failure>> {
+        let (store, patience, metrics) = (Arc::clone(&self.store), self.patience, self.metrics.clone());
+        let one = move |path: Path| {
+            let attempt = move |store: Arc<dyn ObjectStore>| {
+                let path = path.clone();
+                async move { whole(store.get(&path).await?).await }
+            };
+            retried(Arc::clone(&store), patience, metrics.clone(), Operation::Get, attempt)
+        };
+        self.wait(stream::iter(paths).map(one).buffered(PARALLEL_READS).collect())
+    }
+
+    /// Puts an object; durable and visible when this returns.
+    ///
+    /// With a condition, [`Failure::Changed`] may also mean that an attempt whose answer was lost had succeeded.
+    pub(crate) fn put(&self, path: &Path, bytes: Bytes, mode: PutMode) -> Result<UpdateVersion, Failure> {
+        let (path, written_bytes) = (path.clone(), bytes.len() as u64);
+        let put = self.retried(Operation::Put, move |store| {
+            let (path, payload, mode) = (path.clone(), PutPayload::from(bytes.clone()), mode.clone());
+            async move {
+                let put = store.put_opts(&path, payload, mode.into()).await?;
+                Ok(UpdateVersion { e_tag: put.e_tag, version: put.version })
+            }
+        })?;
+        self.metrics.written_bytes.inc_by(written_bytes);
+        Ok(put)
+    }
+
+    /// Deletes objects. One that is not there is deleted.
+    pub(crate) fn delete(&self, paths: Vec<Path>) -> Result<(), Failure> {
+        self.retried(Operation::Delete, move |store| {
+            let paths = paths.clone();
+            async move {
+                let paths = stream::iter(paths.into_iter().map(Ok)).boxed();
+                let mut deleted = store.delete_stream(paths);
+                while let Some(outcome) = deleted.next().await {
+                    match outcome {
+                        Ok(_) | Err(object_store::Error::NotFound { .. }) => {}
+                        Err(err) => return Err(err.into()),
+                    }
+                }
+                Ok(())
+            }
+        })
+    }
+
+    /// The names directly below a prefix that have something below them.
+    pub(crate) fn list_prefixes(&self, prefix: &Path) -> Result<Vec<String>, Failure> {
+        let prefix = prefix.clone();
+        self.retried(Operation::List, move |store| {
+            let prefix = prefix.clone();
+            async move {
+                let listed = store.list_with_delimiter(Some(&prefix)).await?;
+                let names = listed.common_prefixes.iter().filter_map(|path| path.filename().map(str::to_owned));
+                Ok(names.collect())
+            }
+        })
+    }
+
+    /// The objects below a prefix, from behind `offset` on.
+    pub(crate) fn list_objects(&self, prefix: &Path, offset: Option<&Path>) -> Result<Vec<ObjectMeta>, Failure> {
+        let (prefix, offset) = (prefix.clone(), offset.cloned());
+        self.retried(Operation::List, move |store| {
+            let (prefix, offset) = (prefix.clone(), offset.clone());
+            async move {
+                let listed = match &offset {
+                    Some(offset) => store.list_with_offset(Some(&prefix), offset),
+                    None => store.list(Some(&prefix)),
+                };
+                Ok(listed.try_collect().await?)
+            }
+        })
+    }
+
+    /// A part of an upload, on its way; [`Self::wait_for`] waits for it. Bounded by one attempt's patience: the
+    /// store's client repeats parts by itself.
+    pub(crate) fn start<T: Send + 'static>(
+        &self,
+        work: impl Future<Output = Result<T, object_store::Error>> + Send + 'static,
+    ) -> std::sync::mpsc::Receiver<Result<T, Failure>> {
+        let (done, outcome) = sync_channel(1);
+        let total = self.patience.total;
+        self.metrics.count(Operation::Put);
+        self.runtime.as_ref().expect("only dropping takes it").spawn(async move {
+            let answer = match tokio::time::timeout(total, work).await {
+                Ok(answer) => answer.map_err(Failure::from),
+                Err(_) => Err(late(total)),
+            };
+            let _ = done.send(answer);
+        });
+        outcome
+    }
+
+    /// The store itself, for multipart uploads.
+    pub(crate) fn store(&self) -> &Arc<dyn ObjectStore> {
+        &self.store
+    }
+}
+
+impl Drop for Requests {
+    fn drop(&mut self) {
+        if let Some(runtime) = self.runtime.take() {
+            // Waiting is forbidden on the threads of another runtime, which may be where this is dropped.
+            runtime.shutdown_background();
+        }
+    }
+}
+
+/// All of an object that is being answered.
+async fn whole(got: GetResult) -> Result<Bytes, Failure> {
+    let (want, bytes) = (got.meta.size, got.bytes().await?);
+    match bytes.len() as u64 == want {
+        true => Ok(bytes),
+        false => Err(Failure::Damaged(format!("short read (want {want} bytes, got {})", bytes.len()))),
+    }
+}
+
+fn late(after: Duration) -> Failure {
+    Failure::Unavailable(format!("no answer within {after:?} (storage_timeout)"))
+}
+
+async fn retried<T, F, Fut>(
+    store: Arc<dyn ObjectStore>,
+    patience: Patience,
+    metrics: Metrics,
+    operation: Operation,
+    mut attempt: F,
+) -> Result<T, Failure>
+where
+    F: FnMut(Arc<dyn ObjectStore>) -> Fut,
+    Fut: Future<Output = Result<T, Failure>>,
+{
+    let deadline = tokio::time::Instant::now() + patience.total;
+    let mut backoff = patience.backoff;
+    loop {
+        metrics.count(operation);
+        let failure = match tokio::time::timeout(patience.attempt, attempt(Arc::clone(&store))).await {
+            Ok(Ok(answer)) => return Ok(answer),
+            Ok(Err(failure @ (Failure::Missing | Failure::Changed))) => return Err(failure),
+            Ok(Err(failure)) => failure,
+            Err(_) => late(patience.attempt),
+        };
+        metrics.count_failure(operation);
+        if tokio::time::Instant::now() + backoff >= deadline {
+            return Err(failure);
+        }
+        tokio::time::sleep(backoff).await;
+        backoff *= 2;
+    }
+}

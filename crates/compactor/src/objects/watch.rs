@@ -1,0 +1,215 @@
+//! Blocks that other processes put into the store, took out of it, or merged.
+//!
+//! ```text
+//!   most polls:  objects behind the newest block, less an hour     one request per tenant
+//!   some polls:  all objects                                       one request per two hundred blocks
+//!        |
+//!        v
+//!   metas of the new ones --> visible --> added, gone --> whoever keeps the catalog
+//! ```
+//!
+//! A store may answer with an old list: a block that is missing from one is looked for by name before it
+//! counts as gone. A list is also no single moment, and what it names may be gone when it is asked for: then
+//! nothing is changed, and the next poll looks again.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use object_store::path::Path;
+use spoor_block::{BlockMeta, Error};
+use spoor_model::{BlockId, TenantId, UnixNano};
+
+use super::files::{ObjectFiles, block_path, tenant_path, whole_blocks};
+use super::requests::Failure;
+use super::visible::visible;
+
+/// One poll in so many looks at everything.
+const POLLS_PER_FULL: u64 = 10;
+/// How much older than the newest known block a new one may be: built for as long, by a clock as wrong.
+const LATENESS: Duration = Duration::from_secs(3600);
+
+/// What has changed for a tenant. Both lists belong together: taking one without the other would show spans twice or
+/// not at all.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Changes {
+    /// Whose blocks.
+    pub tenant: TenantId,
+    /// Blocks that are new and count.
+    pub added: Vec<BlockMeta>,
+    /// Blocks that are there no more, or that an added one replaces.
+    pub gone: Vec<BlockId>,
+}
+
+/// Who keeps the catalog.
+pub trait BlockCatalog {
+    /// The tenants that it knows.
+    fn tenants(&self) -> Vec<TenantId>;
+
+    /// The tenant's blocks.
+    fn blocks(&self, tenant: &TenantId) -> Vec<BlockMeta>;
+
+    /// Takes changes over, all of a tenant's or none. `false`: not now, because this process is just changing the
+    /// same blocks.
+    fn take(&self, changes: &Changes) -> Result<bool, String>;
+}
+
+/// What one poll did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Polled {
+    /// Blocks added.
+    pub added: usize,
+    /// Blocks gone.
+    pub gone: usize,
+    /// Tenants that could not be brought up to date; the next poll tries again.
+    pub failed_tenants: usize,
+}
+
+/// Looks for changes, one poll at a time.
+#[derive(Debug)]
+pub struct Watch {
+    files: Arc<ObjectFiles>,
+    polls: u64,
+    /// Blocks that are there and do not count, or not yet.
+    hidden: BTreeMap<TenantId, BTreeMap<BlockId, BlockMeta>>,
+}
+
+impl Watch {
+    /// Watches the store of `files`.
+    pub fn new(files: Arc<ObjectFiles>) -> Self {
+        Self { files, polls: 0, hidden: BTreeMap::new() }
+    }
+
+    /// Brings the catalog up to date. The first poll looks at everything.
+    pub fn poll(&mut self, catalog: &dyn BlockCatalog) -> Result<Polled, Error> {
+        let is_full = self.polls.is_multiple_of(POLLS_PER_FULL);
+        let listed = self.files.tenants().map_err(|failure| self.failed(failure))?;
+        let tenants: BTreeSet<TenantId> = catalog.tenants().into_iter().chain(listed).collect();
+        let mut polled = Polled::default();
+        for tenant in tenants {
+            match self.poll_tenant(catalog, &tenant, is_full) {
+                Ok((added, gone)) => {
+                    polled.added += added;
+                    polled.gone += gone;
+                }
+                Err(reason) => {
+                    tracing::warn!(%tenant, reason, "the blocks in the storage are not known now; the next poll tries again");
+                    polled.failed_tenants += 1;
+                }
+            }
+        }
+        if polled.failed_tenants == 0 {
+            self.polls += 1;
+        }
+        Ok(polled)
+    }
+
+    fn failed(&self, failure: Failure) -> Error {
+        failure.doing("list", self.files.location(&Path::default()))
+    }
+
+    fn poll_tenant(
+        &mut self,
+        catalog: &dyn BlockCatalog,
+        tenant: &TenantId,
+        is_full: bool,
+    ) -> Result<(usize, usize), String> {
+        let known: BTreeMap<BlockId, BlockMeta> =
+            catalog.blocks(tenant).into_iter().map(|meta| (meta.id, meta)).collect();
+        let mut hidden = self.hidden.get(tenant).cloned().unwrap_or_default();
+        let newest = known.keys().chain(hidden.keys()).max().copied();
+        let is_full = is_full || newest.is_none();
+        let mut listed = self.list(tenant, newest.filter(|_| !is_full))?;
+        let unknown = |listed: &BTreeSet<BlockId>, hidden: &BTreeMap<BlockId, BlockMeta>| {
+            let new = listed.iter().copied().filter(|id| !known.contains_key(id) && !hidden.contains_key(id));
+            new.collect::<Vec<BlockId>>()
+        };
+        let new = self.metas(tenant, &unknown(&listed, &hidden))?;
+        // Merged from blocks that were never seen here: those that these were merged from may be known, and gone.
+        let is_missed = |id: &BlockId| !known.contains_key(id) && !hidden.contains_key(id) && !new.contains_key(id);
+        let has_missed = new.values().any(|meta| meta.replaces.iter().any(is_missed));
+        hidden.extend(new);
+        let mut gone = BTreeSet::new();
+        if is_full || has_missed {
+            if !is_full {
+                listed = self.list(tenant, None)?;
+                hidden.extend(self.metas(tenant, &unknown(&listed, &hidden))?);
+            }
+            hidden.retain(|id, _| listed.contains(id));
+            gone = self.confirmed_gone(tenant, &known, &listed)?;
+        }
+        hidden.retain(|id, _| !known.contains_key(id));
+        let there = known.values().filter(|meta| !gone.contains(&meta.id)).chain(hidden.values());
+        let counts = visible(there);
+        gone.extend(known.keys().filter(|id| !counts.contains(id)));
+        let is_new = |id: &BlockId, _: &mut BlockMeta| counts.contains(id);
+        let added: Vec<BlockMeta> = hidden.extract_if(.., is_new).map(|(_, meta)| meta).collect();
+        let changes = Changes { tenant: tenant.clone(), added, gone: gone.into_iter().collect() };
+        if changes.added.is_empty() && changes.gone.is_empty() {
+            self.hidden.insert(tenant.clone(), hidden);
+            return Ok((0, 0));
+        }
+        match catalog.take(&changes)? {
+            true => {
+                self.hidden.insert(tenant.clone(), hidden);
+                Ok((changes.added.len(), changes.gone.len()))
+            }
+            // Nothing is remembered: the next poll finds the same.
+            false => Ok((0, 0)),
+        }
+    }
+
+    /// Whole blocks: all, or those that are not much older than the newest one known.
+    fn list(&self, tenant: &TenantId, newest: Option<BlockId>) -> Result<BTreeSet<BlockId>, String> {
+        let oldest = newest.map(|newest| BlockId::from_parts(made_at(newest).minus(LATENESS), 0));
+        let offset = oldest.map(|oldest| block_path(tenant, oldest));
+        let objects = self.files.requests().list_objects(&tenant_path(tenant), offset.as_ref());
+        let objects = objects.map_err(|failure| failure.to_string())?;
+        Ok(whole_blocks(&objects).collect())
+    }
+
+    /// The known blocks that are not listed and not there either.
+    fn confirmed_gone(
+        &self,
+        tenant: &TenantId,
+        known: &BTreeMap<BlockId, BlockMeta>,
+        listed: &BTreeSet<BlockId>,
+    ) -> Result<BTreeSet<BlockId>, String> {
+        let suspects: Vec<BlockId> = known.keys().filter(|id| !listed.contains(id)).copied().collect();
+        let mut gone = BTreeSet::new();
+        for (id, meta) in suspects.iter().zip(self.files.metas(tenant, &suspects)) {
+            if meta.map_err(|err| err.to_string())?.is_none() {
+                gone.insert(*id);
+            }
+        }
+        // What replaced them may have come behind the back of a list that takes its time.
+        match gone.is_empty() || self.list(tenant, None)? == *listed {
+            true => Ok(gone),
+            false => Err("blocks changed while they were listed".to_owned()),
+        }
+    }
+
+    /// The metas of listed blocks.
+    fn metas(&self, tenant: &TenantId, ids: &[BlockId]) -> Result<BTreeMap<BlockId, BlockMeta>, String> {
+        let mut found = BTreeMap::new();
+        for (id, meta) in ids.iter().zip(self.files.metas(tenant, ids)) {
+            match meta {
+                Ok(Some(meta)) => {
+                    found.insert(*id, meta);
+                }
+                Ok(None) => return Err(format!("block {id} was taken out while blocks were listed")),
+                // One block that cannot be read does not keep the others away; it is named at each poll.
+                Err(err @ (Error::Corrupt { .. } | Error::Version { .. })) => {
+                    tracing::error!(%tenant, %err, "a block in the storage cannot be read; queries do without it");
+                }
+                Err(err) => return Err(err.to_string()),
+            }
+        }
+        Ok(found)
+    }
+}
+
+/// When a block was named.
+fn made_at(id: BlockId) -> UnixNano {
+    UnixNano(u64::try_from(id.0 >> 80).unwrap_or(u64::MAX).saturating_mul(1_000_000))
+}

@@ -1,0 +1,229 @@
+//! Several processes on one store: what one writes, merges and removes, the others see once and whole.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+
+use parking_lot::Mutex;
+use proptest::prelude::*;
+use spoor_compactor::objects::{BlockCatalog, Changes, Sweeper, Watch};
+use spoor_model::TimeRange;
+use spoor_testkit::faults::{FaultStore, Faults};
+
+use super::*;
+
+/// A catalog in memory.
+#[derive(Default)]
+struct Known(Mutex<BTreeMap<BlockId, BlockMeta>>);
+
+impl BlockCatalog for Known {
+    fn tenants(&self) -> Vec<TenantId> {
+        vec![TenantId::single()]
+    }
+
+    fn blocks(&self, _tenant: &TenantId) -> Vec<BlockMeta> {
+        self.0.lock().values().cloned().collect()
+    }
+
+    fn take(&self, changes: &Changes) -> Result<bool, String> {
+        let mut known = self.0.lock();
+        changes.gone.iter().for_each(|id| assert!(known.remove(id).is_some(), "only what is known goes"));
+        changes.added.iter().for_each(|meta| assert!(known.insert(meta.id, meta.clone()).is_none()));
+        Ok(true)
+    }
+}
+
+/// A block without rows: to a watcher it is its meta.
+fn publish(files: &dyn BlockFiles, meta: &BlockMeta) {
+    let staged = files.staging(&meta.tenant).unwrap().join(format!("{}.tmp", meta.id));
+    fs::create_dir(&staged).unwrap();
+    fs::write(staged.join("index.bin"), "index").unwrap();
+    fs::write(staged.join("meta.json"), meta.to_json()).unwrap();
+    files.publish(&meta.tenant, meta.id).unwrap();
+}
+
+fn cut(id: BlockId) -> BlockMeta {
+    BlockMeta::without_files(id, TenantId::single(), UnixNano(0), TimeRange::ALL)
+}
+
+/// One process that cuts and merges, step by step; it knows which spans (numbers) each block holds.
+struct Owner {
+    files: Arc<dyn BlockFiles>,
+    live: Vec<BlockMeta>,
+    spans: BTreeMap<BlockId, Vec<usize>>,
+    span_count: usize,
+    made: u64,
+    /// Blocks to be removed, after what replaces them is there.
+    leaving: Vec<BlockId>,
+}
+
+impl Owner {
+    fn next_id(&mut self) -> BlockId {
+        self.made += 1;
+        // Ten minutes apart, so that some are older than what incremental listings look at.
+        BlockId::from_parts(UnixNano(self.made * 600_000_000_000), u128::from(self.made))
+    }
+
+    fn cut(&mut self) {
+        let meta = cut(self.next_id());
+        self.spans.insert(meta.id, vec![self.span_count]);
+        self.span_count += 1;
+        publish(&*self.files, &meta);
+        self.live.push(meta);
+    }
+
+    fn merge(&mut self, inputs: usize, outputs: usize) {
+        let inputs: Vec<BlockMeta> = self.live.drain(..inputs.min(self.live.len())).collect();
+        if inputs.is_empty() {
+            return;
+        }
+        let ids: Vec<BlockId> = (0..outputs).map(|_| self.next_id()).collect();
+        let held: Vec<usize> = inputs.iter().flat_map(|meta| self.spans[&meta.id].clone()).collect();
+        for (index, id) in ids.iter().enumerate() {
+            let mut meta = cut(*id);
+            meta.merge_level = 1 + inputs.iter().map(|meta| meta.merge_level).max().unwrap();
+            let replaced = inputs.iter().flat_map(|meta| meta.replaces.iter().copied().chain([meta.id]));
+            meta.replaces = replaced.collect::<BTreeSet<_>>().into_iter().collect();
+            meta.merged_with = ids.iter().copied().filter(|other| other != id).collect();
+            self.spans.insert(*id, held.iter().copied().filter(|span| span % outputs == index).collect());
+            publish(&*self.files, &meta);
+            self.live.push(meta);
+        }
+        self.leaving.extend(inputs.iter().map(|meta| meta.id));
+    }
+
+    fn remove_one(&mut self) {
+        if let Some(id) = self.leaving.pop() {
+            self.files.remove(&TenantId::single(), id).unwrap();
+        }
+    }
+
+    /// The spans that a catalog shows, ascending.
+    fn shown(&self, known: &Known) -> Vec<usize> {
+        let mut shown: Vec<usize> = known.0.lock().keys().flat_map(|id| self.spans[id].clone()).collect();
+        shown.sort_unstable();
+        shown
+    }
+}
+
+#[derive(Debug, Clone)]
+enum Step {
+    Cut,
+    Merge(usize, usize),
+    Remove,
+    Age,
+    Poll,
+}
+
+fn steps() -> impl Strategy<Value = Vec<Step>> {
+    let step = prop_oneof![
+        3 => Just(Step::Cut),
+        2 => (1..4usize, 1..3usize).prop_map(|(inputs, outputs)| Step::Merge(inputs, outputs)),
+        3 => Just(Step::Remove),
+        1 => Just(Step::Age),
+        3 => Just(Step::Poll),
+    ];
+    prop::collection::vec(step, 1..40)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 48, ..ProptestConfig::default() })]
+
+    #[test]
+    fn a_watcher_sees_every_span_once_and_never_loses_one(
+        steps in steps(),
+        seed in any::<u64>(),
+        faults in (0.0..0.2f64, 0.0..0.5f64, 0.0..0.1f64),
+    ) {
+        let dirs = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
+        // One content, seen by one through faults.
+        let content = Arc::new(object_store::memory::InMemory::new());
+        let faulty = Arc::new(FaultStore::new(Arc::clone(&content) as _, seed));
+        let files = object_files(content, dirs[0].path()) as Arc<dyn BlockFiles>;
+        let mut owner = Owner {
+            files, live: vec![], spans: BTreeMap::new(), span_count: 0, made: 0, leaving: vec![],
+        };
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        let (fail, stale, flip) = faults;
+        faulty.set(Faults { fail, stale, flip, ..Faults::default() });
+        let mut watch = Watch::new(object_files(Arc::clone(&faulty) as _, dirs[1].path()));
+        let known = Known::default();
+        let mut seen: BTreeSet<usize> = BTreeSet::new();
+        for step in steps {
+            match step {
+                Step::Cut => owner.cut(),
+                Step::Merge(inputs, outputs) => owner.merge(inputs, outputs),
+                Step::Remove => owner.remove_one(),
+                Step::Age => runtime.block_on(faulty.age()),
+                Step::Poll => drop(watch.poll(&known)),
+            }
+            let shown = owner.shown(&known);
+            let distinct: BTreeSet<usize> = shown.iter().copied().collect();
+            prop_assert_eq!(distinct.len(), shown.len(), "no span is shown twice: {:?}", shown);
+            prop_assert!(distinct.is_superset(&seen), "no span is lost: {:?} of {:?}", distinct, seen);
+            seen = distinct;
+        }
+        faulty.set(Faults::default());
+        for _ in 0..11 {
+            watch.poll(&known).unwrap();
+        }
+        prop_assert_eq!(owner.shown(&known), (0..owner.span_count).collect::<Vec<_>>());
+    }
+}
+
+#[test]
+fn a_block_that_is_removed_elsewhere_is_gone_here() {
+    let dirs = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
+    let store = Arc::new(FaultStore::in_memory(1));
+    let one = object_files(Arc::clone(&store) as _, dirs[0].path());
+    let mut watch = Watch::new(object_files(Arc::clone(&store) as _, dirs[1].path()));
+    let known = Known::default();
+    publish(&*one, &cut(block_id(1)));
+    publish(&*one, &cut(block_id(2)));
+    assert_eq!(watch.poll(&known).unwrap().added, 2);
+    one.remove(&TenantId::single(), block_id(1)).unwrap();
+    let gone: usize = (0..10).map(|_| watch.poll(&known).unwrap().gone).sum();
+    assert_eq!(gone, 1);
+    assert_eq!(known.0.lock().keys().copied().collect::<Vec<_>>(), [block_id(2)]);
+}
+
+#[test]
+fn a_poll_with_nothing_new_is_two_requests() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Arc::new(FaultStore::in_memory(1));
+    let files = object_files(Arc::clone(&store) as _, dir.path());
+    let mut watch = Watch::new(Arc::clone(&files));
+    let known = Known::default();
+    (1..50).for_each(|number| publish(&*files, &cut(block_id(number))));
+    watch.poll(&known).unwrap();
+    let before = store.counts().lists();
+    let gets = store.counts().gets();
+    watch.poll(&known).unwrap();
+    assert_eq!((store.counts().lists() - before, store.counts().gets() - gets), (2, 0));
+}
+
+#[test]
+fn remains_are_swept_after_the_grace_period_and_blocks_are_not() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Arc::new(FaultStore::in_memory(1));
+    let options = ObjectOptions { grace: Duration::from_secs(600), ..options(dir.path()) };
+    let files = Arc::new(ObjectFiles::new(Arc::clone(&store) as _, options, Metrics::default()).unwrap());
+    let tenant = TenantId::single();
+    publish(&*files, &cut(block_id(1)));
+    publish(&*files, &cut(block_id(2)));
+    files.remove(&tenant, block_id(1)).unwrap();
+    assert_eq!(files.list().unwrap(), [(tenant.clone(), block_id(2))]);
+    let objects = || {
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        runtime.block_on(async { store.list_with_delimiter(Some(&tenant.as_str().into())).await.unwrap() })
+    };
+    let blocks = || objects().common_prefixes.len();
+    assert_eq!(blocks(), 2, "others may still read it");
+    let now = spoor_testkit::wait::now();
+    let after = |seconds: u64| UnixNano(now.0 + seconds * 1_000_000_000);
+    let mut sweeper = Sweeper::new(Arc::clone(&files));
+    assert_eq!(sweeper.sweep(now).unwrap(), 0);
+    assert_eq!(sweeper.sweep(after(601)).unwrap(), 0, "as young as this it may be an upload");
+    assert_eq!(sweeper.sweep(after(7200)).unwrap(), 1);
+    assert_eq!(blocks(), 1);
+    assert_eq!(Sweeper::new(files).sweep(after(72_000)).unwrap(), 0);
+}

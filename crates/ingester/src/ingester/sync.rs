@@ -1,0 +1,82 @@
+//! Blocks that other processes wrote, merged or removed, where blocks lie in a place of many.
+//!
+//! The log is not concerned: what this process has acknowledged is trimmed from it by its own cuts only.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use spoor_block::BlockMeta;
+use spoor_model::scan::Skipped;
+use spoor_model::{BlockId, TenantId, TraceId};
+
+use super::{Core, Ingester};
+use crate::blocks::StoredBlock;
+use crate::catalog;
+use crate::error::Error;
+use crate::store::Change;
+use crate::tenant::{CatalogBlock, Tenant};
+
+impl Ingester {
+    /// Takes over what others did to the tenant's blocks: `added` are in the catalog and in snapshots to come, `gone`
+    /// are not any more, in one step. Files are left alone. Blocks that are known are not added again.
+    ///
+    /// `false`, and nothing is changed, when this process is just writing, merging or removing one of them: look again
+    /// later. Opens the added blocks; one that cannot be opened is named in every snapshot until
+    /// [`Self::reopen_blocks`] succeeds.
+    pub fn sync_blocks(&self, tenant: &TenantId, added: &[BlockMeta], gone: &[BlockId]) -> Result<bool, Error> {
+        let core = &self.core;
+        let tenant = core.tenants.get_or_add(tenant);
+        let _exchange = tenant.exchange.lock();
+        let known = tenant.catalog_blocks();
+        let is_known = |id: BlockId| known.iter().any(|block| block.meta.id == id);
+        let added: Vec<&BlockMeta> = added.iter().filter(|meta| !is_known(meta.id)).collect();
+        // In this order: a block of our own that is there was announced before, and goes from one to the other.
+        let own = catalog::unpublished(&*core.store, &tenant.id).map_err(|err| core.failed(err))?;
+        for meta in &added {
+            let is_listed = catalog::has_block(&*core.store, &tenant.id, meta.id).map_err(|err| core.failed(err))?;
+            if is_listed || own.contains(&meta.id) {
+                return Ok(false);
+            }
+        }
+        let gone: Vec<&CatalogBlock> = known.iter().filter(|block| gone.contains(&block.meta.id)).collect();
+        if gone.iter().any(|block| block.claim.is_some()) {
+            return Ok(false);
+        }
+        let new: Vec<CatalogBlock> = added.iter().map(|meta| core.open_block(meta, &gone)).collect();
+        let mut changes: Vec<Change> = new.iter().flat_map(|block| catalog::adopt(&block.meta, &block.deleted)).collect();
+        changes.extend(gone.iter().flat_map(|block| catalog::disown(&tenant.id, block.meta.id, &block.deleted)));
+        core.write(&changes)?;
+        let gone: Vec<BlockId> = gone.iter().map(|block| block.meta.id).collect();
+        tenant.replace(&gone, new);
+        core.metrics.set_blocks(&tenant.id, tenant.block_count());
+        Ok(true)
+    }
+
+    /// Tries again to open blocks that could not be opened, as when their place was out of reach.
+    pub fn reopen_blocks(&self) {
+        for tenant in self.core.tenants.all() {
+            self.core.reopen_blocks(&tenant);
+        }
+    }
+}
+
+impl Core {
+    /// A block that takes the place of `gone` ones; what was deleted from them stays hidden in it.
+    fn open_block(&self, meta: &BlockMeta, gone: &[&CatalogBlock]) -> CatalogBlock {
+        let source = StoredBlock::open(&self.blocks, meta).map(Arc::new).map_err(|err| {
+            tracing::error!(tenant = %meta.tenant, block = %meta.id, %err, "a block cannot be opened");
+            Skipped { object: meta.describe(), reason: err.to_string() }
+        });
+        let replaced = gone.iter().filter(|block| meta.replaces.contains(&block.meta.id));
+        let deleted: BTreeSet<TraceId> = replaced.flat_map(|block| block.deleted.iter().copied()).collect();
+        CatalogBlock { deleted: Arc::new(deleted), ..CatalogBlock::new(meta.clone(), source) }
+    }
+
+    fn reopen_blocks(&self, tenant: &Tenant) {
+        for meta in tenant.unopened_blocks() {
+            let Ok(block) = StoredBlock::open(&self.blocks, &meta) else { continue };
+            tracing::info!(tenant = %meta.tenant, block = %meta.id, "a block can be opened again");
+            tenant.set_opened(meta.id, Arc::new(block));
+        }
+    }
+}
