@@ -56,11 +56,7 @@ pub fn open_at_rest(config: &Config, decode: &dyn Decode) -> Result<AtRest, Erro
 }
 
 /// Like [`open_at_rest`], with blocks wherever their files lie.
-pub fn open_at_rest_with(
-    config: &Config,
-    files: Arc<dyn BlockFiles>,
-    decode: &dyn Decode,
-) -> Result<AtRest, Error> {
+pub fn open_at_rest_with(config: &Config, files: Arc<dyn BlockFiles>, decode: &dyn Decode) -> Result<AtRest, Error> {
     let lock = share_data_dir(&config.data_dir)?;
     let database = config.database_dir();
     let failed = |err: StoreError| Error::storage(&database, err);

@@ -78,7 +78,7 @@ impl BlockOwner for Owner {
     ) -> Result<Merged, MergeError> {
         let MergeBounds { block_spans, memory_bytes, keep_after } = *bounds;
         let request = MergeRequest { inputs: inputs.to_vec(), block_spans, memory_bytes, keep_after };
-        // The last question comes right before the new blocks are published.
+        // A lease that is lost ends the merge.
         let mut watch = |progress| if self.may_change() { watch(progress) } else { ControlFlow::Break(()) };
         self.ingester.merge_blocks(tenant, &request, &mut watch).map_err(|err| match err {
             Error::MergeOutdated { .. } => MergeError::Outdated,

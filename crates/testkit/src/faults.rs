@@ -211,11 +211,7 @@ impl ObjectStore for FaultStore {
         if is_refused { Err(refused()) } else { put }
     }
 
-    async fn put_multipart_opts(
-        &self,
-        location: &Path,
-        opts: PutMultipartOptions,
-    ) -> Result<Box<dyn MultipartUpload>> {
+    async fn put_multipart_opts(&self, location: &Path, opts: PutMultipartOptions) -> Result<Box<dyn MultipartUpload>> {
         self.before().await?;
         let upload = self.store.put_multipart_opts(location, opts).await?;
         let (state, counts) = (Arc::clone(&self.state), Arc::clone(&self.counts));

@@ -347,7 +347,8 @@ fn inspect(path: &Path) -> io::Result<Entry> {
             Err(err) => return Err(err.into()),
         };
         let end = rustix::fs::seek(&file, SeekFrom::Hole(start))?.min(size_bytes);
-        let whole = start.div_ceil(piece_bytes)..if end == size_bytes { end.div_ceil(piece_bytes) } else { end / piece_bytes };
+        let whole =
+            start.div_ceil(piece_bytes)..if end == size_bytes { end.div_ceil(piece_bytes) } else { end / piece_bytes };
         for piece in whole {
             pieces[piece as usize] = Piece::Unverified;
             held_bytes += piece_bytes.min(size_bytes - piece * piece_bytes);

@@ -40,7 +40,11 @@ impl Metrics {
     pub fn register(registry: &mut Registry) -> Self {
         let metrics = Self::default();
         let Self { requests, failures, .. } = metrics.clone();
-        registry.register("spoor_compactor_storage_requests", "Requests to object storage, repeated ones too", requests);
+        registry.register(
+            "spoor_compactor_storage_requests",
+            "Requests to object storage, repeated ones too",
+            requests,
+        );
         registry.register(
             "spoor_compactor_storage_request_failures",
             "Requests to object storage that were refused, late or answered with damaged bytes",

@@ -114,7 +114,8 @@ fn a_large_file_goes_in_parts_and_arrives_as_it_was() {
     let (tenant, id) = (TenantId::single(), block_id(1));
     let staged = files.staging(&tenant).unwrap().join(format!("{id}.tmp"));
     fs::create_dir(&staged).unwrap();
-    let content: Vec<u8> = (0..(35u32 << 20) / 4 + 1).flat_map(|number| number.wrapping_mul(2_654_435_761).to_le_bytes()).collect();
+    let content: Vec<u8> =
+        (0..(35u32 << 20) / 4 + 1).flat_map(|number| number.wrapping_mul(2_654_435_761).to_le_bytes()).collect();
     fs::write(staged.join("spans.parquet"), &content).unwrap();
     let meta = BlockMeta::without_files(id, tenant.clone(), UnixNano(1), spoor_model::TimeRange::ALL);
     fs::write(staged.join("meta.json"), meta.to_json()).unwrap();

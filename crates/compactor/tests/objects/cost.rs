@@ -1,9 +1,9 @@
 //! How many requests reading takes, and how many bytes.
 
+use spoor_model::TimeRange;
 use spoor_model::bits::Bits;
 use spoor_model::columns::{ColumnRequest, ValuesOf};
 use spoor_model::scan::{AttrScope, Condition, Field, Literal, Predicate, Test};
-use spoor_model::TimeRange;
 use spoor_testkit::faults::FaultStore;
 
 use super::*;

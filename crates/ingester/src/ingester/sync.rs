@@ -43,7 +43,8 @@ impl Ingester {
             return Ok(false);
         }
         let new: Vec<CatalogBlock> = added.iter().map(|meta| core.open_block(meta, &gone)).collect();
-        let mut changes: Vec<Change> = new.iter().flat_map(|block| catalog::adopt(&block.meta, &block.deleted)).collect();
+        let mut changes: Vec<Change> =
+            new.iter().flat_map(|block| catalog::adopt(&block.meta, &block.deleted)).collect();
         changes.extend(gone.iter().flat_map(|block| catalog::disown(&tenant.id, block.meta.id, &block.deleted)));
         core.write(&changes)?;
         let gone: Vec<BlockId> = gone.iter().map(|block| block.meta.id).collect();
@@ -80,3 +81,6 @@ impl Core {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,115 @@
+use std::ops::ControlFlow;
+
+use spoor_model::TimeRange;
+use spoor_model::scan::Snapshots;
+
+use super::super::MergeRequest;
+use super::super::harness::*;
+use super::*;
+
+/// A process that has so many blocks of 20 spans of tenant `a`, and another one on the same blocks, with a catalog
+/// of its own.
+fn two_processes(block_count: usize) -> (World, World, TenantId) {
+    let (mut one, a) = (World::new(), tenant("a"));
+    for _ in 0..block_count {
+        one.append(&a, 20).unwrap();
+        one.ingester().flush(None).unwrap();
+    }
+    let mut two = World::new();
+    two.numbers(1000);
+    two.blocks = Arc::clone(&one.blocks);
+    two.open().unwrap();
+    two.acknowledged.clone_from(&one.acknowledged);
+    (one, two, a)
+}
+
+fn ids(metas: &[BlockMeta]) -> Vec<BlockId> {
+    metas.iter().map(|meta| meta.id).collect()
+}
+
+/// Merges everything of `one`; returns the new blocks as they would be listed.
+fn merged(one: &World, a: &TenantId) -> Vec<BlockMeta> {
+    let inputs = ids(&one.ingester().blocks(a));
+    let request = MergeRequest { inputs: inputs.clone(), block_spans: 1000, memory_bytes: 1 << 20, keep_after: None };
+    one.ingester().merge_blocks(a, &request, &mut |_| ControlFlow::Continue(())).unwrap();
+    let mut new = one.ingester().blocks(a);
+    new.iter_mut().for_each(|meta| meta.replaces.clone_from(&inputs));
+    new
+}
+
+#[test]
+fn blocks_of_another_process_are_seen_once_also_after_a_crash() {
+    let (one, mut two, a) = two_processes(3);
+    let cut = one.ingester().blocks(&a);
+    assert!(two.ingester().sync_blocks(&a, &cut, &[]).unwrap());
+    two.check();
+    assert!(two.ingester().sync_blocks(&a, &cut, &[]).unwrap(), "known ones are not added again");
+    two.append(&a, 7).unwrap();
+    two.check();
+    two.crash(0);
+    two.check();
+    two.ingester().flush(None).unwrap();
+    two.check();
+}
+
+#[test]
+fn a_merge_of_another_process_is_taken_over_in_one_step_and_files_are_left_alone() {
+    let (one, two, a) = two_processes(3);
+    let cut = one.ingester().blocks(&a);
+    assert!(two.ingester().sync_blocks(&a, &cut, &[]).unwrap());
+    let before = two.ingester().snapshot(&a);
+    let new = merged(&one, &a);
+    let files = two.blocks.names();
+    assert!(two.ingester().sync_blocks(&a, &new, &ids(&cut)).unwrap());
+    two.check();
+    assert_eq!(two.ingester().blocks(&a).len(), new.len());
+    drop(before);
+    assert!(two.ingester().sync_blocks(&a, &[], &ids(&new)).unwrap());
+    assert!(two.ingester().blocks(&a).is_empty());
+    assert_eq!(two.blocks.names(), files, "whoever took the blocks out removes their files");
+}
+
+#[test]
+fn what_was_deleted_stays_hidden_in_what_replaces_its_block() {
+    let (one, mut two, a) = two_processes(2);
+    let cut = one.ingester().blocks(&a);
+    assert!(two.ingester().sync_blocks(&a, &cut, &[]).unwrap());
+    assert!(two.delete(&a, trace_of(3)).unwrap() > 0);
+    two.check();
+    assert!(two.ingester().sync_blocks(&a, &merged(&one, &a), &ids(&cut)).unwrap());
+    two.check();
+    two.crash(0);
+    two.check();
+}
+
+#[test]
+fn a_block_that_is_being_written_here_is_not_taken_for_that_of_another() {
+    let (mut one, a) = (World::new(), tenant("a"));
+    one.append(&a, 20).unwrap();
+    one.blocks.shut_gate();
+    std::thread::scope(|scope| {
+        let flush = scope.spawn(|| one.ingester().flush(None));
+        one.blocks.wait_for_writer();
+        let (_, id) = one.blocks.names().remove(0);
+        let listed = BlockMeta::without_files(id, a.clone(), spoor_model::UnixNano(1), TimeRange::ALL);
+        assert!(!one.ingester().sync_blocks(&a, &[listed], &[]).unwrap());
+        one.check();
+        one.blocks.open_gate();
+        flush.join().unwrap().unwrap();
+    });
+    one.check();
+}
+
+#[test]
+fn a_block_that_could_not_be_opened_is_seen_when_it_can() {
+    let (one, two, a) = two_processes(1);
+    let cut = one.ingester().blocks(&a);
+    two.blocks.lose(&a, cut[0].id);
+    assert!(two.ingester().sync_blocks(&a, &cut, &[]).unwrap());
+    assert_eq!(two.ingester().snapshot(&a).skipped.len(), 1);
+    two.ingester().reopen_blocks();
+    assert_eq!(two.ingester().snapshot(&a).skipped.len(), 1);
+    two.blocks.add_stray(&a, cut[0].id);
+    two.ingester().reopen_blocks();
+    assert!(two.ingester().snapshot(&a).skipped.is_empty());
+}
