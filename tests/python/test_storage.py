@@ -61,7 +61,7 @@ def bucket(monkeypatch):
     deadline = time.monotonic() + PATIENCE_S
     while True:
         try:
-            requests.get(endpoint, timeout=5)
+            requests.get(endpoint, timeout=PATIENCE_S)
             break
         except requests.ConnectionError:
             assert server.poll() is None and time.monotonic() < deadline, "the S3 server does not start"

@@ -7,6 +7,7 @@
 //! ```
 
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use spoor_model::Clock;
 use tokio::signal::unix::{Signal, SignalKind, signal};

@@ -58,7 +58,7 @@ impl Location {
 
     /// The error is `None` for a scheme that nobody knows.
     fn remote(&self, url: &Url) -> Result<Arc<dyn ObjectStore>, Option<object_store::Error>> {
-        // The process's one TLS library. Fails when it is there already.
+        // What reqwest, through which object_store speaks, encrypts with. Fails when it is chosen already.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let endpoint = Some(&self.endpoint).filter(|endpoint| !endpoint.is_empty());
         let client = ClientOptions::new().with_timeout(self.timeout).with_allow_http(self.allow_http);

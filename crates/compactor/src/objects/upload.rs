@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 use std::fs::File;
 use std::io::{self, Read};
 use std::path::Path as FilePath;
+use std::sync::Arc;
 use std::sync::mpsc::Receiver;
 
 use bytes::Bytes;
@@ -49,7 +50,7 @@ fn upload_once(requests: &Requests, from: &FilePath, path: &Path) -> Result<Resu
     if first.len() < PART_BYTES {
         return Ok(requests.put(path, first, PutMode::Overwrite).map(drop));
     }
-    let (store, target) = (requests.store().clone(), path.clone());
+    let (store, target) = (Arc::clone(requests.store()), path.clone());
     let begun = requests.start(async move { store.put_multipart(&target).await });
     let mut upload = match wait_for(&begun) {
         Ok(upload) => upload,
