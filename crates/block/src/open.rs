@@ -353,7 +353,7 @@ impl Opened {
 
     /// The pages of a column of one row group, unpacked.
     pub(crate) fn pages_of_group(&self, group: usize, column: usize) -> Result<Box<dyn PageReader>, Error> {
-        let chunks = GroupChunks { file: &self.file, metadata: &self.metadata, group, extent: Extent::Whole };
+        let chunks = GroupChunks::load(&self.file, &self.metadata, group, &[column], None)?;
         chunks.pages(column).map_err(|err| Error::corrupt(&self.object, err.to_string()))
     }
 
