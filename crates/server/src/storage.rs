@@ -126,10 +126,11 @@ impl Shared {
             Err(err) => tracing::warn!(%err, "the storage cannot be listed; the next poll tries again"),
         }
         ingester.reopen_blocks();
-        if sweeps && self.is_owner(clock) {
-            if let Err(err) = self.sweeper.lock().sweep(clock.now()) {
-                tracing::warn!(%err, "the storage cannot be swept; a later pass tries again");
-            }
+        if sweeps
+            && self.is_owner(clock)
+            && let Err(err) = self.sweeper.lock().sweep(clock.now())
+        {
+            tracing::warn!(%err, "the storage cannot be swept; a later pass tries again");
         }
     }
 
