@@ -24,7 +24,7 @@ pub use raw::{Given, RawConfig};
 pub use reference::reference;
 pub use table::{Config, SETTINGS, Setting};
 pub(crate) use value::Value;
-pub use value::{BasePath, ByTenant, ByteSize, LogFormat, LogLevel, OptionalPath, WalSync};
+pub use value::{BasePath, ByTenant, ByteSize, LogFormat, LogLevel, OptionalPath, OptionalText, WalSync};
 
 /// Why a configuration does not hold. Written as one line.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

@@ -57,13 +57,13 @@ pub(crate) fn open_at_rest(config: &Config) -> Result<Arc<dyn BlockFiles>, Strin
 }
 
 fn object_files(config: &Config, cache_bytes: u64, metrics: Metrics) -> Result<Option<Arc<ObjectFiles>>, String> {
-    if config.storage.is_empty() {
+    if config.storage.0.is_empty() {
         return Ok(None);
     }
     let location = Location {
-        url: config.storage.clone(),
-        endpoint: config.storage_endpoint.clone(),
-        region: config.storage_region.clone(),
+        url: config.storage.0.clone(),
+        endpoint: config.storage_endpoint.0.clone(),
+        region: config.storage_region.0.clone(),
         allow_http: config.storage_allow_http,
         timeout: config.storage_timeout,
     };
@@ -74,7 +74,7 @@ fn object_files(config: &Config, cache_bytes: u64, metrics: Metrics) -> Result<O
         cache_bytes,
         patience: Patience::of(config.storage_timeout),
         local_dir,
-        name: config.storage.clone(),
+        name: config.storage.0.clone(),
         grace: config.storage_grace_period,
     };
     ObjectFiles::new(store, options, metrics).map(Arc::new).map(Some)

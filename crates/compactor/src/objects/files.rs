@@ -64,6 +64,11 @@ impl ObjectFiles {
         &self.requests
     }
 
+    /// The directory that the store is, if it is one.
+    pub(crate) fn local_dir(&self) -> Option<&std::path::Path> {
+        self.options.local_dir.as_deref()
+    }
+
     pub(crate) fn location(&self, path: &Path) -> String {
         format!("{}/{path}", self.options.name.trim_end_matches('/'))
     }

@@ -10,7 +10,11 @@
 //!
 //! Whoever holds it merges, removes and sweeps; all others read. Clocks may differ by the length of the lease:
 //! it ends for its owner when it says, and for others as long after that again.
+//!
+//! A directory (`file://`) has no conditional puts; there the lease is the lock of a file, which ends with its process.
 
+use std::fs::{File, TryLockError};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -26,6 +30,8 @@ use super::requests::{Failure, Requests};
 
 /// No tenant has a name with this sign.
 const OBJECT: &str = "@lease.json";
+/// Its lock is the lease on a directory.
+const LOCK_FILE: &str = "@lease.lock";
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 struct Document {
@@ -40,6 +46,9 @@ pub struct Lease {
     owner: String,
     length: Duration,
     held: Mutex<Option<Held>>,
+    /// For stores that are a directory: where the lock is.
+    lock_path: Option<PathBuf>,
+    locked: Mutex<Option<File>>,
 }
 
 #[derive(Debug, Clone)]
@@ -51,11 +60,16 @@ struct Held {
 impl Lease {
     /// A lease that nobody has asked for yet. `owner` tells processes apart; renew it at least thrice per `length`.
     pub fn new(files: &ObjectFiles, owner: String, length: Duration) -> Self {
-        Self { requests: Arc::clone(files.requests()), owner, length, held: Mutex::default() }
+        let lock_path = files.local_dir().map(|dir| dir.join(LOCK_FILE));
+        let (held, locked) = (Mutex::default(), Mutex::default());
+        Self { requests: Arc::clone(files.requests()), owner, length, held, lock_path, locked }
     }
 
     /// Whether the lease is ours for now. Costs nothing; ask again right before something is made visible.
     pub fn is_held(&self, clock: &dyn Clock) -> bool {
+        if self.lock_path.is_some() {
+            return self.locked.lock().is_some();
+        }
         self.held.lock().as_ref().is_some_and(|held| clock.now() < held.until)
     }
 
@@ -64,6 +78,11 @@ impl Lease {
     /// # Errors
     /// One line, when the store cannot be asked. A lease that was held is held until it expires.
     pub fn keep(&self, clock: &dyn Clock) -> Result<bool, String> {
+        if let Some(path) = &self.lock_path {
+            let is_held = self.lock(path)?;
+            self.requests.metrics().lease_held.set(i64::from(is_held));
+            return Ok(is_held);
+        }
         let before = self.held.lock().clone();
         let now = clock.now();
         let outcome = match before {
@@ -83,6 +102,21 @@ impl Lease {
         }
         self.requests.metrics().lease_held.set(i64::from(is_held));
         Ok(is_held)
+    }
+
+    fn lock(&self, path: &std::path::Path) -> Result<bool, String> {
+        let mut locked = self.locked.lock();
+        if locked.is_some() {
+            return Ok(true);
+        }
+        let failed = |err: std::io::Error| format!("{}: {err}", path.display());
+        let file = File::options().create(true).truncate(false).write(true).open(path).map_err(failed)?;
+        match file.try_lock() {
+            Ok(()) => *locked = Some(file),
+            Err(TryLockError::WouldBlock) => {}
+            Err(TryLockError::Error(err)) => return Err(failed(err)),
+        }
+        Ok(locked.is_some())
     }
 
     fn take(&self, now: UnixNano) -> Result<Option<Held>, Failure> {
@@ -119,6 +153,9 @@ impl Lease {
 
     /// Lets go, so that another need not wait. Best effort.
     pub fn release(&self) {
+        if self.locked.lock().take().is_some() {
+            self.requests.metrics().lease_held.set(0);
+        }
         let Some(held) = self.held.lock().take() else { return };
         let document = Document { owner: self.owner.clone(), expires_unix_nano: "0".to_owned() };
         let json = serde_json::to_vec(&document).expect("plain data always serialises");

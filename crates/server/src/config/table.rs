@@ -4,7 +4,9 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::value::{ByTenant, Value};
-use super::{BasePath, ByteSize, ConfigError, Given, LogFormat, LogLevel, OptionalPath, RawConfig, WalSync};
+use super::{
+    BasePath, ByteSize, ConfigError, Given, LogFormat, LogLevel, OptionalPath, OptionalText, RawConfig, WalSync,
+};
 
 /// One key, as the command line, the reference and the YAML reader see it.
 #[derive(Debug, Clone, Copy)]
@@ -84,12 +86,12 @@ settings! {
         /// Where blocks are kept: `s3://bucket/prefix`, `gs://bucket/prefix`, `azure://container/prefix` or
         /// `file:///directory`. Credentials come from the environment, as for each cloud's own tools. Empty: in
         /// `data_dir`, which keeps the log, the head and caches in any case.
-        storage: String = "",
+        storage: OptionalText = "",
         /// Address of another server that speaks the protocol of `storage`, such as `http://minio:9000`. Empty: the
         /// cloud's own.
-        storage_endpoint: String = "",
+        storage_endpoint: OptionalText = "",
         /// Region of an `s3://` bucket. Empty: by the environment.
-        storage_region: String = "",
+        storage_region: OptionalText = "",
         /// Whether `storage_endpoint` may be plain `http://`.
         storage_allow_http: bool = "false",
         /// How long `storage` is waited for, repetitions included: per request, and per part of an upload.

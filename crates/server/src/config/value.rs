@@ -194,6 +194,22 @@ impl Value for String {
     }
 }
 
+/// A text that need not be given.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct OptionalText(pub String);
+
+impl Value for OptionalText {
+    const KIND: &'static str = "text";
+
+    fn read(text: &str) -> Result<Self, String> {
+        Ok(Self(text.trim().to_owned()))
+    }
+
+    fn show(&self) -> String {
+        self.0.clone()
+    }
+}
+
 impl Value for PathBuf {
     const KIND: &'static str = "path";
 

@@ -107,8 +107,8 @@ pub(crate) fn run(arguments: &BlocksArguments) -> Result<ExitCode, String> {
             }
             verify(&files, &found, arguments.as_json)
         }
-        Action::Collect { .. } if !config.storage.is_empty() => {
-            let storage = &config.storage;
+        Action::Collect { .. } if !config.storage.0.is_empty() => {
+            let storage = &config.storage.0;
             Err(format!("{storage} may be used by others: the server that holds its lease removes what is left over"))
         }
         Action::Collect { dry_run, whole } => collect(&config, &*files, arguments, *dry_run, *whole),

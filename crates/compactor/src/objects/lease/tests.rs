@@ -21,12 +21,16 @@ impl Clock for SetClock {
 }
 
 fn lease(store: &Arc<InMemory>, owner: &str) -> Lease {
+    lease_in(store, None, owner)
+}
+
+fn lease_in(store: &Arc<InMemory>, local_dir: Option<PathBuf>, owner: &str) -> Lease {
     let options = ObjectOptions {
         staging_dir: "unused".into(),
         cache_dir: "unused".into(),
         cache_bytes: 0,
         patience: Patience::of(Duration::from_secs(5)),
-        local_dir: None,
+        local_dir,
         name: "test".to_owned(),
         grace: Duration::ZERO,
     };
@@ -63,4 +67,19 @@ fn a_process_that_starts_again_has_its_lease_back() {
     assert!(lease(&store, "a").keep(&clock).unwrap());
     let again = lease(&store, "a");
     assert!(again.keep(&clock).unwrap() && again.is_held(&clock));
+}
+
+#[test]
+fn on_a_directory_one_of_two_has_it_until_it_lets_go() {
+    let (store, clock) = (Arc::new(InMemory::new()), SetClock(AtomicU64::new(1_000_000_000_000)));
+    let dir = tempfile::tempdir().unwrap();
+    let of = |owner| lease_in(&store, Some(dir.path().to_owned()), owner);
+    let (a, b) = (of("a"), of("b"));
+    assert!(a.keep(&clock).unwrap() && !b.keep(&clock).unwrap());
+    clock.pass(3600);
+    assert!(a.is_held(&clock) && a.keep(&clock).unwrap() && !b.keep(&clock).unwrap());
+    a.release();
+    assert!(b.keep(&clock).unwrap() && !a.keep(&clock).unwrap());
+    drop(b);
+    assert!(a.keep(&clock).unwrap(), "it ends with its process");
 }
