@@ -51,7 +51,7 @@ fn main() {
     let scratch = TempDir::new().unwrap();
     let kept = std::env::var_os("SPOOR_BENCH_DIR").map(PathBuf::from);
     let directory = kept.as_deref().unwrap_or(scratch.path());
-    let launch = Launch::new(env!("CARGO_BIN_EXE_spoor"), directory.join("data"));
+    let launch = Launch::new(env!("CARGO_BIN_EXE_spoor"), directory.join("data")).arguments(["--compaction=false"]);
     let Filled { start, span_count } = fill(&launch, &directory.join("filled.json"), trace_count);
     let server = launch.start();
     let repeats = if is_full { 15 } else { 1 };
