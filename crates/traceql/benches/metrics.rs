@@ -2,7 +2,7 @@
 //!
 //! One thread, columns made up in memory as blocks hand them out (coded, integers, texts, few rows): 1M rows in
 //! batches of 62,492, traces of 17 spans within an hour, 61 attributes. Nanoseconds of CPU per row, median of seven times
-//! ten runs (the clock of threads is coarse); then how many series there are, and the sum of their points. `--test` runs 17,000
+//! ten runs (the clock of threads is coarse); then how many series there are, and the sum of their points. Under `cargo test` it runs 17,000
 //! rows once.
 
 #![allow(clippy::print_stdout, reason = "a bench prints its findings")]
