@@ -1,6 +1,7 @@
 //! The targets. Each says what must hold for any bytes whatever.
 
 mod block;
+mod import;
 mod otlp;
 mod traceql;
 
@@ -21,5 +22,13 @@ pub struct Target {
 
 /// All of them.
 pub fn all() -> Vec<Target> {
-    vec![otlp::protobuf(), otlp::json(), traceql::query(), traceql::identifier(), block::files()]
+    vec![
+        otlp::protobuf(),
+        otlp::json(),
+        import::jaeger(),
+        import::parts(),
+        traceql::query(),
+        traceql::identifier(),
+        block::files(),
+    ]
 }
