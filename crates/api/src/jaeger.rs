@@ -6,7 +6,7 @@
 //!   grpc     Kiali (api_v2), api_v3, Jaeger with Spoor as its storage (jaeger.storage.v2)
 //! ```
 //!
-//! All of them ask [`reads`], so that a question has one answer however it is put. Where Spoor answers
+//! All of them ask `reads`, so that a question has one answer however it is put. Where Spoor answers
 //! otherwise than Jaeger on purpose stands in `DEVIATIONS.md`.
 
 mod adjust;

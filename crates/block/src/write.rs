@@ -1,4 +1,4 @@
-//! Cutting: a block from spans that are in memory, whole. [`crate::merge`] makes one from more than that.
+//! Cutting: a block from spans that are in memory, whole. `merge` makes one from more than that.
 
 use std::fs;
 use std::path::PathBuf;

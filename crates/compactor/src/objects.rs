@@ -10,7 +10,7 @@
 //! and is kept on local disk under a budget. Everything that comes from the store is verified against the
 //! checksums of the block's meta before it is used or kept, and asked for again when it does not verify.
 //!
-//! Several processes may use one store: each looks for what the others do ([`Watch`], [`visible`]), and one of
+//! Several processes may use one store: each looks for what the others do ([`Watch`], `visible`), and one of
 //! them holds the [`Lease`] to change what is there.
 //!
 //! **Invariant:** what is here blocks, and is never called on an async thread.

@@ -260,7 +260,7 @@ impl Requests {
         })
     }
 
-    /// A part of an upload, on its way; [`Self::wait_for`] waits for it. Bounded by one attempt's patience: the
+    /// A part of an upload, on its way; `wait_for` waits for it. Bounded by one attempt's patience: the
     /// store's client repeats parts by itself.
     pub(crate) fn start<T: Send + 'static>(
         &self,
