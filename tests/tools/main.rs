@@ -185,6 +185,10 @@ fn blocks_are_listed_described_and_a_rotten_one_is_named() {
         .collect();
     assert_eq!(bad, [ids[1].clone()]);
     assert!(text(&blocks(&["verify", &ids[0]])).contains("1 blocks verified, 0 bad"));
+    let partial = spoor(&["export", "--data-dir", &data_dir]);
+    let said = String::from_utf8_lossy(&partial.stderr).into_owned();
+    assert_eq!(partial.status.code(), Some(1), "{said}");
+    assert!(said.contains(&ids[1]) && said.contains("the export is not complete"), "{said}");
     fs::create_dir(directory.path().join("blocks/single-tenant/00000000000000000000000007.tmp")).unwrap();
     assert!(text(&blocks(&["gc", "--dry-run"])).contains("never finished: would go"));
     assert!(text(&blocks(&["gc"])).contains("1 removed"));

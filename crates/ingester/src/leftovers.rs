@@ -18,9 +18,20 @@ pub struct Leftover {
     pub tenant: TenantId,
     /// Its name.
     pub id: BlockId,
-    /// What it says of itself when it is whole: it may hold spans that nothing else holds. `None`: it was never
-    /// finished, and what it was to hold is in the log or in other blocks.
-    pub meta: Option<BlockMeta>,
+    /// How far it got.
+    pub state: LeftoverState,
+}
+
+/// How far a block that the catalog does not name got.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum LeftoverState {
+    /// It was never finished: what it was to hold is in the log or in other blocks.
+    Unfinished,
+    /// It is whole, and may hold spans that nothing else holds.
+    Whole(Box<BlockMeta>),
+    /// It was published, and its meta cannot be read now or by this version, for this reason. It may hold spans that
+    /// nothing else holds.
+    Unreadable(String),
 }
 
 /// Goes through the blocks that a data directory's catalog does not name and removes those for which `decide` says
@@ -49,9 +60,12 @@ pub fn sweep_leftovers(
         if known.contains(&(tenant.clone(), id)) {
             continue;
         }
-        // A meta that cannot be read is one that is not there: the block cannot be opened by anybody.
-        let meta = files.meta(&tenant, id).unwrap_or_default();
-        let leftover = Leftover { tenant, id, meta };
+        let state = match files.meta(&tenant, id) {
+            Ok(None) => LeftoverState::Unfinished,
+            Ok(Some(meta)) => LeftoverState::Whole(Box::new(meta)),
+            Err(err) => LeftoverState::Unreadable(err.to_string()),
+        };
+        let leftover = Leftover { tenant, id, state };
         if decide(&leftover) {
             files.remove(&leftover.tenant, leftover.id).map_err(unreadable)?;
             removed += 1;

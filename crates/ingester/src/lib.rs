@@ -49,5 +49,5 @@ pub use blocks::{BlockStore, StoredBlocks};
 pub use config::{Config, WalSync};
 pub use error::Error;
 pub use ingester::{BlockState, Foundation, Health, Ingester, MergeRequest};
-pub use leftovers::{Leftover, sweep_leftovers};
+pub use leftovers::{Leftover, LeftoverState, sweep_leftovers};
 pub use metrics::Metrics;

@@ -12,7 +12,7 @@ use bytes::Bytes;
 use prometheus_client::registry::Registry;
 use spoor_block::{BlockFiles, BlockMeta, DirectoryFiles};
 use spoor_ingester::store::{Change, Durability, RocksStore, Store, Table};
-use spoor_ingester::{Config, Error, Ingester, Leftover, Metrics, open_at_rest, sweep_leftovers};
+use spoor_ingester::{Config, Error, Ingester, Leftover, LeftoverState, Metrics, open_at_rest, sweep_leftovers};
 use spoor_model::batch::SpanBatch;
 use spoor_model::ingest::{Append, AppendError, AppendRequest, BodyEncoding, Checked, Decode};
 use spoor_model::memory::MemoryBudget;
@@ -365,20 +365,26 @@ fn only_blocks_that_the_catalog_does_not_name_are_swept_and_only_when_told() {
     drop(ingester);
 
     let tenant_dir = dir.path().join("blocks").join(tenant.as_str());
-    let [staged, stray] = [BlockId(1), BlockId(2)];
+    let [staged, stray, rotten] = [BlockId(1), BlockId(2), BlockId(3)];
     fs::create_dir(tenant_dir.join(format!("{staged}.tmp"))).unwrap();
     fs::create_dir(tenant_dir.join(stray.to_string())).unwrap();
     let meta = BlockMeta::without_files(stray, tenant.clone(), UnixNano(1), TimeRange::ALL);
     fs::write(tenant_dir.join(stray.to_string()).join("meta.json"), meta.to_json()).unwrap();
+    fs::create_dir(tenant_dir.join(rotten.to_string())).unwrap();
+    fs::write(tenant_dir.join(rotten.to_string()).join("meta.json"), "{").unwrap();
     let mut seen = Vec::new();
     let kept = sweep_leftovers(&config, &files, &mut |leftover| {
         seen.push(leftover.clone());
         false
     });
     assert_eq!(kept.unwrap(), 0);
-    let expected =
-        [(staged, None), (stray, Some(meta))].map(|(id, meta)| Leftover { tenant: tenant.clone(), id, meta });
+    let last = seen.pop().unwrap();
+    assert!(matches!(last.state, LeftoverState::Unreadable(_)), "what cannot be read may still hold spans: {last:?}");
+    let expected = [(staged, LeftoverState::Unfinished), (stray, LeftoverState::Whole(Box::new(meta)))]
+        .map(|(id, state)| Leftover { tenant: tenant.clone(), id, state });
     assert_eq!(seen, expected);
-    assert_eq!(sweep_leftovers(&config, &files, &mut |leftover| leftover.meta.is_none()).unwrap(), 1);
-    assert_eq!(files.list().unwrap(), [(tenant.clone(), stray), (tenant, known.id)]);
+    let mut is_unfinished = |leftover: &Leftover| leftover.state == LeftoverState::Unfinished;
+    assert_eq!(sweep_leftovers(&config, &files, &mut is_unfinished).unwrap(), 1);
+    let left = [(tenant.clone(), stray), (tenant.clone(), rotten), (tenant, known.id)];
+    assert_eq!(files.list().unwrap(), left);
 }

@@ -25,7 +25,7 @@ mod tree;
 use arguments::{Output, Times};
 pub(crate) use arguments::{QueryArguments, command, is_at_rest, read};
 pub(crate) use table::Lines;
-pub(crate) use transport::{Answer, Target, Transport, escape};
+pub(crate) use transport::{Answer, Target, TraceAnswer, Transport, escape};
 
 /// Traces that a search finds, unless told otherwise: as many as Tempo's API does.
 const LIMIT: u32 = 20;
@@ -60,10 +60,15 @@ async fn answer(arguments: &QueryArguments, asked: Asked) -> Result<String, Stri
 async fn trace(transport: &Transport, arguments: &QueryArguments, id: TraceId) -> Result<String, String> {
     match arguments.output.unwrap_or(Output::Tree) {
         Output::Json => transport.get(&format!("/api/v2/traces/{id}")).await?.json_line(),
-        Output::Table | Output::Tree => match transport.trace(id).await? {
-            Some(trace) => Ok(tree::shown(&trace, &[])),
-            None => Err(format!("trace {id} not found")),
-        },
+        Output::Table | Output::Tree => {
+            let TraceAnswer { trace, partial } = transport.trace(id).await?;
+            match (trace, partial) {
+                (Some(trace), None) => Ok(tree::shown(&trace, &[])),
+                (Some(trace), Some(partial)) => Ok(format!("{}{partial}\n", tree::shown(&trace, &[]))),
+                (None, None) => Err(format!("trace {id} not found")),
+                (None, Some(partial)) => Err(format!("trace {id} not found; {partial}")),
+            }
+        }
     }
 }
 
@@ -83,7 +88,7 @@ async fn search(transport: &Transport, arguments: &QueryArguments) -> Result<Str
             let answer = reply.json()?;
             let mut text = String::new();
             for found in table::found(&answer) {
-                if let Some(trace) = transport.trace(found.trace_id).await? {
+                if let Some(trace) = transport.trace(found.trace_id).await?.trace {
                     text.push_str(&tree::shown(&trace, &found.span_ids));
                     text.push('\n');
                 }

@@ -62,6 +62,14 @@ pub(crate) struct Answer {
     pub(crate) body: Bytes,
 }
 
+/// A trace by its id.
+pub(crate) struct TraceAnswer {
+    /// `None` when it is not there, or not in what can be read.
+    pub(crate) trace: Option<Trace>,
+    /// What is missing, if something is.
+    pub(crate) partial: Option<String>,
+}
+
 /// A page of an export.
 pub(crate) struct Page {
     /// `TracesData`.
@@ -105,12 +113,14 @@ impl Transport {
         }
     }
 
-    /// The whole trace; `None` when it is not there.
-    pub(crate) async fn trace(&self, id: TraceId) -> Result<Option<Trace>, String> {
-        match self.ask(&format!("/api/traces/{id}"), "application/protobuf").await? {
-            Answer { status: StatusCode::NOT_FOUND, .. } => Ok(None),
-            Answer { status, body, .. } if status.is_success() => decoded(id, &body),
-            Answer { status, body, .. } => Err(refusal(status, &body)),
+    /// The whole trace.
+    pub(crate) async fn trace(&self, id: TraceId) -> Result<TraceAnswer, String> {
+        let Answer { status, headers, body } = self.ask(&format!("/api/traces/{id}"), "application/protobuf").await?;
+        let partial = header_text(&headers, &partial::HEADER);
+        match status {
+            StatusCode::NOT_FOUND => Ok(TraceAnswer { trace: None, partial }),
+            status if status.is_success() => Ok(TraceAnswer { trace: decoded(id, &body)?, partial }),
+            status => Err(refusal(status, &body)),
         }
     }
 
@@ -120,8 +130,7 @@ impl Transport {
         if !status.is_success() {
             return Err(refusal(status, &body));
         }
-        let header = |name: HeaderName| Some(headers.get(name)?.to_str().ok()?.to_owned());
-        let (next, partial) = (header(tempo::NEXT), header(partial::HEADER));
+        let (next, partial) = (header_text(&headers, &tempo::NEXT), header_text(&headers, &partial::HEADER));
         Ok(Page { body, next, partial })
     }
 
@@ -168,6 +177,10 @@ impl Transport {
             }
         }
     }
+}
+
+fn header_text(headers: &HeaderMap, name: &HeaderName) -> Option<String> {
+    Some(headers.get(name)?.to_str().ok()?.to_owned())
 }
 
 async fn over_http(authority: &str, request: Request<Full<Bytes>>) -> Result<Answer, String> {

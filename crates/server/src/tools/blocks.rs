@@ -9,7 +9,7 @@ use std::sync::Arc;
 use clap::{Arg, ArgAction, ArgMatches, Command};
 use serde_json::{Value as Json, json};
 use spoor_block::{BlockFiles, BlockMeta};
-use spoor_ingester::Leftover;
+use spoor_ingester::{Leftover, LeftoverState};
 use spoor_model::{BlockId, TenantId, rfc3339};
 
 use super::progress;
@@ -293,7 +293,7 @@ fn collect(
         if arguments.tenant.as_ref().is_some_and(|wanted| *wanted != leftover.tenant.as_str()) {
             return false;
         }
-        let goes = leftover.meta.is_none() || whole;
+        let goes = leftover.state == LeftoverState::Unfinished || whole;
         kept += usize::from(!goes);
         report.push_str(&leftover_line(leftover, goes, dry_run, arguments.as_json));
         goes && !dry_run
@@ -308,14 +308,18 @@ fn collect(
 }
 
 fn leftover_line(leftover: &Leftover, goes: bool, dry_run: bool, as_json: bool) -> String {
-    let Leftover { tenant, id, meta } = leftover;
-    let spans = meta.as_ref().map(|meta| meta.span_count);
+    let Leftover { tenant, id, state } = leftover;
+    let spans = if let LeftoverState::Whole(meta) = state { Some(meta.span_count) } else { None };
     if as_json {
         let removed = goes && !dry_run;
         let line = json!({ "tenant": tenant.as_str(), "id": id.to_string(), "spanCount": spans, "removed": removed });
         return format!("{line}\n");
     }
-    let what = spans.map_or("never finished".to_owned(), |spans| format!("whole, {spans} spans, not in the catalog"));
+    let what = match state {
+        LeftoverState::Unfinished => "never finished".to_owned(),
+        LeftoverState::Whole(meta) => format!("whole, {} spans, not in the catalog", meta.span_count),
+        LeftoverState::Unreadable(reason) => format!("not in the catalog, and unreadable: {reason}"),
+    };
     let fate = match (goes, dry_run) {
         (true, false) => "removed",
         (true, true) => "would go",

@@ -20,7 +20,7 @@ use spoor_otlp::json::write::TracesDataJson;
 use super::progress;
 use crate::clock::SystemClock;
 use crate::config::RawConfig;
-use crate::query::{Target, Transport, escape};
+use crate::query::{Target, TraceAnswer, Transport, escape};
 
 /// What to export, from where, to where.
 #[derive(Debug)]
@@ -132,19 +132,22 @@ pub(crate) fn run(arguments: &ExportArguments) -> Result<ExitCode, String> {
         .map_err(|err| format!("cannot start threads: {err}"))?;
     let mut sink = Sink::open(arguments)?;
     let exported = runtime.block_on(export(arguments, &mut sink));
-    let finished = exported.and_then(|()| sink.finish());
-    let (traces, spans) = finished?;
+    let (is_whole, (traces, spans)) = exported.and_then(|is_whole| Ok((is_whole, sink.finish()?)))?;
     // Standard output may be the file.
-    eprintln!("{traces} traces, {spans} spans exported");
-    Ok(ExitCode::SUCCESS)
+    eprintln!("{traces} traces, {spans} spans exported{}", if is_whole { "" } else { "; the export is not complete" });
+    Ok(if is_whole { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-async fn export(arguments: &ExportArguments, sink: &mut Sink) -> Result<(), String> {
+/// Whether that was all: what could not be read is named on stderr.
+async fn export(arguments: &ExportArguments, sink: &mut Sink) -> Result<bool, String> {
     let transport = Transport::open(&arguments.target)?;
     if let Some(id) = arguments.trace {
-        let trace = transport.trace(id).await?.ok_or_else(|| format!("trace {id} not found"))?;
-        return sink.put(vec![trace]);
+        let TraceAnswer { trace, partial } = transport.trace(id).await?;
+        partial.iter().for_each(|partial| eprintln!("warning: {partial}"));
+        sink.put(vec![trace.ok_or_else(|| format!("trace {id} not found"))?])?;
+        return Ok(partial.is_none());
     }
+    let mut is_whole = true;
     let bar = progress::bytes("export", None);
     let mut after: Option<String> = None;
     loop {
@@ -152,6 +155,7 @@ async fn export(arguments: &ExportArguments, sink: &mut Sink) -> Result<(), Stri
         let page =
             transport.page(&format!("/spoor/export?{}{cursor}", arguments.times.trim_start_matches('&'))).await?;
         if let Some(partial) = &page.partial {
+            is_whole = false;
             bar.suspend(|| eprintln!("warning: {partial}"));
         }
         bar.inc(page.body.len() as u64);
@@ -164,7 +168,7 @@ async fn export(arguments: &ExportArguments, sink: &mut Sink) -> Result<(), Stri
         }
     }
     bar.finish_and_clear();
-    Ok(())
+    Ok(is_whole)
 }
 
 /// The traces of a page, in its order.

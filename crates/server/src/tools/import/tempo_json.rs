@@ -30,6 +30,7 @@ pub(super) fn kind(document: &str) -> Kind {
         trace: Option<&'a serde_json::value::RawValue>,
     }
     let Ok(keys) = serde_json::from_str::<Keys<'_>>(document) else { return Kind::Other };
+    let is_otlp = keys.resource_spans.is_some();
     let wrapped = match keys {
         Keys { resource_spans: Some(_), .. } if !document.contains('=') => return Kind::Otlp,
         Keys { resource_spans: Some(list), .. } | Keys { batches: Some(list), .. } => {
@@ -43,6 +44,8 @@ pub(super) fn kind(document: &str) -> Kind {
             with_hex_ids(&mut otlp);
             Kind::Tempo(otlp.to_string())
         }
+        // OTLP's own reader takes more than a JSON tree does, such as half a pair of surrogates.
+        Err(_) if is_otlp => Kind::Otlp,
         Err(_) => Kind::Other,
     }
 }
@@ -97,5 +100,6 @@ mod tests {
         assert_eq!(rewritten(&plain), "otlp");
         assert_eq!(rewritten(r#"{"data":[]}"#), "other");
         assert_eq!(rewritten("[]"), "other");
+        assert_eq!(rewritten(r#"{"resourceSpans":[{"schemaUrl":"a=\ud83d"}]}"#), "otlp");
     }
 }
