@@ -176,8 +176,16 @@ fn aggregate(function: Aggregate, of: Option<&Expr>, view: &View, rows: &[usize]
     };
     let values = rows.iter().map(|row| evaluate(of, view.at(*row)));
     let numbers: Vec<Datum> = values.filter(|value| value.as_float().is_some()).collect();
+    // The order of the spans must not show: of equal numbers the widest type is kept, and NaN only alone.
     let fold = |better: BinaryOp| {
-        numbers.iter().cloned().reduce(|best, next| if datum::compare(better, &next, &best) { next } else { best })
+        let mut candidates: Vec<Datum> = numbers.clone();
+        candidates.sort_by_key(|number| match number {
+            Datum::Float(float) if float.is_nan() => 3,
+            Datum::Float(_) => 0,
+            Datum::Duration(_) => 1,
+            _ => 2,
+        });
+        candidates.into_iter().reduce(|best, next| if datum::compare(better, &next, &best) { next } else { best })
     };
     let sum = || numbers.iter().cloned().reduce(|sum, next| datum::arithmetic(BinaryOp::Add, &sum, &next));
     let value = match function {

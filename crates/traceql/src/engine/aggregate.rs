@@ -143,6 +143,21 @@ fn int_result(function: Aggregate, total: Ints, is_duration: bool) -> Static {
     }
 }
 
+/// Whether a number takes the place of the least or greatest so far, in whatever order they come. Any number is
+/// better than none, then than NaN; of equal ones a float is kept before a duration, and that before an integer.
+fn is_better(op: BinaryOp, next: &Static, best: &Static) -> bool {
+    let is_nan = |number: &Static| matches!(number, Static::Float(float) if float.is_nan());
+    let width = |number: &Static| match number {
+        Static::Float(_) => 2,
+        Static::Duration(_) => 1,
+        _ => 0,
+    };
+    if best.is_nil() || is_nan(best) || is_nan(next) {
+        return best.is_nil() || !is_nan(next);
+    }
+    compute::compare(op, next, best) || compute::compare(BinaryOp::Eq, next, best) && width(next) > width(best)
+}
+
 /// Aggregates of numbers of several kinds, number by number.
 fn folded(
     function: Aggregate,
@@ -158,10 +173,9 @@ fn folded(
         }
         let (count, total) = &mut totals[spanset];
         *count += 1;
-        let is_better = |op| total.is_nil() || compute::compare(op, &next, total);
         *total = match function {
-            Aggregate::Min if !is_better(BinaryOp::Lt) => return,
-            Aggregate::Max if !is_better(BinaryOp::Gt) => return,
+            Aggregate::Min if !is_better(BinaryOp::Lt, &next, total) => return,
+            Aggregate::Max if !is_better(BinaryOp::Gt, &next, total) => return,
             Aggregate::Sum | Aggregate::Avg if !total.is_nil() => compute::arithmetic(BinaryOp::Add, total, &next),
             _ => next,
         };
