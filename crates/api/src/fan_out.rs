@@ -5,9 +5,9 @@
 
 use std::collections::BTreeSet;
 
-use spoor_model::scan::{Field, KeySet, Operation, Predicate, QueryContext};
+use spoor_model::scan::{Field, KeySet, Operation, QueryContext};
 use spoor_model::{TenantId, TimeRange, Trace, TraceId, Value};
-use spoor_querier::{Answer, Querier, QueryError};
+use spoor_querier::{Answer, Querier, QueryError, SpanFilter};
 
 /// Asks every tenant and folds the values into the first.
 fn merged<T>(
@@ -46,19 +46,19 @@ fn join(one: Option<Trace>, other: Option<Trace>) -> Option<Trace> {
     }
 }
 
-/// Attribute names of all tenants; with a predicate, those that spans have which satisfy it.
+/// Attribute names of all tenants; with a filter, those that spans have which pass it.
 pub(crate) fn keys(
     querier: &Querier,
     tenants: &[TenantId],
-    predicate: Option<&Predicate>,
+    filter: Option<&SpanFilter>,
     range: TimeRange,
     ctx: &QueryContext,
 ) -> Result<Answer<KeySet>, QueryError> {
     merged(
         tenants,
-        |tenant| match predicate {
+        |tenant| match filter {
             None => querier.keys(tenant, range, ctx),
-            Some(predicate) => querier.keys_where(tenant, predicate, range, ctx),
+            Some(filter) => querier.keys_where(tenant, filter, range, ctx),
         },
         |sum, keys| keys.into_iter().for_each(|(scope, names)| sum.entry(scope).or_default().extend(names)),
     )
@@ -74,21 +74,21 @@ pub(crate) fn operations(
     merged(tenants, |tenant| querier.operations(tenant, range, ctx), |sum, more| sum.extend(more))
 }
 
-/// Distinct values of one field, of all tenants, and whether none were left out; with a predicate, those of
-/// spans that satisfy it. Values that several tenants have come several times.
+/// Distinct values of one field, of all tenants, and whether none were left out; with a filter, those of
+/// spans that pass it. Values that several tenants have come several times.
 pub(crate) fn values(
     querier: &Querier,
     tenants: &[TenantId],
-    (field, predicate): (&Field, Option<&Predicate>),
+    (field, filter): (&Field, Option<&SpanFilter>),
     range: TimeRange,
     limit_bytes: usize,
     ctx: &QueryContext,
 ) -> Result<Answer<(Vec<Value>, bool)>, QueryError> {
     merged(
         tenants,
-        |tenant| match predicate {
+        |tenant| match filter {
             None => querier.values(tenant, field, range, limit_bytes, ctx),
-            Some(predicate) => querier.values_where(tenant, field, predicate, range, limit_bytes, ctx),
+            Some(filter) => querier.values_where(tenant, field, filter, range, limit_bytes, ctx),
         },
         |sum, (values, is_complete)| {
             sum.0.extend(values);

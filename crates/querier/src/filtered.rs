@@ -7,17 +7,19 @@
 //! Catalogues know what a source holds, not on which spans; so a filter costs reading the columns of its rows.
 //! Names are looked for in a few columns at a time, and a name that was found is not looked for again.
 //!
-//! A span counts when it satisfies the predicate and its trace, as far as the span's source holds it, overlaps the range.
+//! A span counts when it passes the filter and its trace, as far as the span's source holds it, overlaps the range.
 
 use std::collections::HashSet;
 
 use arrow_array::Array;
 use spoor_model::bits::Bits;
-use spoor_model::columns::{ColumnBatch, ColumnPart, ColumnRequest, ColumnScan, FieldColumn, ValuesOf};
+use spoor_model::columns::{ColumnBatch, ColumnPart, ColumnRequest, ColumnScan, FieldColumn};
 use spoor_model::scan::{AttrScope, Field, KeySet, Predicate, QueryContext, ScanError, ScanStats, ValueSet};
 use spoor_model::{TenantId, TimeRange, Value};
+use spoor_traceql::SearchPlan;
 
 use crate::explain::Explain;
+use crate::filter::masks_request;
 use crate::lookup::{Sources, overlapping};
 use crate::metrics::Op;
 use crate::{Answer, Querier, QueryError};
@@ -28,13 +30,46 @@ const COLUMNS_AT_ONCE: usize = 32;
 /// Groups per thread between two looks at what has been found.
 const GROUPS_PER_LANE: usize = 4;
 
+/// Which spans count when names and values are looked for.
+#[derive(Debug, Clone)]
+pub enum SpanFilter {
+    /// Those that satisfy it.
+    Predicate(Predicate),
+    /// Those that it selects; exact for plans about single spans, others see of a trace what one source holds.
+    Query(SearchPlan),
+}
+
+impl SpanFilter {
+    /// What to ask of sources: what the filter reads comes first, then the columns.
+    fn request(&self, columns: Vec<Field>, range: TimeRange) -> ColumnRequest {
+        let mut request = match self {
+            Self::Predicate(predicate) => masks_request(vec![predicate.clone()], vec![0], range),
+            Self::Query(plan) => plan.request(range),
+        };
+        request.columns.extend(columns);
+        request
+    }
+
+    fn rows(&self, batch: &ColumnBatch) -> Bits {
+        match self {
+            Self::Predicate(_) => batch.masks[0].clone(),
+            Self::Query(plan) => plan.selected(batch),
+        }
+    }
+
+    /// The columns that were asked for, of what [`Self::request`] asked.
+    fn columns<'a>(&self, batch: &'a ColumnBatch, count: usize) -> &'a [FieldColumn] {
+        &batch.columns[batch.columns.len() - count..]
+    }
+}
+
 impl Querier {
-    /// The attribute names that spans have which satisfy the predicate. Costs reading the columns of what has not
+    /// The attribute names that spans have which pass the filter. Costs reading the columns of what has not
     /// been found yet; [`Querier::keys`] costs next to nothing.
     pub fn keys_where(
         &self,
         tenant: &TenantId,
-        predicate: &Predicate,
+        filter: &SpanFilter,
         range: TimeRange,
         ctx: &QueryContext,
     ) -> Result<Answer<KeySet>, QueryError> {
@@ -52,9 +87,11 @@ impl Querier {
                 let wanted: Vec<(AttrScope, String)> = all.filter(is_new).collect();
                 for wanted in wanted.chunks(COLUMNS_AT_ONCE) {
                     let fields = wanted.iter().map(|(scope, name)| Field::Attribute(*scope, name.as_str().into()));
-                    let request = request(predicate, fields.collect(), range);
+                    let request = filter.request(fields.collect(), range);
+                    let of_group =
+                        |batch: &ColumnBatch, rows: &Bits| present_columns(filter.columns(batch, wanted.len()), rows);
                     let mut missing: HashSet<usize> = (0..wanted.len()).collect();
-                    let cost = each_group(&mut sources, index, &request, present_columns, |present: Vec<usize>| {
+                    let cost = each_group(&mut sources, index, (filter, &request), of_group, |present: Vec<usize>| {
                         missing.retain(|column| !present.contains(column));
                         !missing.is_empty()
                     })?;
@@ -69,13 +106,13 @@ impl Querier {
         })
     }
 
-    /// The distinct values of a field on spans that satisfy the predicate, as many as fit into `limit_bytes`,
+    /// The distinct values of a field on spans that pass the filter, as many as fit into `limit_bytes`,
     /// and whether that is all; in the order of [`Querier::values`].
     pub fn values_where(
         &self,
         tenant: &TenantId,
         field: &Field,
-        predicate: &Predicate,
+        filter: &SpanFilter,
         range: TimeRange,
         limit_bytes: usize,
         ctx: &QueryContext,
@@ -84,17 +121,17 @@ impl Querier {
             let snapshot = overlapping(snapshot, range);
             let mut sources = Sources::new(&snapshot, self.lanes(), ctx);
             let (mut values, mut stats) = (ValueSet::new(limit_bytes), ScanStats::default());
-            let request = request(predicate, vec![field.clone()], range);
+            let request = filter.request(vec![field.clone()], range);
             // A set for each group that is read at once, and the one that they end in.
             ctx.reserve(limit_bytes.saturating_mul(1 + sources.lanes.count() * GROUPS_PER_LANE))?;
             let of_group = |batch: &ColumnBatch, rows: &Bits| {
                 let mut values = ValueSet::new(limit_bytes);
                 // What a group has too much of is too much altogether.
-                let _ = add_values(&batch.columns[0], rows, &mut values);
+                let _ = add_values(&filter.columns(batch, 1)[0], rows, &mut values);
                 values.into_values()
             };
             for index in 0..sources.all.len() {
-                stats += each_group(&mut sources, index, &request, of_group, |more: Vec<Value>| {
+                stats += each_group(&mut sources, index, (filter, &request), of_group, |more: Vec<Value>| {
                     more.iter().all(|value| values.insert(value).is_continue())
                 })?;
                 if !values.is_complete() {
@@ -107,17 +144,12 @@ impl Querier {
     }
 }
 
-fn request(predicate: &Predicate, columns: Vec<Field>, range: TimeRange) -> ColumnRequest {
-    let (masks, values_of) = (vec![predicate.clone()], ValuesOf::NeededRows);
-    ColumnRequest { masks, needed: vec![0], columns, values_of, tree: false, copies: false, range }
-}
-
 /// Reads the groups of a source in parallel, newest first, until `fold` has enough of what `of_group` makes of a
 /// batch and its matching rows.
 fn each_group<T: Send>(
     sources: &mut Sources<'_>,
     index: usize,
-    request: &ColumnRequest,
+    (filter, request): (&SpanFilter, &ColumnRequest),
     of_group: impl Fn(&ColumnBatch, &Bits) -> T + Sync + Send,
     mut fold: impl FnMut(T) -> bool,
 ) -> Result<ScanStats, QueryError> {
@@ -130,7 +162,7 @@ fn each_group<T: Send>(
     while !left.is_empty() {
         let wave;
         (wave, left) = left.split_at(left.len().min(sources.lanes.count() * GROUPS_PER_LANE));
-        let answers = sources.lanes.map(wave, |group| read(&*scan, *group, request.range, &of_group, ctx));
+        let answers = sources.lanes.map(wave, |group| read(&*scan, *group, (filter, request.range), &of_group, ctx));
         let mut is_enough = false;
         for answer in answers {
             let Some((made, cost)) = sources.good(answer)? else { continue };
@@ -147,7 +179,7 @@ fn each_group<T: Send>(
 fn read<T>(
     scan: &dyn ColumnScan,
     group: usize,
-    range: TimeRange,
+    (filter, range): (&SpanFilter, TimeRange),
     of_group: impl Fn(&ColumnBatch, &Bits) -> T,
     ctx: &QueryContext,
 ) -> Result<(Option<T>, ScanStats), ScanError> {
@@ -159,7 +191,7 @@ fn read<T>(
         for trace in (0..batch.trace_count()).filter(|trace| !batch.trace_ranges[*trace].overlaps(&range)) {
             batch.rows_of(trace).for_each(|row| outside.insert(row));
         }
-        let mut rows = batch.masks[0].clone();
+        let mut rows = filter.rows(&batch);
         rows.subtract(&outside);
         of_group(&batch, &rows)
     });
@@ -167,9 +199,9 @@ fn read<T>(
 }
 
 /// The columns that have a value on one of the rows.
-fn present_columns(batch: &ColumnBatch, rows: &Bits) -> Vec<usize> {
+fn present_columns(columns: &[FieldColumn], rows: &Bits) -> Vec<usize> {
     let is_present = |column: &FieldColumn| rows.iter().any(|row| column.parts.iter().any(|part| has_value(part, row)));
-    (0..batch.columns.len()).filter(|column| is_present(&batch.columns[*column])).collect()
+    (0..columns.len()).filter(|column| is_present(&columns[*column])).collect()
 }
 
 fn has_value(part: &ColumnPart, row: usize) -> bool {

@@ -58,6 +58,7 @@ pub use dependencies::{Calls, Service};
 pub use error::QueryError;
 pub use explain::{Explain, SourceScan, Stage};
 pub use export::{ExportPage, ExportRequest};
+pub use filtered::SpanFilter;
 pub use metrics::Metrics;
 pub use request::{Filter, FoundTrace, GroupCondition, Limits, SearchRequest};
 pub use root::root;

@@ -78,7 +78,7 @@ impl SearchPlan {
 
     /// Which traces of a batch, made for [`Self::request`], match and may match. Linear in its rows.
     pub fn matches(&self, batch: &ColumnBatch) -> TraceMatches {
-        let selected = self.spansets.selected(&Frame::new(batch));
+        let selected = self.selected(batch);
         let traces = |rows: &Bits| Bits::from_fn(batch.trace_count(), |trace| rows.any_in(batch.rows_of(trace)));
         let mut needed = Bits::none(batch.row_count());
         self.spansets.needed().iter().for_each(|mask| needed.union(&batch.masks[*mask]));
@@ -87,6 +87,12 @@ impl SearchPlan {
             false => traces(&needed),
         };
         TraceMatches { matched: traces(&selected), may_match }
+    }
+
+    /// The rows of a batch, made for [`Self::request`], that are selected as far as the batch holds their traces. Of a
+    /// plan that [is about single spans](Self::is_single_span), exactly the spans that are. Linear in the batch's rows.
+    pub fn selected(&self, batch: &ColumnBatch) -> Bits {
+        self.spansets.selected(&Frame::new(batch))
     }
 
     /// What a whole trace holds that matches; empty when it does not match. For the few that are shown

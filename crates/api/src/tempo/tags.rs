@@ -13,6 +13,7 @@ use spoor_model::nested::put_message;
 use spoor_model::scan::{AttrScope, Condition, Field, KeySet, Literal, Predicate, ScanStats, Test};
 use spoor_model::wire::{put_bytes, put_text, put_uint};
 use spoor_model::{SpanId, TenantId, TimeRange, Value};
+use spoor_querier::SpanFilter;
 use spoor_traceql::{Attribute, Intrinsic, LenientFilter};
 
 use super::negotiate::{Encoded, Form};
@@ -171,8 +172,8 @@ async fn answer_names<T: Answer>(
     state
         .gate
         .run(move |querier, ctx| {
-            let predicate = predicate(request.filter);
-            let answer = fan_out::keys(querier, &request.tenants, predicate.as_ref(), request.range, ctx)?;
+            let filter = span_filter(request.filter);
+            let answer = fan_out::keys(querier, &request.tenants, filter.as_ref(), request.range, ctx)?;
             let mut scopes = scopes(answer.value, wanted);
             if with_intrinsics {
                 let tags = INTRINSICS.map(str::to_owned).to_vec();
@@ -211,13 +212,14 @@ fn cut_note(counted: &QueryMetrics, bytes_max: usize) -> String {
     format!("partial answer, it ends at {bytes_max} bytes; raise query_tags_max_bytes")
 }
 
-/// What spans must satisfy to be looked at; `None` for all spans. Of a filter that no scan can decide on its
-/// own, this is what it needs at least.
-fn predicate(filter: Option<LenientFilter>) -> Option<Predicate> {
+/// Which spans are looked at; `None` for all. Of a filter that only whole traces can decide, those that satisfy
+/// what it needs at least.
+fn span_filter(filter: Option<LenientFilter>) -> Option<SpanFilter> {
     let plan = spoor_traceql::plan_search(&filter?.query()).ok()?;
     match plan.necessary() {
+        _ if plan.is_single_span() => Some(SpanFilter::Query(plan)),
         Predicate::True => None,
-        predicate => Some(predicate),
+        predicate => Some(SpanFilter::Predicate(predicate)),
     }
 }
 
@@ -317,15 +319,15 @@ async fn answer_values<T: Answer>(
     source: Source,
     shape: fn(Vec<TypedValue>) -> T,
 ) -> Result<Encoded, ApiError> {
-    let (field, predicate) = match source {
+    let (field, filter) = match source {
         Source::Fixed(words) => {
             let keyword = |word: &&str| TypedValue { r#type: "keyword", value: (*word).to_owned() };
             let values = words.iter().take(request.limit).map(keyword).collect();
             return Ok(shape(values).encode(Metrics::new(ScanStats::default(), 0), request.form, None));
         }
-        Source::Read(field) => (field, predicate(request.filter)),
+        Source::Read(field) => (field, span_filter(request.filter)),
         // The filter is about any span of the trace, and so says nothing of the root.
-        Source::OfRoots(field) => (field, Some(has_no_parent())),
+        Source::OfRoots(field) => (field, Some(SpanFilter::Predicate(has_no_parent()))),
     };
     let counted = state.gate.metrics().clone();
     state
@@ -334,7 +336,7 @@ async fn answer_values<T: Answer>(
             let answer = fan_out::values(
                 querier,
                 &request.tenants,
-                (&field, predicate.as_ref()),
+                (&field, filter.as_ref()),
                 request.range,
                 request.bytes_max,
                 ctx,

@@ -5,6 +5,8 @@ use proptest::prelude::*;
 use spoor_model::scan::{Condition, Literal, Test};
 use spoor_model::{KeyValue, SpanEntry, UnixNano};
 
+use spoor_traceql::{parse, plan_search};
+
 use super::*;
 use crate::lookup::tests::querier;
 use crate::oracle::{Oracle, at_hand, origin, span};
@@ -37,16 +39,39 @@ fn is(key: &str, test: Test) -> Predicate {
     Predicate::Is(Condition { field: Field::Attribute(AttrScope::Any, key.into()), test })
 }
 
+fn first<'a>(entry: &'a SpanEntry, key: &str) -> Option<&'a Value> {
+    spoor_model::value::find(&entry.span.attributes, key)
+}
+
+type Counts = fn(&SpanEntry) -> bool;
+
+/// Filters, and the same said naively.
+fn filters() -> Vec<(SpanFilter, Counts)> {
+    let query = |text: &str| SpanFilter::Query(plan_search(&parse(text).expect("a query")).expect("a search"));
+    vec![
+        (SpanFilter::Predicate(is("service.name", Test::Eq(Literal::Str("shop".into())))), |entry| {
+            entry.origin == origin("shop")
+        }),
+        (SpanFilter::Predicate(is("a", Test::Exists)), |entry| is("a", Test::Exists).matches(entry)),
+        (SpanFilter::Predicate(Predicate::True), |_| true),
+        (SpanFilter::Predicate(Predicate::False), |_| false),
+        (query(r#"{ span.b = "x" }"#), |entry| first(entry, "b") == Some(&Value::Str("x".to_owned()))),
+        // No predicate says these.
+        (query("{ span.b + 1 = 2 }"), |entry| first(entry, "b") == Some(&Value::Int(1))),
+        (query("{ span.a = span.b }"), |entry| match (first(entry, "a"), first(entry, "b")) {
+            (None, None) => false,
+            (Some(Value::Array(_)), _) | (_, Some(Value::Array(_))) => false,
+            (a, b) => a == b,
+        }),
+        (query("{ !(span.b = 1) && span:id != nil }"), |entry| first(entry, "b") != Some(&Value::Int(1))),
+    ]
+}
+
 proptest! {
     #[test]
     fn names_and_values_are_those_of_matching_spans(
         sources in any_sources(),
-        filter in prop::sample::select(vec![
-            is("service.name", Test::Eq(Literal::Str("shop".into()))),
-            is("a", Test::Exists),
-            Predicate::True,
-            Predicate::False,
-        ]),
+        (filter, counts) in prop::sample::select(filters()),
         (start, length) in (0_u64..60, 0_u64..40),
     ) {
         let range = TimeRange { start: UnixNano(start), end: UnixNano(start + length) };
@@ -61,7 +86,7 @@ proptest! {
                 let (start, end) = spans.fold((UnixNano(u64::MAX), UnixNano(0)), |(a, b), (c, d)| (a.min(c), b.max(d)));
                 TimeRange { start, end }.overlaps(&range)
             };
-            for entry in entries.iter().filter(|entry| filter.matches(entry) && overlaps(entry)) {
+            for entry in entries.iter().filter(|entry| counts(entry) && overlaps(entry)) {
                 names.entry(AttrScope::Resource).or_default().insert("service.name".to_owned());
                 for attribute in &entry.span.attributes {
                     names.entry(AttrScope::Span).or_default().insert(attribute.key.clone());
@@ -96,7 +121,14 @@ fn values_end_at_their_limit() {
     let values_of = |limit_bytes| {
         let tenant = TenantId::single();
         querier
-            .values_where(&tenant, &field, &Predicate::True, TimeRange::ALL, limit_bytes, &at_hand())
+            .values_where(
+                &tenant,
+                &field,
+                &SpanFilter::Predicate(Predicate::True),
+                TimeRange::ALL,
+                limit_bytes,
+                &at_hand(),
+            )
             .expect("in memory")
     };
     assert_eq!((values_of(1000).value.0.len(), values_of(1000).value.1), (100, true));
