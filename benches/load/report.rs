@@ -2,10 +2,10 @@
 
 use std::fmt::Write;
 use std::path::PathBuf;
-use std::process::Command;
 use std::time::Duration;
 
 use spoor_testkit::corpus::Request;
+use spoor_testkit::machine;
 
 use super::lookup::Lookup;
 
@@ -107,7 +107,9 @@ impl Report {
 
     /// The whole report as Markdown.
     pub(crate) fn table(&self) -> String {
-        let mut out = format!("{}.\n\n{}\n\n", self.data_set(), machine());
+        let machine = machine::description();
+        let mut out =
+            format!("{}.\n\nMachine: {machine} at the end (the bench alone makes about 2).\n\n", self.data_set());
         out.push_str("| quantity | measured | floor | |\n|---|---:|---:|---|\n");
         for (name, measured, floor, unit, is_met) in self.verdicts() {
             let verdict = if is_met { "holds" } else { "**missed**" };
@@ -168,10 +170,9 @@ impl Report {
 
     /// Writes the report to `benches/results/<date>.md`.
     pub(crate) fn write(&self) -> PathBuf {
-        let date = output("date", &["-u", "+%Y-%m-%d"]);
+        let date = machine::date();
         let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("benches/results").join(format!("{date}.md"));
-        let revision = output("git", &["-C", env!("CARGO_MANIFEST_DIR"), "rev-parse", "--short=12", "HEAD"]);
-        let text = format!("# Load bench of {date}, revision {revision}\n\n{}", self.table());
+        let text = format!("# Load bench of {date}, revision {}\n\n{}", machine::revision(), self.table());
         std::fs::create_dir_all(path.parent().unwrap()).unwrap();
         std::fs::write(&path, text).unwrap();
         path
@@ -180,25 +181,6 @@ impl Report {
 
 fn millis(duration: Duration) -> f64 {
     duration.as_secs_f64() * 1e3
-}
-
-/// What ran, so that a number can be compared.
-fn machine() -> String {
-    let cpu = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
-    let model = cpu.lines().find_map(|line| line.strip_prefix("model name")).unwrap_or(": unknown");
-    let cores = std::thread::available_parallelism().map_or(0, usize::from);
-    let kernel = output("uname", &["-sr"]);
-    let load = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
-    let load = load.split(' ').next().unwrap_or_default();
-    let model = model.trim_start_matches([' ', '\t', ':']);
-    format!(
-        "Machine: {cores} cores of {model}, {kernel}; release build; load average at the end {load} (the bench alone makes about 2)."
-    )
-}
-
-fn output(program: &str, arguments: &[&str]) -> String {
-    let output = Command::new(program).args(arguments).output();
-    output.map_or_else(|_| "unknown".to_owned(), |output| String::from_utf8_lossy(&output.stdout).trim().to_owned())
 }
 
 /// A hash of lengths: the spans' times are of today, their shape is of the seed.

@@ -23,7 +23,7 @@ use spoor_testkit::client::Compression;
 use spoor_testkit::client::http::Connection;
 use spoor_testkit::corpus::{Corpus, Settings};
 use spoor_testkit::process::{Launch, Server};
-use spoor_testkit::wait;
+use spoor_testkit::{machine, wait};
 use tempfile::TempDir;
 
 use self::queries::{Floor, QUERIES, Query};
@@ -58,7 +58,7 @@ fn main() {
     let mut report = format!(
         "{span_count} spans of {trace_count} traces, all in blocks; {repeats} times each, medians; {}.\n\n\
          | query | wall ms | CPU ms | M spans/s/core | floor | |\n|---|---:|---:|---:|---|---|\n",
-        machine()
+        machine::description()
     );
     print!("{report}");
     let range = Range { start: start.0 / 1_000_000_000 - 60, end: wait::now().0 / 1_000_000_000 + 60 };
@@ -76,14 +76,6 @@ fn main() {
         std::fs::write(&path, format!("# Query bench\n\n{report}{memory}")).unwrap();
         println!("written to {path}");
     }
-}
-
-/// What ran, so that a number can be compared.
-fn machine() -> String {
-    let cpu = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
-    let model = cpu.lines().find_map(|line| line.strip_prefix("model name")).unwrap_or("unknown");
-    let cores = std::thread::available_parallelism().map_or(0, usize::from);
-    format!("{cores} cores of {}, release build", model.trim_start_matches([' ', '\t', ':']))
 }
 
 /// In seconds.

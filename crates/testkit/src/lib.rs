@@ -22,6 +22,7 @@ pub mod digest;
 pub mod faults;
 pub mod json;
 pub mod ledger;
+pub mod machine;
 pub mod nasty;
 pub mod oracle;
 pub mod process;
