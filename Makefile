@@ -6,14 +6,14 @@ TARGET_DIR := $(if $(CARGO_TARGET_DIR),$(CARGO_TARGET_DIR),target)
 VENV := $(TARGET_DIR)/venv
 NEXTEST := $(shell $(CARGO) nextest --version >/dev/null 2>&1 && echo nextest run || echo test)
 
-.PHONY: help run test check bench fuzz-smoke overload crash simulate soak docs proto setup
+.PHONY: help run test check bench fuzz-smoke overload crash simulate soak docs proto setup setup-browser
 help: ## Lists these commands
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
 
 run: setup ## Builds and starts Spoor; ARGS='--data-dir elsewhere' passes flags
 	$(CARGO) run --release -- $(ARGS)
 
-test: setup fuzz-smoke $(VENV)/ready ## Runs every test
+test: setup setup-browser fuzz-smoke $(VENV)/ready ## Runs every test
 	$(CARGO) $(NEXTEST) --release --workspace
 	$(VENV)/bin/python -m pytest tests/python
 
@@ -48,8 +48,11 @@ docs: setup ## Writes the pages that are made from the code
 proto: ## Writes crates/api/src/gen from the files in proto/
 	CARGO_TARGET_DIR=$(TARGET_DIR) $(CARGO) run --release --quiet --manifest-path proto/generate/Cargo.toml
 
-setup: ## Installs what is missing to build and test
+setup: ## Installs what is missing to build
 	@.ci/setup
+
+setup-browser: ## Installs a browser for the tests, if there is none
+	@.ci/setup browser
 
 $(VENV)/ready: tests/python/requirements.txt
 	python3 -m venv $(VENV)
