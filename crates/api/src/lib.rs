@@ -2,9 +2,9 @@
 //!
 //! ```text
 //!   OTLP gRPC, HTTP --otlp--> distributor
-//!   Tempo HTTP --tempo--+
-//!                       +--> QueryGate --> querier, on the compute pool
-//!   Jaeger HTTP --jaeger+
+//!   Tempo HTTP, gRPC --tempo---+
+//!                              +--> QueryGate --> querier, on the compute pool
+//!   Jaeger HTTP, gRPC --jaeger-+
 //! ```
 //!
 //! **Invariant:** no other crate knows what Tempo's or Jaeger's answers look like.
@@ -24,6 +24,7 @@ pub mod tenant;
 mod cors;
 mod fan_out;
 mod go_duration;
+mod grpc;
 mod params;
 mod proto;
 mod static_value;

@@ -22,6 +22,7 @@ use spoor_otlp::response::{ExportResponse, Status};
 use crate::error::{ApiError, Kind};
 use crate::tenant::Tenancy;
 
+pub(crate) use self::grpc::EXPORT_PATH;
 pub use self::grpc::{export_route, grpc_router};
 pub use self::http::http_router;
 

@@ -16,6 +16,9 @@ macro_rules! generated {
     };
 }
 
+// Tempo's package.
+generated!(tempopb, "tempopb.rs");
+
 /// Jaeger's packages.
 pub(crate) mod jaeger {
     generated!(api_v2, "jaeger.api_v2.rs");
@@ -35,35 +38,36 @@ pub(crate) mod jaeger {
 /// Every file in `proto/` and what it imports, for reflection.
 pub(crate) const DESCRIPTORS: &[u8] = include_bytes!("gen/descriptors.bin");
 
+/// A message that is encoded already. It is only ever sent.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub(crate) struct EncodedMessage(pub(crate) Bytes);
+
+impl prost::Message for EncodedMessage {
+    fn encode_raw(&self, buf: &mut impl BufMut) {
+        buf.put_slice(&self.0);
+    }
+
+    fn encoded_len(&self) -> usize {
+        self.0.len()
+    }
+
+    fn merge_field(
+        &mut self,
+        tag: u32,
+        wire_type: WireType,
+        buf: &mut impl Buf,
+        ctx: DecodeContext,
+    ) -> Result<(), DecodeError> {
+        prost::encoding::skip_field(wire_type, tag, buf, ctx)
+    }
+
+    fn clear(&mut self) {
+        self.0 = Bytes::new();
+    }
+}
+
 /// What of OTLP the services return.
 pub(crate) mod otlp {
-    use super::{Buf, BufMut, Bytes, DecodeContext, DecodeError, WireType};
-
-    /// `opentelemetry.proto.trace.v1.TracesData`, encoded already. It is only ever sent.
-    #[derive(Debug, Clone, Default, PartialEq)]
-    pub(crate) struct TracesData(pub(crate) Bytes);
-
-    impl prost::Message for TracesData {
-        fn encode_raw(&self, buf: &mut impl BufMut) {
-            buf.put_slice(&self.0);
-        }
-
-        fn encoded_len(&self) -> usize {
-            self.0.len()
-        }
-
-        fn merge_field(
-            &mut self,
-            tag: u32,
-            wire_type: WireType,
-            buf: &mut impl Buf,
-            ctx: DecodeContext,
-        ) -> Result<(), DecodeError> {
-            prost::encoding::skip_field(wire_type, tag, buf, ctx)
-        }
-
-        fn clear(&mut self) {
-            self.0 = Bytes::new();
-        }
-    }
+    /// `opentelemetry.proto.trace.v1.TracesData`.
+    pub(crate) type TracesData = super::EncodedMessage;
 }

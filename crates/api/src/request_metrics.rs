@@ -11,7 +11,7 @@ use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
-use spoor_model::Clock;
+use spoor_model::{Clock, UnixNano};
 
 /// Upper bounds in seconds: those of Tempo, so that its recording rules fit.
 const BUCKETS: [f64; 14] = [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 25.0, 50.0, 100.0];
@@ -20,7 +20,7 @@ const BUCKETS: [f64; 14] = [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 
 struct Labels {
     method: &'static str,
     route: String,
-    status_code: u16,
+    status_code: String,
     ws: &'static str,
 }
 
@@ -37,15 +37,30 @@ impl RequestMetrics {
     /// Makes the histogram known.
     pub fn register(registry: &mut Registry, clock: Arc<dyn Clock>) -> Self {
         let durations: Durations = Family::new_with_constructor(|| Histogram::new(BUCKETS));
-        let help = "Time from a request's head to its answer's head, in seconds";
+        let help = "Time from a request's head to its answer's head, or to the end of a gRPC call, in seconds";
         registry.register("spoor_api_request_duration_seconds", help, durations.clone());
         registry.register("tempo_request_duration_seconds", help, durations.clone());
         Self { durations, clock }
     }
 
-    /// Notes one request.
-    fn observe(&self, labels: Labels, seconds: f64) {
-        self.durations.get_or_create(&labels).observe(seconds);
+    /// Notes when a request begins.
+    pub(crate) fn start(&self) -> Started {
+        Started { metrics: self.clone(), started_at: self.clock.now() }
+    }
+}
+
+/// A request that has begun.
+pub(crate) struct Started {
+    metrics: RequestMetrics,
+    started_at: UnixNano,
+}
+
+impl Started {
+    /// Notes that it has ended, and how. `route` and `status_code` must come from short lists.
+    pub(crate) fn end(&self, method: &'static str, route: String, status_code: String) {
+        let seconds = self.metrics.clock.now().since(self.started_at).as_secs_f64();
+        let labels = Labels { method, route, status_code, ws: "false" };
+        self.metrics.durations.get_or_create(&labels).observe(seconds);
     }
 }
 
@@ -59,7 +74,7 @@ pub(crate) struct Observed {
 
 /// Measures a request: the middleware of both routers.
 pub(crate) async fn observe(State(observed): State<Observed>, request: Request, next: Next) -> Response {
-    let started_at = observed.metrics.clock.now();
+    let started = observed.metrics.start();
     let method = method_label(request.method());
     let path = request.extensions().get::<MatchedPath>().map(|path| path.as_str().to_owned());
     let response = next.run(request).await;
@@ -67,9 +82,7 @@ pub(crate) async fn observe(State(observed): State<Observed>, request: Request, 
         Some(path) => format!("{}{}", observed.route_prefix, route_label(&path)),
         None => "other".to_owned(),
     };
-    let labels = Labels { method, route, status_code: response.status().as_u16(), ws: "false" };
-    let seconds = observed.metrics.clock.now().since(started_at).as_secs_f64();
-    observed.metrics.observe(labels, seconds);
+    started.end(method, route, response.status().as_str().to_owned());
     response
 }
 

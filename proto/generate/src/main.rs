@@ -4,7 +4,7 @@
 //! `make proto` writes `crates/api/src/gen`; with `--check` nothing is written, and what is stale is named. No `protoc` is
 //! needed. This is a workspace of its own, so that nobody builds a compiler of protobuf who does not change one. OTLP's
 //! own files come with the crate `opentelemetry-proto`, and none of their messages is generated: traces are
-//! written by `spoor-otlp` and travel as bytes.
+//! written by `spoor-otlp` and travel as bytes. So do the answers of Tempo's service.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -14,6 +14,9 @@ use std::process::{Command, ExitCode};
 use anyhow::{Context, ensure};
 use protox::prost::Message;
 use tonic_prost_build::Config;
+
+/// Messages of which no Rust is made.
+const WRITTEN_BY_HAND: &str = "tempo/answers.proto";
 
 fn main() -> anyhow::Result<ExitCode> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").canonicalize()?;
@@ -47,14 +50,21 @@ fn generate(root: &Path) -> anyhow::Result<BTreeMap<String, Vec<u8>>> {
     let mut config = Config::new();
     // Maps in an order of their own, so that the same request is the same query.
     config.btree_map(["."]);
-    tonic_prost_build::configure()
+    let builder = tonic_prost_build::configure()
         .build_client(false)
         .build_transport(false)
         .emit_rerun_if_changed(false)
         .extern_path(".opentelemetry.proto.trace.v1", "crate::proto::otlp")
         .extern_path(".opentelemetry", "crate::proto::otlp")
-        .out_dir(&folder)
-        .compile_fds_with_config(descriptors.clone(), config)?;
+        .out_dir(&folder);
+    let sent = descriptors.file.iter().filter(|file| file.name() == WRITTEN_BY_HAND);
+    let sent = sent.flat_map(|file| {
+        let (messages, enums) = (file.message_type.iter(), file.enum_type.iter());
+        let names = messages.map(|message| message.name()).chain(enums.map(|one| one.name()));
+        names.map(|name| format!(".{}.{name}", file.package()))
+    });
+    let builder = sent.fold(builder, |builder, name| builder.extern_path(name, "crate::proto::EncodedMessage"));
+    builder.compile_fds_with_config(descriptors.clone(), config)?;
     let mut generated = BTreeMap::from([("descriptors.bin".to_owned(), descriptors.encode_to_vec())]);
     for entry in fs::read_dir(&folder)? {
         let entry = entry?;

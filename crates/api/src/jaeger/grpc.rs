@@ -6,50 +6,66 @@
 mod api_v2;
 mod api_v3;
 mod chunks;
-mod health;
 mod storage_v2;
 
-use std::pin::Pin;
 use std::sync::Arc;
 
 use axum::Router;
+use http::{Extensions, HeaderMap};
 use prost_types::{Duration as ProtoDuration, Timestamp};
-use spoor_model::scan::QueryContext;
+use spoor_model::scan::{QueryContext, Skipped};
 use spoor_model::{TenantId, TraceId, UnixNano};
 use spoor_querier::Querier;
-use tokio_stream::Stream;
+use tonic::metadata::MetadataMap;
 use tonic::service::Routes;
-use tonic::{Code, Request, Response, Status};
+use tonic::{Request, Response, Status};
 
 use super::State;
 use super::search::{LIMIT_DEFAULT, Terms};
 use crate::error::ApiError;
-use crate::otlp;
-use crate::proto::DESCRIPTORS;
+use crate::grpc::{self, Messages};
 use crate::proto::jaeger::{
     api_v2::query_service_server::QueryServiceServer as ApiV2,
     api_v3::query_service_server::QueryServiceServer as ApiV3, storage::v2::capabilities_server::CapabilitiesServer,
     storage::v2::dependency_reader_server::DependencyReaderServer, storage::v2::trace_reader_server::TraceReaderServer,
 };
+use crate::{otlp, partial};
+
+/// The services, as reflection lists them.
+const SERVICES: [&str; 5] = [
+    "jaeger.api_v2.QueryService",
+    "jaeger.api_v3.QueryService",
+    "jaeger.storage.v2.TraceReader",
+    "jaeger.storage.v2.DependencyReader",
+    "jaeger.storage.v2.Capabilities",
+];
+
+/// What health knows: the services, and some that Jaeger has and that say the same.
+const HEALTHY: [&str; 8] = [
+    "jaeger.api_v2.QueryService",
+    "jaeger.api_v2.metrics.MetricsQueryService",
+    "jaeger.api_v3.QueryService",
+    "jaeger.storage.v2.TraceReader",
+    "jaeger.storage.v2.DependencyReader",
+    "jaeger.storage.v2.TraceWriter",
+    "jaeger.storage.v2.Capabilities",
+    "opentelemetry.proto.collector.trace.v1.TraceService",
+];
 
 /// All calls of the port. `receivers` takes the spans that a Jaeger writes to its storage.
 pub fn grpc_router(state: Arc<State>, receivers: otlp::State) -> Router {
+    let requests = state.requests.clone();
+    grpc::counted(services(state).merge(otlp::export_route(receivers)), requests)
+}
+
+fn services(state: Arc<State>) -> Router {
     let service = || Service { state: Arc::clone(&state) };
-    let reflected = || {
-        tonic_reflection::server::Builder::configure()
-            .register_encoded_file_descriptor_set(DESCRIPTORS)
-            .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
-    };
-    let checked = "a test reads the descriptors";
     let routes = Routes::new(ApiV2::new(service()))
         .add_service(ApiV3::new(service()))
         .add_service(TraceReaderServer::new(service()))
         .add_service(DependencyReaderServer::new(service()))
-        .add_service(CapabilitiesServer::new(service()))
-        .add_service(tonic_health::pb::health_server::HealthServer::new(health::Health))
-        .add_service(reflected().build_v1().expect(checked))
-        .add_service(reflected().build_v1alpha().expect(checked));
-    routes.into_axum_router().merge(otlp::export_route(receivers))
+        .add_service(CapabilitiesServer::new(service()));
+    grpc::with_health_and_reflection(routes, &SERVICES, &HEALTHY)
 }
 
 /// The five services: all of them ask the same state.
@@ -58,16 +74,8 @@ struct Service {
 }
 
 /// Messages that are made already, one after the other.
-type Messages<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
-
-fn streamed<T: Send + 'static>(messages: Vec<T>) -> Response<Messages<T>> {
-    Response::new(Box::pin(tokio_stream::iter(messages.into_iter().map(Ok))))
-}
-
-impl From<ApiError> for Status {
-    fn from(err: ApiError) -> Self {
-        Self::new(Code::from_i32(err.kind.grpc()), err.message)
-    }
+fn streamed<T: Send + 'static>(messages: Vec<T>) -> Messages<T> {
+    Box::pin(tokio_stream::iter(messages.into_iter().map(Ok)))
 }
 
 impl Service {
@@ -76,13 +84,17 @@ impl Service {
         Ok(self.state.tenancy.for_jaeger_read(&headers)?)
     }
 
-    /// Runs `work` within the gate.
-    async fn run<T, F>(&self, work: F) -> Result<T, Status>
+    /// Runs `work` within the gate. When something could not be read, the metadata before the answer says so:
+    /// Jaeger's messages have no place for it.
+    async fn answer<T, F>(&self, work: F) -> Result<Response<T>, Status>
     where
         T: Send + 'static,
-        F: FnOnce(&Querier, &QueryContext) -> Result<T, ApiError> + Send + 'static,
+        F: FnOnce(&Querier, &QueryContext) -> Result<(T, Vec<Skipped>), ApiError> + Send + 'static,
     {
-        Ok(self.state.gate.run(work).await?)
+        let (value, skipped) = self.state.gate.run(work).await?;
+        let mut headers = HeaderMap::new();
+        partial::mark(&mut headers, partial::note(&skipped).as_deref());
+        Ok(Response::from_parts(MetadataMap::from_headers(headers), value, Extensions::new()))
     }
 }
 

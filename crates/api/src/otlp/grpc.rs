@@ -26,7 +26,8 @@ use super::body::{GRPC_PREFIX_BYTES, Pieces, read_grpc_message};
 use super::{Received, Refusal, State};
 use crate::error::Kind;
 
-const EXPORT_PATH: &str = "/opentelemetry.proto.collector.trace.v1.TraceService/Export";
+/// The path of the call that stores spans.
+pub(crate) const EXPORT_PATH: &str = "/opentelemetry.proto.collector.trace.v1.TraceService/Export";
 const HEALTH_PATH: &str = "/grpc.health.v1.Health/Check";
 const SERVICE: &str = "opentelemetry.proto.collector.trace.v1.TraceService";
 

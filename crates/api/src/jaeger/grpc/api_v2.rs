@@ -26,11 +26,11 @@ impl QueryService for Service {
         let id = trace_id(&request.get_ref().trace_id)?;
         let shown = Shown::new(request.get_ref().raw_traces, self.state.options.skew_max);
         let run = move |querier: &_, ctx: &_| {
-            let (trace, _) = reads::trace(querier, &tenants, id, ctx)?;
+            let (trace, skipped) = reads::trace(querier, &tenants, id, ctx)?;
             let trace = trace.ok_or_else(|| ApiError::new(Kind::NotFound, "trace not found"))?;
-            Ok(chunks(shown.jaeger(trace)))
+            Ok((chunks(shown.jaeger(trace)), skipped))
         };
-        Ok(streamed(self.run(run).await?))
+        Ok(self.answer(run).await?.map(streamed))
     }
 
     async fn archive_trace(
@@ -39,8 +39,11 @@ impl QueryService for Service {
     ) -> Result<Response<ArchiveTraceResponse>, Status> {
         let tenants = self.tenants(&request)?;
         let id = trace_id(&request.get_ref().trace_id)?;
-        let run = move |querier: &_, ctx: &_| Ok(reads::trace(querier, &tenants, id, ctx)?.0.is_some());
-        match self.run(run).await? {
+        let run = move |querier: &_, ctx: &_| {
+            let (trace, skipped) = reads::trace(querier, &tenants, id, ctx)?;
+            Ok((trace.is_some(), skipped))
+        };
+        match self.answer(run).await?.into_inner() {
             true => Err(Status::unimplemented("archive span storage was not configured")),
             false => Err(Status::not_found("trace not found")),
         }
@@ -67,10 +70,10 @@ impl QueryService for Service {
         };
         let terms = asked.terms(query.tags.clone())?;
         let run = move |querier: &_, ctx: &_| {
-            let (traces, _) = reads::find(querier, &tenants, &terms, ctx)?;
-            Ok(traces.into_iter().flat_map(|trace| chunks(shown.jaeger(trace))).collect())
+            let (traces, skipped) = reads::find(querier, &tenants, &terms, ctx)?;
+            Ok((traces.into_iter().flat_map(|trace| chunks(shown.jaeger(trace))).collect(), skipped))
         };
-        Ok(streamed(self.run(run).await?))
+        Ok(self.answer(run).await?.map(streamed))
     }
 
     async fn get_services(
@@ -78,8 +81,8 @@ impl QueryService for Service {
         request: Request<GetServicesRequest>,
     ) -> Result<Response<GetServicesResponse>, Status> {
         let tenants = self.tenants(&request)?;
-        let services = self.run(move |querier, ctx| Ok(reads::services(querier, &tenants, ctx)?.0)).await?;
-        Ok(Response::new(GetServicesResponse { services }))
+        let services = self.answer(move |querier, ctx| Ok(reads::services(querier, &tenants, ctx)?)).await?;
+        Ok(services.map(|services| GetServicesResponse { services }))
     }
 
     async fn get_operations(
@@ -88,13 +91,14 @@ impl QueryService for Service {
     ) -> Result<Response<GetOperationsResponse>, Status> {
         let tenants = self.tenants(&request)?;
         let GetOperationsRequest { service, span_kind } = request.into_inner();
-        let run = move |querier: &_, ctx: &_| Ok(reads::operations(querier, &tenants, &service, &span_kind, ctx)?.0);
-        let found = self.run(run).await?;
-        let names: BTreeSet<String> = found.iter().map(|(name, _)| name.clone()).collect();
+        let run = move |querier: &_, ctx: &_| Ok(reads::operations(querier, &tenants, &service, &span_kind, ctx)?);
         let operation = |(name, kind): (String, &str)| Operation { name, span_kind: kind.to_owned() };
-        Ok(Response::new(GetOperationsResponse {
-            operation_names: names.into_iter().collect(),
-            operations: found.into_iter().map(operation).collect(),
+        Ok(self.answer(run).await?.map(|found| {
+            let names: BTreeSet<String> = found.iter().map(|(name, _)| name.clone()).collect();
+            GetOperationsResponse {
+                operation_names: names.into_iter().collect(),
+                operations: found.into_iter().map(operation).collect(),
+            }
         }))
     }
 
@@ -107,14 +111,14 @@ impl QueryService for Service {
             return Err(Status::invalid_argument("StartTime and EndTime must be initialized."));
         };
         let range = (unix_nano(&start), unix_nano(&end));
-        let calls = self.run(move |querier, ctx| Ok(reads::calls(querier, &tenants, range, ctx)?.0)).await?;
+        let calls = self.answer(move |querier, ctx| Ok(reads::calls(querier, &tenants, range, ctx)?)).await?;
         let link = |call: reads::Call| DependencyLink {
             parent: call.parent,
             child: call.child,
             call_count: call.count,
             source: String::new(),
         };
-        Ok(Response::new(GetDependenciesResponse { dependencies: calls.into_iter().map(link).collect() }))
+        Ok(calls.map(|calls| GetDependenciesResponse { dependencies: calls.into_iter().map(link).collect() }))
     }
 }
 

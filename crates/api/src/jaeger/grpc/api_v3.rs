@@ -32,11 +32,11 @@ impl QueryService for Service {
             TraceId::from_hex(&trace_id).map_err(|err| Status::invalid_argument(format!("malform trace ID: {err}")))?;
         let shown = Shown::new(raw_traces, self.state.options.skew_max);
         let run = move |querier: &_, ctx: &_| {
-            let (trace, _) = reads::trace(querier, &tenants, id, ctx)?;
+            let (trace, skipped) = reads::trace(querier, &tenants, id, ctx)?;
             let trace = trace.ok_or_else(|| ApiError::new(Kind::NotFound, "trace not found"))?;
-            Ok(chunks::of_trace(shown.otlp(trace), QUERY_SPANS_MAX))
+            Ok((chunks::of_trace(shown.otlp(trace), QUERY_SPANS_MAX), skipped))
         };
-        Ok(streamed(self.run(run).await?))
+        Ok(self.answer(run).await?.map(streamed))
     }
 
     type FindTracesStream = Messages<TracesData>;
@@ -49,11 +49,11 @@ impl QueryService for Service {
         let (terms, is_raw) = terms(request.into_inner().query)?;
         let shown = Shown::new(is_raw, self.state.options.skew_max);
         let run = move |querier: &_, ctx: &_| {
-            let (traces, _) = reads::find(querier, &tenants, &terms, ctx)?;
+            let (traces, skipped) = reads::find(querier, &tenants, &terms, ctx)?;
             let messages = traces.into_iter().flat_map(|trace| chunks::of_trace(shown.otlp(trace), QUERY_SPANS_MAX));
-            Ok(messages.collect())
+            Ok((messages.collect(), skipped))
         };
-        Ok(streamed(self.run(run).await?))
+        Ok(self.answer(run).await?.map(streamed))
     }
 
     type FindTraceSummariesStream = Messages<FindTraceSummariesResponse>;
@@ -66,13 +66,14 @@ impl QueryService for Service {
         let (terms, _) = terms(request.into_inner().query)?;
         let adjusted = Shown::Adjusted(self.state.options.skew_max);
         let run = move |querier: &_, ctx: &_| {
-            let (traces, _) = reads::find(querier, &tenants, &terms, ctx)?;
-            Ok(traces.into_iter().map(|trace| message(summary(&adjusted.otlp(trace)))).collect::<Vec<_>>())
+            let (traces, skipped) = reads::find(querier, &tenants, &terms, ctx)?;
+            Ok((traces.into_iter().map(|trace| message(summary(&adjusted.otlp(trace)))).collect::<Vec<_>>(), skipped))
         };
-        let summaries = self.run(run).await?;
-        let messages =
-            summaries.chunks(SUMMARIES_MAX).map(|some| FindTraceSummariesResponse { summaries: some.to_vec() });
-        Ok(streamed(messages.collect()))
+        Ok(self.answer(run).await?.map(|summaries| {
+            let messages =
+                summaries.chunks(SUMMARIES_MAX).map(|some| FindTraceSummariesResponse { summaries: some.to_vec() });
+            streamed(messages.collect())
+        }))
     }
 
     async fn get_services(
@@ -80,8 +81,8 @@ impl QueryService for Service {
         request: Request<GetServicesRequest>,
     ) -> Result<Response<GetServicesResponse>, Status> {
         let tenants = self.tenants(&request)?;
-        let services = self.run(move |querier, ctx| Ok(reads::services(querier, &tenants, ctx)?.0)).await?;
-        Ok(Response::new(GetServicesResponse { services }))
+        let services = self.answer(move |querier, ctx| Ok(reads::services(querier, &tenants, ctx)?)).await?;
+        Ok(services.map(|services| GetServicesResponse { services }))
     }
 
     async fn get_operations(
@@ -90,10 +91,10 @@ impl QueryService for Service {
     ) -> Result<Response<GetOperationsResponse>, Status> {
         let tenants = self.tenants(&request)?;
         let GetOperationsRequest { service, span_kind } = request.into_inner();
-        let run = move |querier: &_, ctx: &_| Ok(reads::operations(querier, &tenants, &service, &span_kind, ctx)?.0);
+        let run = move |querier: &_, ctx: &_| Ok(reads::operations(querier, &tenants, &service, &span_kind, ctx)?);
         let operation = |(name, kind): (String, &str)| Operation { name, span_kind: kind.to_owned() };
-        let operations = self.run(run).await?.into_iter().map(operation).collect();
-        Ok(Response::new(GetOperationsResponse { operations }))
+        let found = self.answer(run).await?;
+        Ok(found.map(|found| GetOperationsResponse { operations: found.into_iter().map(operation).collect() }))
     }
 
     async fn get_dependencies(
@@ -103,10 +104,10 @@ impl QueryService for Service {
         let tenants = self.tenants(&request)?;
         let request = request.into_inner();
         let range = required_range(request.start_time.as_ref(), request.end_time.as_ref())?;
-        let calls = self.run(move |querier, ctx| Ok(reads::calls(querier, &tenants, range, ctx)?.0)).await?;
+        let calls = self.answer(move |querier, ctx| Ok(reads::calls(querier, &tenants, range, ctx)?)).await?;
         let dependency =
             |call: reads::Call| Dependency { parent: call.parent, child: call.child, call_count: call.count };
-        Ok(Response::new(DependenciesResponse { dependencies: calls.into_iter().map(dependency).collect() }))
+        Ok(calls.map(|calls| DependenciesResponse { dependencies: calls.into_iter().map(dependency).collect() }))
     }
 }
 

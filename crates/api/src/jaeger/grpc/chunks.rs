@@ -4,6 +4,7 @@ use bytes::Bytes;
 use spoor_model::Trace;
 use spoor_otlp::encode;
 
+use crate::proto::EncodedMessage;
 use crate::proto::otlp::TracesData;
 
 /// Spans of one message of the query services: Jaeger's own number.
@@ -28,7 +29,7 @@ pub(super) fn of_trace(trace: Trace, spans_max: usize) -> Vec<TracesData> {
             pieces.push(piece);
             continue;
         }
-        messages.push(TracesData(Bytes::from(bytes)));
+        messages.push(EncodedMessage(Bytes::from(bytes)));
     }
     messages
 }

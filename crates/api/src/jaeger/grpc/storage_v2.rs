@@ -38,14 +38,15 @@ impl TraceReader for Service {
         let ids = request.get_ref().query.iter().map(|one| trace_id(&one.trace_id));
         let ids: Vec<TraceId> = ids.collect::<Result<_, _>>()?;
         let run = move |querier: &_, ctx: &_| {
-            let mut messages = Vec::new();
+            let (mut messages, mut missing) = (Vec::new(), Vec::new());
             for id in ids {
-                let (trace, _) = reads::trace(querier, &tenants, id, ctx)?;
+                let (trace, skipped) = reads::trace(querier, &tenants, id, ctx)?;
                 messages.extend(trace.into_iter().flat_map(|trace| chunks::of_trace(trace, STORAGE_SPANS_MAX)));
+                missing.extend(skipped.into_iter().filter(|one| !missing.contains(one)).collect::<Vec<_>>());
             }
-            Ok(messages)
+            Ok((messages, missing))
         };
-        Ok(streamed(self.run(run).await?))
+        Ok(self.answer(run).await?.map(streamed))
     }
 
     type FindTracesStream = Messages<TracesData>;
@@ -57,10 +58,11 @@ impl TraceReader for Service {
         let tenants = self.tenants(&request)?;
         let terms = terms(request.into_inner().query)?;
         let run = move |querier: &_, ctx: &_| {
-            let (traces, _) = reads::find(querier, &tenants, &terms, ctx)?;
-            Ok(traces.into_iter().flat_map(|trace| chunks::of_trace(trace, STORAGE_SPANS_MAX)).collect())
+            let (traces, skipped) = reads::find(querier, &tenants, &terms, ctx)?;
+            let messages = traces.into_iter().flat_map(|trace| chunks::of_trace(trace, STORAGE_SPANS_MAX));
+            Ok((messages.collect(), skipped))
         };
-        Ok(streamed(self.run(run).await?))
+        Ok(self.answer(run).await?.map(streamed))
     }
 
     async fn find_trace_i_ds(
@@ -70,15 +72,15 @@ impl TraceReader for Service {
         let tenants = self.tenants(&request)?;
         let terms = terms(request.into_inner().query)?;
         let run = move |querier: &_, ctx: &_| {
-            let (traces, _) = reads::find(querier, &tenants, &terms, ctx)?;
+            let (traces, skipped) = reads::find(querier, &tenants, &terms, ctx)?;
             let found = traces.into_iter().map(|trace| {
                 let range = trace.range();
                 let (start, end) = (Some(timestamp(range.start)), Some(timestamp(range.end)));
                 FoundTraceId { trace_id: trace.id.0.to_vec(), start, end }
             });
-            Ok(found.collect())
+            Ok((found.collect(), skipped))
         };
-        Ok(Response::new(FindTraceIDsResponse { trace_ids: self.run(run).await? }))
+        Ok(self.answer(run).await?.map(|trace_ids| FindTraceIDsResponse { trace_ids }))
     }
 
     type FindTraceSummariesStream = Messages<FindTraceSummariesResponse>;
@@ -91,13 +93,14 @@ impl TraceReader for Service {
         let terms = terms(request.into_inner().query)?;
         let adjusted = Shown::Adjusted(self.state.options.skew_max);
         let run = move |querier: &_, ctx: &_| {
-            let (traces, _) = reads::find(querier, &tenants, &terms, ctx)?;
-            Ok(traces.into_iter().map(|trace| message(summary(&adjusted.otlp(trace)))).collect::<Vec<_>>())
+            let (traces, skipped) = reads::find(querier, &tenants, &terms, ctx)?;
+            Ok((traces.into_iter().map(|trace| message(summary(&adjusted.otlp(trace)))).collect::<Vec<_>>(), skipped))
         };
-        let summaries = self.run(run).await?;
-        let messages =
-            summaries.chunks(SUMMARIES_MAX).map(|some| FindTraceSummariesResponse { summaries: some.to_vec() });
-        Ok(streamed(messages.collect()))
+        Ok(self.answer(run).await?.map(|summaries| {
+            let messages =
+                summaries.chunks(SUMMARIES_MAX).map(|some| FindTraceSummariesResponse { summaries: some.to_vec() });
+            streamed(messages.collect())
+        }))
     }
 
     async fn get_services(
@@ -105,8 +108,8 @@ impl TraceReader for Service {
         request: Request<GetServicesRequest>,
     ) -> Result<Response<GetServicesResponse>, Status> {
         let tenants = self.tenants(&request)?;
-        let services = self.run(move |querier, ctx| Ok(reads::services(querier, &tenants, ctx)?.0)).await?;
-        Ok(Response::new(GetServicesResponse { services }))
+        let services = self.answer(move |querier, ctx| Ok(reads::services(querier, &tenants, ctx)?)).await?;
+        Ok(services.map(|services| GetServicesResponse { services }))
     }
 
     async fn get_operations(
@@ -115,10 +118,10 @@ impl TraceReader for Service {
     ) -> Result<Response<GetOperationsResponse>, Status> {
         let tenants = self.tenants(&request)?;
         let GetOperationsRequest { service, span_kind } = request.into_inner();
-        let run = move |querier: &_, ctx: &_| Ok(reads::operations(querier, &tenants, &service, &span_kind, ctx)?.0);
+        let run = move |querier: &_, ctx: &_| Ok(reads::operations(querier, &tenants, &service, &span_kind, ctx)?);
         let operation = |(name, kind): (String, &str)| Operation { name, span_kind: kind.to_owned() };
-        let operations = self.run(run).await?.into_iter().map(operation).collect();
-        Ok(Response::new(GetOperationsResponse { operations }))
+        let found = self.answer(run).await?;
+        Ok(found.map(|found| GetOperationsResponse { operations: found.into_iter().map(operation).collect() }))
     }
 }
 
@@ -133,14 +136,14 @@ impl DependencyReader for Service {
             return Err(Status::invalid_argument("start time and end time are required"));
         };
         let range = (unix_nano(&start), unix_nano(&end));
-        let calls = self.run(move |querier, ctx| Ok(reads::calls(querier, &tenants, range, ctx)?.0)).await?;
+        let calls = self.answer(move |querier, ctx| Ok(reads::calls(querier, &tenants, range, ctx)?)).await?;
         let dependency = |call: reads::Call| Dependency {
             parent: call.parent,
             child: call.child,
             call_count: call.count,
             source: String::new(),
         };
-        Ok(Response::new(GetDependenciesResponse { dependencies: calls.into_iter().map(dependency).collect() }))
+        Ok(calls.map(|calls| GetDependenciesResponse { dependencies: calls.into_iter().map(dependency).collect() }))
     }
 }
 

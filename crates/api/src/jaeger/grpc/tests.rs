@@ -1,4 +1,3 @@
-use http_body_util::BodyExt;
 use prost::Message;
 use spoor_model::ingest::Decode;
 use spoor_model::{KeyValue as ModelKeyValue, Origin, Span as ModelSpan, SpanEntry, SpanId, Trace, Value};
@@ -6,7 +5,9 @@ use spoor_otlp::OtlpDecoder;
 
 use super::*;
 use crate::fixtures::{Store, jaeger_state};
+use crate::grpc::client;
 use crate::jaeger::Options;
+use crate::proto::DESCRIPTORS;
 use crate::proto::jaeger::{api_v2, api_v3, storage::v2};
 use crate::tenant::Tenancy;
 
@@ -35,40 +36,11 @@ fn spans() -> Vec<u8> {
 }
 
 fn routes(tenancy: Tenancy) -> Router {
-    let state = jaeger_state(Store::with(&spans()), tenancy, Options::default());
-    let service = || Service { state: Arc::clone(&state) };
-    Routes::new(ApiV2::new(service()))
-        .add_service(ApiV3::new(service()))
-        .add_service(TraceReaderServer::new(service()))
-        .add_service(DependencyReaderServer::new(service()))
-        .add_service(CapabilitiesServer::new(service()))
-        .add_service(tonic_health::pb::health_server::HealthServer::new(health::Health))
-        .into_axum_router()
+    services(jaeger_state(Store::with(&spans()), tenancy, Options::default()))
 }
 
-/// The messages of an answer, or its code and text.
-type Answer = Result<Vec<Vec<u8>>, (u32, String)>;
-
-async fn call(router: &Router, path: &str, message: &impl Message) -> Answer {
-    use tower::ServiceExt;
-    let mut framed = vec![0];
-    framed.extend_from_slice(&(message.encoded_len() as u32).to_be_bytes());
-    framed.extend(message.encode_to_vec());
-    let request = http::Request::post(path).header("content-type", "application/grpc").header("te", "trailers");
-    let response = router.clone().oneshot(request.body(axum::body::Body::from(framed)).unwrap()).await.unwrap();
-    let (parts, body) = response.into_parts();
-    let body = body.collect().await.unwrap();
-    let trailers = body.trailers().cloned().unwrap_or(parts.headers);
-    let text = |name: &str| trailers.get(name).map(|value| value.to_str().unwrap().to_owned()).unwrap_or_default();
-    let code: u32 = text("grpc-status").parse().unwrap();
-    let bytes = body.to_bytes();
-    let (mut rest, mut messages) = (&bytes[..], Vec::new());
-    while let [_, a, b, c, d, tail @ ..] = rest {
-        let (message, tail) = tail.split_at(u32::from_be_bytes([*a, *b, *c, *d]) as usize);
-        messages.push(message.to_vec());
-        rest = tail;
-    }
-    if code == 0 { Ok(messages) } else { Err((code, text("grpc-message").replace("%20", " "))) }
+async fn call(router: &Router, path: &str, message: &impl Message) -> Result<Vec<Vec<u8>>, (u32, String)> {
+    client::call(router, path, message, &[]).await.ok()
 }
 
 async fn ask<T: Message + Default>(path: &str, message: &impl Message) -> Result<Vec<T>, (u32, String)> {

@@ -6,26 +6,18 @@ use tonic_health::pb::{HealthCheckRequest, HealthCheckResponse, health_server};
 
 use super::Messages;
 
-/// Names that clients ask for: those of the services, and some that Jaeger has and that say the same.
-const NAMES: [&str; 9] = [
-    "",
-    "jaeger.api_v2.QueryService",
-    "jaeger.api_v2.metrics.MetricsQueryService",
-    "jaeger.api_v3.QueryService",
-    "jaeger.storage.v2.TraceReader",
-    "jaeger.storage.v2.DependencyReader",
-    "jaeger.storage.v2.TraceWriter",
-    "jaeger.storage.v2.Capabilities",
-    "opentelemetry.proto.collector.trace.v1.TraceService",
-];
-
-/// The service.
-pub(super) struct Health;
+/// The service of one port.
+pub(crate) struct Health {
+    /// Names that clients ask for: those of the port's services, and others that say the same.
+    pub(crate) names: &'static [&'static str],
+}
 
 #[tonic::async_trait]
 impl health_server::Health for Health {
     async fn check(&self, request: Request<HealthCheckRequest>) -> Result<Response<HealthCheckResponse>, Status> {
-        match NAMES.contains(&request.get_ref().service.as_str()) {
+        let asked = request.get_ref().service.as_str();
+        // Without a name it is the whole port that is meant.
+        match asked.is_empty() || self.names.contains(&asked) {
             true => Ok(Response::new(HealthCheckResponse { status: ServingStatus::Serving.into() })),
             false => Err(Status::not_found("unknown service")),
         }
