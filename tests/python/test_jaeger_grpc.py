@@ -1,40 +1,12 @@
-"""Jaeger's gRPC services as another language's client sees them: messages made from what reflection tells."""
+"""Jaeger's gRPC services as another language's client sees them."""
 
 import grpc
 import pytest
-from google.protobuf.descriptor_pool import DescriptorPool
-from google.protobuf.message_factory import GetMessageClass
-from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoReflectionDescriptorDatabase
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2_grpc import TraceServiceStub
 from opentelemetry.proto.trace.v1.trace_pb2 import TracesData
 
 import boutique
-
-
-class Services:
-    """Calls methods by their full name."""
-
-    def __init__(self, address: str):
-        self.channel = grpc.insecure_channel(address)
-        self.database = ProtoReflectionDescriptorDatabase(self.channel)
-        self.pool = DescriptorPool(self.database)
-
-    def names(self) -> set[str]:
-        return set(self.database.get_services())
-
-    def call(self, service: str, method: str, **fields) -> list:
-        described = self.pool.FindServiceByName(service).methods_by_name[method]
-        request = GetMessageClass(described.input_type)(**fields)
-        answer = GetMessageClass(described.output_type)
-        call = self.channel.unary_stream if described.server_streaming else self.channel.unary_unary
-        made = call(
-            f"/{service}/{method}",
-            request_serializer=lambda message: message.SerializeToString(),
-            response_deserializer=answer.FromString,
-        )
-        answered = made(request, timeout=60)
-        return list(answered) if described.server_streaming else [answered]
-
+from services import Services
 
 V2, V3, STORAGE = "jaeger.api_v2.QueryService", "jaeger.api_v3.QueryService", "jaeger.storage.v2.TraceReader"
 

@@ -179,7 +179,7 @@ impl Clock for FixedClock {
 }
 
 /// A gate to a querier over the store.
-pub(crate) fn gate(store: Store, limits: QueryLimits) -> Arc<QueryGate> {
+pub(crate) fn gate(store: impl Snapshots + 'static, limits: QueryLimits) -> Arc<QueryGate> {
     let pool = Arc::new(ComputePool::new("test-query", 2).unwrap());
     let querier = Querier::new(
         Arc::new(store),
@@ -194,13 +194,19 @@ pub(crate) fn gate(store: Store, limits: QueryLimits) -> Arc<QueryGate> {
 const LIMITS: QueryLimits = QueryLimits { concurrency: 2, queue: 4, timeout: Duration::from_secs(30) };
 
 /// Tempo's surface over the store.
-pub(crate) fn tempo(store: Store, tenancy: Tenancy) -> Router {
+pub(crate) fn tempo(store: impl Snapshots + 'static, tenancy: Tenancy) -> Router {
+    tempo::router(tempo_state(store, tenancy))
+}
+
+/// What Tempo's surface needs, over the store. Its streams say nothing before the answer.
+pub(crate) fn tempo_state(store: impl Snapshots + 'static, tenancy: Tenancy) -> tempo::State {
     let mut registry = Registry::default();
-    tempo::router(tempo::State {
+    tempo::State {
         gate: gate(store, LIMITS),
         limits: tempo::Limits::default(),
         tenancy,
         clock: Arc::new(FixedClock),
+        stream_interval: Duration::from_secs(3600),
         requests: RequestMetrics::register(&mut registry, Arc::new(FixedClock)),
         cors_allowed_origins: vec!["https://page.example".to_owned()],
         build: tempo::BuildInfo { version: "0.1.0".to_owned(), ..tempo::BuildInfo::default() },
@@ -213,7 +219,7 @@ pub(crate) fn tempo(store: Store, tenancy: Tenancy) -> Router {
         config: Arc::new(|| "retention: 168h\n".to_owned()),
         admin: None,
         trace_deletion: false,
-    })
+    }
 }
 
 /// What Jaeger's surface needs, over the store.

@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use spoor_model::compute::ComputePool;
 use spoor_model::memory::MemoryBudget;
-use spoor_model::scan::QueryContext;
+use spoor_model::scan::{Progress, QueryContext};
 use spoor_querier::Querier;
 use tokio::sync::Semaphore;
 
@@ -74,13 +74,22 @@ impl QueryGate {
         T: Send + 'static,
         F: FnOnce(&Querier, &QueryContext) -> Result<T, ApiError> + Send + 'static,
     {
+        self.run_watched(Arc::default(), work).await
+    }
+
+    /// [`Self::run`], with the query's progress where the caller sees it.
+    pub(crate) async fn run_watched<T, F>(&self, progress: Arc<Progress>, work: F) -> Result<T, ApiError>
+    where
+        T: Send + 'static,
+        F: FnOnce(&Querier, &QueryContext) -> Result<T, ApiError> + Send + 'static,
+    {
         let Ok(place) = Arc::clone(&self.places).try_acquire_owned() else {
             self.metrics.refuse(Reason::queue_full);
             let text = format!("job queue full: {} queries wait; raise query_queue", self.limits.queue);
             return Err(ApiError::new(Kind::Overloaded, text));
         };
         let stop = StopOnDrop(Arc::new(AtomicBool::new(false)));
-        let ctx = QueryContext::new(&self.memory, Arc::clone(&stop.0));
+        let ctx = QueryContext::new(&self.memory, Arc::clone(&stop.0)).watched(progress);
         let querier = Arc::clone(&self.querier);
         let answer = async {
             let waiting = self.metrics.wait();

@@ -28,6 +28,11 @@ impl Params {
         Self { pairs }
     }
 
+    /// What a message asks for, under the names that a URL has for it. Empty texts are absent, as there.
+    pub(crate) fn of_message<const N: usize>(fields: [(&str, String); N]) -> Self {
+        Self { pairs: fields.map(|(name, value)| (name.to_owned(), value)).into() }
+    }
+
     /// The first value of that name, unless it is empty.
     pub(crate) fn get(&self, name: &str) -> Option<&str> {
         let first = self.pairs.iter().find(|(key, _)| key == name);

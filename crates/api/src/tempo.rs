@@ -1,4 +1,4 @@
-//! The query API of Tempo over HTTP (port 3200), as Grafana, Kiali, Perses and tempo-cli use it.
+//! The query API of Tempo (port 3200), as Grafana, Kiali, Perses and tempo-cli use it: HTTP, and gRPC for streams.
 //!
 //! Query routes take any method (but `DELETE` of a trace deletes it) and read their parameters from the URL only. Errors are plain text.
 //! Where Spoor answers otherwise than Tempo on purpose stands in `DEVIATIONS.md`.
@@ -7,6 +7,7 @@ mod asked;
 mod blocks;
 mod explain;
 mod export;
+mod grpc;
 mod limits;
 mod logfmt;
 mod metrics;
@@ -22,6 +23,7 @@ mod time_range;
 mod trace_by_id;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Router;
 use axum::extract::Request;
@@ -75,6 +77,8 @@ pub struct State {
     pub tenancy: Tenancy,
     /// For `since`.
     pub clock: Arc<dyn Clock>,
+    /// How often a stream says what a query has found, or how far it is (`query_stream_interval`).
+    pub stream_interval: Duration,
     /// Where durations are counted.
     pub requests: RequestMetrics,
     /// Whose pages may query from a browser; `*` for all.
@@ -101,6 +105,7 @@ impl State {
 
 /// All routes of port 3200.
 pub fn router(state: State) -> Router {
+    let state = Arc::new(state);
     let origins = state.cors_allowed_origins.clone();
     let observed = Observed { metrics: state.requests.clone(), route_prefix: "" };
     let routes = Router::new()
@@ -129,8 +134,8 @@ pub fn router(state: State) -> Router {
         .fallback(no_such_route)
         .layer(CompressionLayer::new())
         .layer(middleware::from_fn_with_state(observed, request_metrics::observe))
-        .with_state(Arc::new(state));
-    cors::for_queries(routes, &origins)
+        .with_state(Arc::clone(&state));
+    cors::for_queries(routes, &origins).merge(grpc::router(state))
 }
 
 /// What Tempo does and Spoor does not do yet says so; an empty answer would be a lie.
@@ -143,7 +148,7 @@ async fn no_such_route(request: Request) -> Response {
     if content_type.is_some_and(|value| value.starts_with(b"application/grpc")) {
         // A gRPC client reads its status from here; a plain 404 would show as a broken connection.
         let code = Kind::NotImplemented.grpc().to_string();
-        let message = "streaming is not supported by Spoor yet".to_owned();
+        let message = format!("unknown method {}", request.uri().path());
         let headers =
             [("content-type", "application/grpc".to_owned()), ("grpc-status", code), ("grpc-message", message)];
         return (StatusCode::OK, headers).into_response();

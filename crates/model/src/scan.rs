@@ -23,9 +23,11 @@ use crate::{BlockId, TenantId, TimeRange, TraceId};
 
 mod compare;
 pub mod field;
+mod progress;
 
 pub use compare::order_int_float;
 pub use field::FieldValue;
+pub use progress::{Progress, Reached};
 
 /// Which attributes a name is looked up in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -260,12 +262,13 @@ impl ScanError {
     }
 }
 
-/// What a query carries through every source: whether to go on, and what it may allocate.
+/// What a query carries through every source: whether to go on, what it may allocate, and how far it is.
 #[derive(Debug)]
 pub struct QueryContext {
     cancelled: Arc<AtomicBool>,
     memory: parking_lot::Mutex<Reservation>,
     limit_bytes: usize,
+    progress: Arc<Progress>,
 }
 
 impl QueryContext {
@@ -273,7 +276,17 @@ impl QueryContext {
     /// the connection.
     pub fn new(budget: &Arc<MemoryBudget>, cancelled: Arc<AtomicBool>) -> Self {
         let memory = parking_lot::Mutex::new(budget.try_reserve(0).expect("nothing always fits"));
-        Self { cancelled, memory, limit_bytes: budget.limit_bytes() }
+        Self { cancelled, memory, limit_bytes: budget.limit_bytes(), progress: Arc::default() }
+    }
+
+    /// The same, with its progress written where somebody looks.
+    pub fn watched(self, progress: Arc<Progress>) -> Self {
+        Self { progress, ..self }
+    }
+
+    /// How far the query is.
+    pub fn progress(&self) -> &Progress {
+        &self.progress
     }
 
     /// A context for a part of the query: it ends with the query, and what it reserves is given back
@@ -281,7 +294,7 @@ impl QueryContext {
     pub fn part(&self) -> Self {
         let memory = self.memory.lock().sibling();
         let (memory, limit_bytes) = (parking_lot::Mutex::new(memory), self.limit_bytes);
-        Self { cancelled: Arc::clone(&self.cancelled), memory, limit_bytes }
+        Self { cancelled: Arc::clone(&self.cancelled), memory, limit_bytes, progress: Arc::clone(&self.progress) }
     }
 
     /// Errors when the query should end. Cheap; call it once per batch.

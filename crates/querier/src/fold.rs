@@ -192,6 +192,7 @@ impl<'a, A: Accumulate> Fold<'_, 'a, A> {
 
     fn read(&mut self, scans: &[Opened<'_>], groups: &[Group]) -> Result<(), QueryError> {
         let mut left = groups;
+        self.sources.ctx.progress().add_groups(groups.len());
         while !left.is_empty() {
             let wave;
             (wave, left) = left.split_at(left.len().min(self.sources.lanes.count() * GROUPS_PER_LANE));
@@ -199,6 +200,7 @@ impl<'a, A: Accumulate> Fold<'_, 'a, A> {
             let added = this.sources.lanes.map(wave, |group| this.read_group(&scans[group.opened], *group));
             for (group, added) in wave.iter().zip(added) {
                 let Some(added) = self.sources.good(added)? else { continue };
+                self.sources.ctx.progress().read_group(added.stats);
                 let report = &mut self.stage.sources[scans[group.opened].report];
                 report.groups_read += 1;
                 report.groups_without_match += u64::from(!added.has_match);

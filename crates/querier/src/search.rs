@@ -84,10 +84,22 @@ impl Querier {
         request: &SearchRequest,
         ctx: &QueryContext,
     ) -> Result<Answer<Vec<FoundTrace>>, QueryError> {
+        self.search_step_by_step(tenants, request, ctx, |_| ())
+    }
+
+    /// [`Self::search`], which shows what it has found after every step: the first traces of the answer, and more of
+    /// them each time. (Only where the head grows an earlier span of a trace meanwhile may the answer have them in another order.)
+    pub fn search_step_by_step(
+        &self,
+        tenants: &[TenantId],
+        request: &SearchRequest,
+        ctx: &QueryContext,
+        show: impl FnMut(&[FoundTrace]),
+    ) -> Result<Answer<Vec<FoundTrace>>, QueryError> {
         self.observed_of_all(Op::search, tenants, ctx, |snapshot| {
             check(request, &self.limits)?;
             let sources = Sources::new(&snapshot, self.lanes(), ctx);
-            search(request, &self.limits, &self.pairs, sources)
+            search(request, &self.limits, &self.pairs, sources, show)
         })
     }
 }
@@ -97,11 +109,12 @@ fn search(
     limits: &Limits,
     pairs: &PairCache,
     sources: Sources<'_>,
+    show: impl FnMut(&[FoundTrace]),
 ) -> Result<Answer<Vec<FoundTrace>>, QueryError> {
     let asked = request.filter.request(widened(request.range, limits.trace_duration_max));
     let ranges = sources.ranges();
     let torn = Torn::new(sources.all, &ranges, limits.trace_duration_max, pairs);
-    Search::new(request, limits, &asked, sources, &ranges, torn).run()
+    Search::new(request, limits, &asked, sources, &ranges, torn).run(show)
 }
 
 fn check(request: &SearchRequest, limits: &Limits) -> Result<(), QueryError> {
@@ -210,7 +223,7 @@ impl<'a> Search<'a> {
         }
     }
 
-    fn run(mut self) -> Result<Answer<Vec<FoundTrace>>, QueryError> {
+    fn run(mut self, mut show: impl FnMut(&[FoundTrace])) -> Result<Answer<Vec<FoundTrace>>, QueryError> {
         let is_never = |mask: &usize| matches!(self.asked.masks[*mask], Predicate::False);
         if !self.asked.needed.is_empty() && self.asked.needed.iter().all(is_never) {
             self.pending.clear();
@@ -223,6 +236,7 @@ impl<'a> Search<'a> {
                 Step::Scan(wave) => self.scan(wave)?,
                 Step::End => break,
             }
+            show(&self.found);
         }
         // Sorted already, unless the head has grown an earlier span of a trace meanwhile.
         self.found.sort_by_cached_key(|found| Reverse(place_of(&found.trace)));
@@ -297,6 +311,7 @@ impl<'a> Search<'a> {
             if group.range.overlaps(&range) || self.torn.has_any(source_index) {
                 let bound = Place::last_at(group.latest_trace_start.min(range.end));
                 self.pending.push(Pending { bound, source_index, group: Some(index) });
+                self.sources.ctx.progress().add_groups(1);
             } else {
                 report.groups_without_torn_traces += 1;
             }
@@ -317,6 +332,7 @@ impl<'a> Search<'a> {
             report.groups_without_match += u64::from(candidates.is_none());
             report.stats += stats;
             self.stats += stats;
+            self.sources.ctx.progress().read_group(stats);
             for candidate in candidates.into_iter().flatten() {
                 match candidate.is_whole {
                     // A trace that is longer than traces are taken to be may come from several sources.

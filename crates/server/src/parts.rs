@@ -245,12 +245,14 @@ impl Queries {
     ) -> tempo::State {
         let is_ready = Arc::clone(is_ready);
         let (limits, trace_deletion) = (tempo_limits(config), config.trace_deletion);
+        let stream_interval = config.query_stream_interval;
         let config = config.to_yaml();
         tempo::State {
             gate: Arc::clone(&self.gate),
             limits,
             tenancy: self.tenancy,
             clock: Arc::clone(&self.clock),
+            stream_interval,
             requests: self.requests.clone(),
             cors_allowed_origins: self.cors_allowed_origins.clone(),
             build: tempo::BuildInfo {

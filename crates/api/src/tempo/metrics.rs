@@ -10,14 +10,16 @@ use std::time::Duration;
 
 use axum::extract::{RawQuery, State};
 use http::HeaderMap;
-use serde::Serialize;
+use spoor_model::scan::QueryContext;
 use spoor_model::{KeyValue, TenantId, TimeRange, UnixNano, Value};
-use spoor_querier::Answer;
+use spoor_querier::{Answer, Querier};
 use spoor_traceql::ast::{Body, MetricsExpr, Node, SpansetExpr, SpansetKind, Stage, StageKind};
 use spoor_traceql::{Exemplar, Label, MetricsPlan, Series, Static, Window};
 
 use super::limits::{self, Bounds};
-use super::metrics_answer::{ExemplarJson, InstantSeries, MetricsAnswer, MetricsStats, RangeSeries, Sample};
+use super::metrics_answer::{
+    ExemplarJson, InstantSeries, MetricsAnswer, MetricsStats, RangeSeries, Sample, SeriesForm,
+};
 use super::negotiate::{Encoded, Form};
 use super::time_range;
 use crate::error::ApiError;
@@ -48,13 +50,8 @@ pub(super) async fn query_range(
     let tenants = state.tenancy.for_read(&headers)?;
     let params = Params::parse(query.as_deref());
     let request = MetricsRequest::over_time(&params, state.bounds(), state.clock.now())?;
-    answer(state, tenants, request, |request, answer, counted| {
-        let window = request.window;
-        let metrics = MetricsStats::new(answer.stats, answer.skipped.len());
-        let series = answer.value.into_iter().map(|series| range_series(series, &window)).collect();
-        bounded(MetricsAnswer::new(series, metrics), request.series_max, counted)
-    })
-    .await
+    let counted = state.gate.metrics().clone();
+    state.gate.run(move |querier, ctx| request.answer_range(querier, &tenants, &counted, Form::Json, ctx)).await
 }
 
 /// One value per series, for the whole range.
@@ -66,49 +63,75 @@ pub(super) async fn query_instant(
     let tenants = state.tenancy.for_read(&headers)?;
     let params = Params::parse(query.as_deref());
     let request = MetricsRequest::instant(&params, state.bounds(), state.clock.now())?;
-    answer(state, tenants, request, |request, answer, counted| {
-        let metrics = MetricsStats::new(answer.stats, answer.skipped.len());
-        let series = answer.value.into_iter().filter_map(instant_series).collect();
-        bounded(MetricsAnswer::new(series, metrics), request.series_max, counted)
-    })
-    .await
-}
-
-/// Gives an answer its shape.
-type Shape<S> = fn(&MetricsRequest, Answer<Vec<Series>>, &QueryMetrics) -> MetricsAnswer<S>;
-
-async fn answer<S: Serialize + 'static>(
-    state: Arc<super::State>,
-    tenants: Vec<TenantId>,
-    request: MetricsRequest,
-    shape: Shape<S>,
-) -> Result<Encoded, ApiError> {
     let counted = state.gate.metrics().clone();
-    state
-        .gate
-        .run(move |querier, ctx| {
-            let MetricsRequest { plan, window, exemplars_max, .. } = &request;
-            let answer = match request.is_never {
-                true => Answer {
-                    value: Vec::new(),
-                    skipped: Vec::new(),
-                    stats: Default::default(),
-                    explain: Default::default(),
-                },
-                false => querier.metrics(&tenants, plan, window, *exemplars_max, ctx)?,
-            };
-            let partial = partial::note(&answer.skipped);
-            let mut answer = shape(&request, answer, &counted);
-            if let Some(note) = &partial {
-                answer.mark_partial(note);
-            }
-            // Always JSON, whatever the client accepts: there is no other form of this answer.
-            Ok(Encoded { form: Form::Json, bytes: answer.to_json(), partial })
-        })
-        .await
+    state.gate.run(move |querier, ctx| request.answer_instant(querier, &tenants, &counted, Form::Json, ctx)).await
 }
 
 impl MetricsRequest {
+    /// `QueryRangeResponse`. Over HTTP it is always JSON, whatever the client accepts.
+    pub(super) fn answer_range(
+        &self,
+        querier: &Querier,
+        tenants: &[TenantId],
+        counted: &QueryMetrics,
+        form: Form,
+        ctx: &QueryContext,
+    ) -> Result<Encoded, ApiError> {
+        let answer = self.computed(querier, tenants, ctx)?;
+        Ok(self.encoded(answer, counted, form, |series| Some(range_series(series, &self.window))))
+    }
+
+    /// `QueryInstantResponse`. Over HTTP it is always JSON, whatever the client accepts.
+    pub(super) fn answer_instant(
+        &self,
+        querier: &Querier,
+        tenants: &[TenantId],
+        counted: &QueryMetrics,
+        form: Form,
+        ctx: &QueryContext,
+    ) -> Result<Encoded, ApiError> {
+        let answer = self.computed(querier, tenants, ctx)?;
+        Ok(self.encoded(answer, counted, form, instant_series))
+    }
+
+    fn computed(
+        &self,
+        querier: &Querier,
+        tenants: &[TenantId],
+        ctx: &QueryContext,
+    ) -> Result<Answer<Vec<Series>>, ApiError> {
+        match self.is_never {
+            true => Ok(Answer {
+                value: Vec::new(),
+                skipped: Vec::new(),
+                stats: Default::default(),
+                explain: Default::default(),
+            }),
+            false => Ok(querier.metrics(tenants, &self.plan, &self.window, self.exemplars_max, ctx)?),
+        }
+    }
+
+    fn encoded<S: SeriesForm>(
+        &self,
+        answer: Answer<Vec<Series>>,
+        counted: &QueryMetrics,
+        form: Form,
+        shape: impl Fn(Series) -> Option<S>,
+    ) -> Encoded {
+        let metrics = MetricsStats::new(answer.stats, answer.skipped.len());
+        let partial = partial::note(&answer.skipped);
+        let series = answer.value.into_iter().filter_map(shape).collect();
+        let mut answer = bounded(MetricsAnswer::new(series, metrics), self.series_max, counted);
+        if let Some(note) = &partial {
+            answer.mark_partial(note);
+        }
+        let bytes = match form {
+            Form::Json => answer.to_json(),
+            Form::Protobuf => answer.to_protobuf(),
+        };
+        Encoded { form, bytes, partial }
+    }
+
     pub(super) fn over_time(params: &Params, bounds: Bounds<'_>, now: UnixNano) -> Result<Self, ApiError> {
         let ((plan, is_never), range) = (plan(params, bounds)?, range(params, bounds, now)?);
         let (start, end) = (range.start.0, range.end.0);
@@ -123,7 +146,7 @@ impl MetricsRequest {
         Ok(Self { plan, window, exemplars_max, series_max: series_max(params, bounds)?, is_never })
     }
 
-    fn instant(params: &Params, bounds: Bounds<'_>, now: UnixNano) -> Result<Self, ApiError> {
+    pub(super) fn instant(params: &Params, bounds: Bounds<'_>, now: UnixNano) -> Result<Self, ApiError> {
         let ((plan, is_never), range) = (plan(params, bounds)?, range(params, bounds, now)?);
         let window = Window::instant(range.start.0, range.end.0);
         Ok(Self { plan, window, exemplars_max: 0, series_max: series_max(params, bounds)?, is_never })
@@ -191,7 +214,7 @@ fn exemplars_max(params: &Params, hinted: Option<usize>, max: usize) -> Result<u
 }
 
 /// Drops what passes the limit, and says so.
-fn bounded<S: Serialize>(mut answer: MetricsAnswer<S>, series_max: usize, counted: &QueryMetrics) -> MetricsAnswer<S> {
+fn bounded<S: SeriesForm>(mut answer: MetricsAnswer<S>, series_max: usize, counted: &QueryMetrics) -> MetricsAnswer<S> {
     let count = answer.series.len();
     if count > series_max {
         counted.cut(Cut::series);

@@ -1,11 +1,13 @@
-//! The answers of metrics queries: always JSON, as Go's protobuf JSON has it.
+//! The answers of metrics queries: over HTTP always JSON, as Go's protobuf JSON has it; protobuf over gRPC.
 //!
-//! A value of zero has no `value`, 64-bit numbers are texts, infinities and NaN are texts. Grafana decodes
+//! In JSON, a value of zero has no `value`, 64-bit numbers are texts, infinities and NaN are texts. Grafana decodes
 //! the answer of an instant query strictly: what is written here is what its schema has, and nothing else.
 
 use serde::{Serialize, Serializer};
 use spoor_model::KeyValue;
-use spoor_model::scan::ScanStats;
+use spoor_model::nested::{put_attributes, put_message};
+use spoor_model::scan::{Reached, ScanStats};
+use spoor_model::wire::{put_fixed64, put_text, put_uint};
 
 use super::otlp_json::{AttributeJson, DoubleJson};
 
@@ -21,7 +23,7 @@ pub(super) struct MetricsAnswer<S> {
     message: String,
 }
 
-impl<S: Serialize> MetricsAnswer<S> {
+impl<S: SeriesForm> MetricsAnswer<S> {
     pub(super) fn new(series: Vec<S>, metrics: MetricsStats) -> Self {
         Self { series, metrics, status: None, message: String::new() }
     }
@@ -38,6 +40,58 @@ impl<S: Serialize> MetricsAnswer<S> {
     pub(super) fn to_json(&self) -> Vec<u8> {
         serde_json::to_vec(self).expect("answers have text keys and no failing parts")
     }
+
+    pub(super) fn to_protobuf(&self) -> Vec<u8> {
+        let mut out = Vec::new();
+        for series in &self.series {
+            put_message(&mut out, 1, |out| series.put(out));
+        }
+        put_message(&mut out, 2, |out| self.metrics.put(out));
+        put_uint(&mut out, 3, u64::from(self.status.is_some()));
+        put_text(&mut out, 4, self.message.as_bytes());
+        out
+    }
+}
+
+/// `QueryRangeResponse` of a query that is not done yet: how far it is, and no series.
+pub(super) fn progress_message(reached: Reached) -> Vec<u8> {
+    MetricsAnswer::<RangeSeries>::new(Vec::new(), MetricsStats::of_progress(reached)).to_protobuf()
+}
+
+/// A series, in both of its forms.
+pub(super) trait SeriesForm: Serialize {
+    /// Writes the fields of the message.
+    fn put(&self, out: &mut Vec<u8>);
+}
+
+impl SeriesForm for RangeSeries {
+    fn put(&self, out: &mut Vec<u8>) {
+        put_attributes(out, 1, &self.labels);
+        for Sample { timestamp_ms, value } in &self.samples {
+            put_message(out, 2, |out| {
+                put_double(out, 1, *value);
+                put_uint(out, 2, *timestamp_ms);
+            });
+        }
+        for exemplar in &self.exemplars {
+            put_message(out, 4, |out| {
+                put_attributes(out, 1, &exemplar.labels);
+                put_double(out, 2, exemplar.value);
+                put_uint(out, 3, exemplar.timestamp_ms);
+            });
+        }
+    }
+}
+
+impl SeriesForm for InstantSeries {
+    fn put(&self, out: &mut Vec<u8>) {
+        put_attributes(out, 1, &self.labels);
+        put_double(out, 2, self.value);
+    }
+}
+
+fn put_double(out: &mut Vec<u8>, number: u32, value: f64) {
+    put_fixed64(out, number, value.to_bits());
 }
 
 /// `TimeSeries`.
@@ -103,6 +157,25 @@ impl MetricsStats {
             total_jobs: u32::try_from(1 + skipped_count).unwrap_or(u32::MAX),
             inspected_spans: stats.spans_inspected,
         }
+    }
+}
+
+impl MetricsStats {
+    /// Says how far a query is that is not done yet.
+    pub(super) fn of_progress(reached: Reached) -> Self {
+        let count = |groups| u32::try_from(groups).unwrap_or(u32::MAX);
+        Self {
+            completed_jobs: count(reached.groups_read),
+            total_jobs: count(reached.groups_known),
+            ..Self::new(reached.stats, 0)
+        }
+    }
+
+    fn put(&self, out: &mut Vec<u8>) {
+        put_uint(out, 2, self.inspected_bytes);
+        put_uint(out, 4, u64::from(self.completed_jobs));
+        put_uint(out, 5, u64::from(self.total_jobs));
+        put_uint(out, 7, self.inspected_spans);
     }
 }
 

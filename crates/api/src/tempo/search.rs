@@ -36,7 +36,7 @@ const KNOWN: [&str; 10] =
 pub(super) struct Search {
     pub(super) request: SearchRequest,
     /// Spans shown per span set.
-    spans_max: usize,
+    pub(super) spans_max: usize,
 }
 
 /// Finds the newest traces that match, newest first.
@@ -75,10 +75,19 @@ pub(super) fn plan_of(filter: &Filter) -> Option<&SearchPlan> {
 
 impl Search {
     pub(super) fn from_params(params: &Params, bounds: Bounds<'_>, now: UnixNano) -> Result<Self, ApiError> {
-        let (q, tags) = (params.get("q"), params.get("tags"));
-        if q.is_some() && tags.is_some() {
-            return Err(ApiError::invalid("q and tags cannot be combined"));
+        if params.get("q").is_some() && params.get("tags").is_some() {
+            return Err(q_and_tags());
         }
+        Self::new(params, &legacy_tags(params)?, bounds, now)
+    }
+
+    /// A search for `tags`, unless there is a query among the parameters.
+    pub(super) fn new(
+        params: &Params,
+        tags: &[(String, String)],
+        bounds: Bounds<'_>,
+        now: UnixNano,
+    ) -> Result<Self, ApiError> {
         // Durations are of the whole trace. Tempo ignores them beside `q`; Kiali sends both and
         // means both.
         let min_duration_nano = duration(params, "minDuration")?;
@@ -88,12 +97,16 @@ impl Search {
         {
             return Err(ApiError::invalid("invalid maxDuration: it must not be less than minDuration"));
         }
-        let filter = match q {
+        let filter = match params.get("q") {
+            Some(_) if !tags.is_empty() => return Err(q_and_tags()),
             Some(text) => {
                 let plan = spoor_traceql::plan_search(&bounds.parse(text)?).map_err(limits::invalid_query)?;
                 Filter::Query(plan)
             }
-            None => Filter::Group(legacy_conditions(params)?),
+            None => {
+                let conditions = tags.iter().map(|(key, value)| legacy_condition(key, value));
+                Filter::Group(conditions.collect::<Result<_, _>>()?)
+            }
         };
         let limit = match params.parsed::<u32>("limit")?.map(|limit| limit as usize) {
             None => LIMIT_DEFAULT,
@@ -116,6 +129,10 @@ impl Search {
     }
 }
 
+fn q_and_tags() -> ApiError {
+    ApiError::invalid("q and tags cannot be combined")
+}
+
 fn duration(params: &Params, name: &str) -> Result<Option<u64>, ApiError> {
     let Some(text) = params.get(name) else { return Ok(None) };
     let nanos = go_duration::parse(text)
@@ -125,17 +142,15 @@ fn duration(params: &Params, name: &str) -> Result<Option<u64>, ApiError> {
 
 /// The pairs of `tags`; or, when nothing else says what to search, every parameter that has no other
 /// meaning.
-fn legacy_conditions(params: &Params) -> Result<Vec<GroupCondition>, ApiError> {
-    let pairs: Vec<(String, String)> = match params.get("tags") {
-        Some(text) => logfmt::parse(text).map_err(|err| ApiError::invalid(format!("invalid tags: {err}")))?,
-        None if params.get("start").is_some() || params.get("end").is_some() => Vec::new(),
-        None => params
-            .pairs()
-            .filter(|(key, value)| !KNOWN.contains(key) && !value.is_empty())
-            .map(|(key, value)| (key.to_owned(), value.to_owned()))
-            .collect(),
-    };
-    pairs.iter().map(|(key, value)| legacy_condition(key, value)).collect()
+fn legacy_tags(params: &Params) -> Result<Vec<(String, String)>, ApiError> {
+    if let Some(text) = params.get("tags") {
+        return logfmt::parse(text).map_err(|err| ApiError::invalid(format!("invalid tags: {err}")));
+    }
+    if ["q", "start", "end"].iter().any(|name| params.get(name).is_some()) {
+        return Ok(Vec::new());
+    }
+    let others = params.pairs().filter(|(key, value)| !KNOWN.contains(key) && !value.is_empty());
+    Ok(others.map(|(key, value)| (key.to_owned(), value.to_owned())).collect())
 }
 
 /// A few names match by part of their text; every other attribute, of a span or its resource, by its

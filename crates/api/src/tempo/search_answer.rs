@@ -4,12 +4,13 @@
 //! attributes whose values are no scalars or have different types under one key. So what is written
 //! here is what its pinned schema has, and nothing else.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::mem::{Discriminant, discriminant};
 use std::sync::Arc;
 
 use serde::{Serialize, Serializer};
 use spoor_model::nested::{put_attributes, put_message};
-use spoor_model::scan::ScanStats;
+use spoor_model::scan::{Reached, ScanStats};
 use spoor_model::span::{STATUS_ERROR, SpanEntry, Trace};
 use spoor_model::wire::{put_bytes, put_text, put_uint};
 use spoor_model::{KeyValue, Value};
@@ -127,8 +128,21 @@ impl SearchAnswer {
         stats: ScanStats,
         skipped_count: usize,
     ) -> Self {
+        Self::behind(found, plan, spans_max, stats, skipped_count, &mut KeyTypes::default())
+    }
+
+    /// [`Self::new`], for a client that was sent other traces of the same search before: keys keep the types that they
+    /// had there.
+    pub(crate) fn behind(
+        found: &[FoundTrace],
+        plan: Option<&SearchPlan>,
+        spans_max: usize,
+        stats: ScanStats,
+        skipped_count: usize,
+        types: &mut KeyTypes,
+    ) -> Self {
         let mut traces: Vec<TraceJson> = found.iter().map(|found| trace_json(found, plan, spans_max)).collect();
-        agree_on_types(&mut traces);
+        types.agree(&mut traces);
         for trace in &mut traces {
             trace.span_set = trace.span_sets.first().cloned();
         }
@@ -140,6 +154,29 @@ impl SearchAnswer {
             inspected_spans: stats.spans_inspected,
         };
         Self { traces, metrics }
+    }
+
+    /// Says how far a search is that is not done yet.
+    pub(crate) fn set_progress(&mut self, reached: Reached) {
+        self.metrics.completed_jobs = saturated(reached.groups_read);
+        self.metrics.total_jobs = saturated(reached.groups_known);
+    }
+
+    /// Lists fewer spans of traces that are larger than that as protobuf: half as many, until the trace fits or has
+    /// one of each span set.
+    pub(crate) fn bound_traces(&mut self, bytes_max: usize) {
+        for trace in &mut self.traces {
+            let is_too_large = |trace: &TraceJson| {
+                let mut out = Vec::new();
+                trace.put(&mut out);
+                out.len() > bytes_max
+            };
+            let listed = |trace: &TraceJson| trace.span_sets.iter().map(|set| set.spans.len()).max().unwrap_or(0);
+            while listed(trace) > 1 && is_too_large(trace) {
+                let half = listed(trace) / 2;
+                trace.span_sets.iter_mut().chain(&mut trace.span_set).for_each(|set| set.spans.truncate(half));
+            }
+        }
     }
 
     /// `SearchResponse` as JSON.
@@ -262,33 +299,51 @@ fn span_set(trace: &Trace, spanset: &MatchedSpanset, plan: &SearchPlan, spans_ma
 /// What type the values of one key have, across the answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Agreed {
-    Same(std::mem::Discriminant<Value>),
+    Same(Discriminant<Value>),
     Numbers,
     Mixed,
 }
 
-/// Gives all values of one key one type: integers beside floats become floats, other mixtures text.
-fn agree_on_types(traces: &mut [TraceJson]) {
-    let int = std::mem::discriminant(&Value::Int(0));
-    let double = std::mem::discriminant(&Value::Double(0.0));
-    let mut agreed: HashMap<String, Agreed> = HashMap::new();
-    for attribute in attributes(traces) {
-        let found = std::mem::discriminant(&attribute.value);
-        let is_number = found == int || found == double;
-        let next = match agreed.get(&attribute.key) {
-            None => Agreed::Same(found),
-            Some(Agreed::Same(known)) if *known == found => continue,
-            Some(Agreed::Same(known)) if is_number && (*known == int || *known == double) => Agreed::Numbers,
-            Some(Agreed::Numbers) if is_number => continue,
-            Some(_) => Agreed::Mixed,
-        };
-        agreed.insert(attribute.key.clone(), next);
-    }
-    for attribute in attributes(traces) {
-        match (agreed[&attribute.key], &attribute.value) {
-            (Agreed::Numbers, Value::Int(int)) => attribute.value = Value::Double(*int as f64),
-            (Agreed::Mixed, value) => attribute.value = Value::Str(value_text::plain(value)),
-            _ => {}
+/// Which type the values of each key have that a client was sent.
+#[derive(Debug, Default)]
+pub(crate) struct KeyTypes(HashMap<String, Agreed>);
+
+impl KeyTypes {
+    /// Gives all values of one key one type: integers beside floats become floats, other mixtures text.
+    ///
+    /// What was sent before cannot be changed any more. Where it was numbers or booleans, anything else goes to a key
+    /// beside it, as text: Grafana makes a column of each key, and panics at values that do not fit.
+    fn agree(&mut self, traces: &mut [TraceJson]) {
+        let (int, double) = (discriminant(&Value::Int(0)), discriminant(&Value::Double(0.0)));
+        let text = discriminant(&Value::Str(String::new()));
+        let is_text = |agreed: &Agreed| matches!(agreed, Agreed::Mixed) || *agreed == Agreed::Same(text);
+        let fixed: HashSet<String> =
+            self.0.iter().filter(|(_, agreed)| !is_text(agreed)).map(|(key, _)| key.clone()).collect();
+        for attribute in attributes(traces) {
+            let found = discriminant(&attribute.value);
+            let is_number = found == int || found == double;
+            let next = match self.0.get(&attribute.key) {
+                None => Agreed::Same(found),
+                Some(Agreed::Same(known)) if *known == found => continue,
+                Some(Agreed::Same(known)) if is_number && (*known == int || *known == double) => Agreed::Numbers,
+                Some(Agreed::Numbers) if is_number => continue,
+                Some(_) if fixed.contains(&attribute.key) => continue,
+                Some(_) => Agreed::Mixed,
+            };
+            self.0.insert(attribute.key.clone(), next);
+        }
+        for attribute in attributes(traces) {
+            let found = discriminant(&attribute.value);
+            match (self.0[&attribute.key], &attribute.value) {
+                (Agreed::Numbers, Value::Int(int)) => attribute.value = Value::Double(*int as f64),
+                (Agreed::Numbers, Value::Double(_)) => {}
+                (Agreed::Same(known), _) if known == found => {}
+                (Agreed::Mixed, value) => attribute.value = Value::Str(value_text::plain(value)),
+                (Agreed::Same(_) | Agreed::Numbers, value) => {
+                    attribute.value = Value::Str(value_text::plain(value));
+                    attribute.key.push_str(" (text)");
+                }
+            }
         }
     }
 }

@@ -54,8 +54,8 @@ const INTRINSICS: [&str; 25] = [
     "traceDuration",
 ];
 
-/// What all four routes ask for.
-struct Request {
+/// What all four routes, and the calls of gRPC, ask for.
+pub(super) struct Request {
     tenants: Vec<TenantId>,
     range: TimeRange,
     /// `usize::MAX` when there is no limit.
@@ -69,8 +69,11 @@ struct Request {
 
 impl Request {
     fn parse(state: &super::State, headers: &HeaderMap, query: Option<&str>) -> Result<Self, ApiError> {
+        Self::new(state, headers, Params::parse(query), Form::wanted(headers))
+    }
+
+    pub(super) fn new(state: &super::State, headers: &HeaderMap, params: Params, form: Form) -> Result<Self, ApiError> {
         let tenants = state.tenancy.for_read(headers)?;
-        let params = Params::parse(query);
         let range = time_range::from_params(&params, Times::Any, state.clock.now())?;
         let limit = match params.parsed::<u32>("limit")? {
             None | Some(0) => usize::MAX,
@@ -85,7 +88,7 @@ impl Request {
             }
         };
         let bytes_max = state.limits.tags_bytes_max;
-        Ok(Self { tenants, range, limit, bytes_max, filter, form: Form::wanted(headers), params })
+        Ok(Self { tenants, range, limit, bytes_max, filter, form, params })
     }
 }
 
@@ -134,7 +137,13 @@ pub(super) async fn names_v1(
     headers: HeaderMap,
     RawQuery(query): RawQuery,
 ) -> Result<Encoded, ApiError> {
-    answer_names(state, headers, query, |scopes, limit| {
+    let request = Request::parse(&state, &headers, query.as_deref())?;
+    answer_names_v1(&state, request).await
+}
+
+/// `SearchTagsResponse`.
+pub(super) async fn answer_names_v1(state: &super::State, request: Request) -> Result<Encoded, ApiError> {
+    answer_names(state, request, |scopes, limit| {
         let mut tag_names: BTreeSet<String> = BTreeSet::new();
         scopes.into_iter().for_each(|scope| tag_names.extend(scope.tags));
         TagNames { tag_names: tag_names.into_iter().take(limit).collect() }
@@ -148,7 +157,13 @@ pub(super) async fn names_v2(
     headers: HeaderMap,
     RawQuery(query): RawQuery,
 ) -> Result<Encoded, ApiError> {
-    answer_names(state, headers, query, |mut scopes, limit| {
+    let request = Request::parse(&state, &headers, query.as_deref())?;
+    answer_names_v2(&state, request).await
+}
+
+/// `SearchTagsV2Response`.
+pub(super) async fn answer_names_v2(state: &super::State, request: Request) -> Result<Encoded, ApiError> {
+    answer_names(state, request, |mut scopes, limit| {
         scopes.iter_mut().for_each(|scope| scope.tags.truncate(limit));
         // Grafana throws at a scope without tags.
         scopes.retain(|scope| !scope.tags.is_empty());
@@ -158,12 +173,10 @@ pub(super) async fn names_v2(
 }
 
 async fn answer_names<T: Answer>(
-    state: Arc<super::State>,
-    headers: HeaderMap,
-    query: Option<String>,
+    state: &super::State,
+    mut request: Request,
     shape: fn(Vec<Scope>, usize) -> T,
 ) -> Result<Encoded, ApiError> {
-    let mut request = Request::parse(&state, &headers, query.as_deref())?;
     let wanted = Wanted::from_params(&request.params)?;
     // Conditions on any scope filter no names, as in Tempo; and version 1 knows no filters.
     request.filter = request.filter.filter(|_| T::IS_FILTERED).and_then(|filter| filter.scoped());
@@ -236,9 +249,18 @@ pub(super) async fn values_v1(
     headers: HeaderMap,
     RawQuery(query): RawQuery,
 ) -> Result<Encoded, ApiError> {
-    let mut request = Request::parse(&state, &headers, query.as_deref())?;
-    request.filter = None;
+    let request = Request::parse(&state, &headers, query.as_deref())?;
     let name = name_in_path(uri.path(), "/api/search/tag/")?;
+    answer_values_v1(&state, request, name).await
+}
+
+/// `SearchTagValuesResponse`.
+pub(super) async fn answer_values_v1(
+    state: &super::State,
+    mut request: Request,
+    name: String,
+) -> Result<Encoded, ApiError> {
+    request.filter = None;
     let source = match name.as_str() {
         "status.code" => Source::Fixed(&["unset", "ok", "error"]),
         "error" => Source::Fixed(&["true"]),
@@ -265,7 +287,12 @@ pub(super) async fn values_v2(
 ) -> Result<Encoded, ApiError> {
     let request = Request::parse(&state, &headers, query.as_deref())?;
     let name = name_in_path(uri.path(), "/api/v2/search/tag/")?;
-    let attribute = spoor_traceql::parse_identifier(&name)
+    answer_values_v2(&state, request, &name).await
+}
+
+/// `SearchTagValuesV2Response`.
+pub(super) async fn answer_values_v2(state: &super::State, request: Request, name: &str) -> Result<Encoded, ApiError> {
+    let attribute = spoor_traceql::parse_identifier(name)
         .map_err(|err| ApiError::invalid(format!("please provide a valid tagName: {err}")))?;
     answer_values(state, request, source_of(&attribute), |tag_values| TagValues { tag_values }).await
 }
@@ -274,10 +301,14 @@ pub(super) async fn values_v2(
 fn name_in_path(path: &str, prefix: &str) -> Result<String, ApiError> {
     let rest = path.strip_prefix(prefix).unwrap_or_default();
     match rest.strip_suffix("/values") {
-        Some("") => Err(ApiError::invalid("please provide a non-empty tagName")),
+        Some("") => Err(no_name()),
         Some(name) => Ok(percent_decode(name, Plus::IsPlus)),
         None => Err(ApiError::new(Kind::NotFound, "404 page not found")),
     }
+}
+
+pub(super) fn no_name() -> ApiError {
+    ApiError::invalid("please provide a non-empty tagName")
 }
 
 fn resource_service_name() -> Field {
@@ -314,7 +345,7 @@ fn source_of(attribute: &Attribute) -> Source {
 }
 
 async fn answer_values<T: Answer>(
-    state: Arc<super::State>,
+    state: &super::State,
     request: Request,
     source: Source,
     shape: fn(Vec<TypedValue>) -> T,

@@ -308,7 +308,7 @@ async fn requests_are_counted_by_route() {
 #[tokio::test]
 async fn what_is_not_done_yet_says_so() {
     assert_eq!(get(&shop(), "/api/v2/traces/diff", &[]).await.status.as_u16(), 501);
-    let grpc = send(&shop(), "POST", "/tempopb.StreamingQuerier/Search", &[("content-type", "application/grpc")]).await;
+    let grpc = send(&shop(), "POST", "/tempopb.Querier/SearchRecent", &[("content-type", "application/grpc")]).await;
     assert_eq!((grpc.status.as_u16(), grpc.header("grpc-status")), (200, Some("12")));
 }
 

@@ -50,7 +50,19 @@ pub(crate) fn search_in(
     let (snapshot, turns) = (Snapshot { sources: all, skipped: Vec::new() }, Turns::default());
     check(request, limits)?;
     let sources = Sources::new(&snapshot, Lanes::new(pool(), &turns), ctx);
-    super::search(request, limits, &PairCache::default(), sources)
+    let ids_of = |found: &[FoundTrace]| found.iter().map(|found| found.trace.id).collect::<Vec<TraceId>>();
+    let mut shown = Vec::new();
+    let answer = super::search(request, limits, &PairCache::default(), sources, |found| {
+        let found = ids_of(found);
+        assert!(found.starts_with(&shown), "what was shown stays: {shown:?}, {found:?}");
+        shown = found;
+        let reached = ctx.progress().reached();
+        assert!(reached.groups_read <= reached.groups_known, "{reached:?}");
+    });
+    if let Ok(answer) = &answer {
+        assert_eq!(ids_of(&answer.value), shown, "all is shown");
+    }
+    answer
 }
 
 fn search(sources: &[Arc<Oracle>], request: &SearchRequest) -> Answer<Vec<FoundTrace>> {

@@ -199,6 +199,8 @@ settings! {
         ingest_rate_burst_bytes: Option<ByteSize> = "auto",
         /// How long a query may run.
         query_timeout: Duration = "30s",
+        /// How often a streamed answer says what has been found so far, or how far the query is.
+        query_stream_interval: Duration = "500ms",
         /// Queries that run at the same time. `auto`: one per core.
         query_concurrency: Option<usize> = "auto",
         /// Queries that may wait for their turn; further ones are refused.

@@ -220,6 +220,27 @@ async fn health_knows_the_services_by_name() {
 }
 
 #[tokio::test]
+async fn what_an_answer_lacks_is_said_before_it() {
+    let store = || Store::with(&spans()).without("block 7", "torn");
+    let router = |store| services(jaeger_state(store, Tenancy::Single, Options::default()));
+    let find = v2::FindTracesRequest { query: Some(v2::TraceQueryParameters::default()) };
+    let id = TraceId::from_hex("a1").unwrap().0.to_vec();
+    let get = api_v2::GetTraceRequest { trace_id: id, ..Default::default() };
+    let listed = router(store());
+    for reply in [
+        client::call(&listed, "/jaeger.api_v2.QueryService/GetServices", &api_v2::GetServicesRequest {}, &[]).await,
+        client::call(&listed, "/jaeger.api_v2.QueryService/GetTrace", &get, &[]).await,
+        client::call(&listed, "/jaeger.storage.v2.TraceReader/FindTraces", &find, &[]).await,
+    ] {
+        let note = reply.headers["x-spoor-partial"].to_str().unwrap();
+        assert!(note.contains("block 7: torn"), "{note}");
+        assert!(!reply.ok().unwrap().is_empty());
+    }
+    let whole = client::call(&routes(Tenancy::Single), "/jaeger.api_v2.QueryService/GetTrace", &get, &[]).await;
+    assert!(!whole.headers.contains_key("x-spoor-partial"));
+}
+
+#[tokio::test]
 async fn a_tenant_is_asked_for_when_there_are_several() {
     let request = api_v2::GetServicesRequest {};
     let refused = call(&routes(Tenancy::ByHeader), "/jaeger.api_v2.QueryService/GetServices", &request).await;

@@ -109,3 +109,32 @@ fn both_forms_say_the_same() {
     assert_eq!(stats[0].1, b"shop");
     assert_eq!(fields(&stats[1].1), [(1, b"2".to_vec()), (2, b"1".to_vec())]);
 }
+
+#[test]
+fn keys_keep_the_types_that_a_client_was_sent() {
+    let numbers = SPANS.replace(r#""list","value":{"stringValue":"x"}"#, r#""other","value":{"boolValue":true}"#);
+    let numbers =
+        numbers.replace(r#"{"arrayValue":{"values":[{"intValue":"1"},{"intValue":"2"}]}}"#, r#"{"stringValue":"y"}"#);
+    let texts = SPANS.replace(r#"{"intValue":"1"}},{"key""#, r#"{"stringValue":"one"}},{"key""#);
+    let texts = texts.replace(r#""list","value":{"stringValue":"x"}"#, r#""list","value":{"intValue":"3"}"#);
+    let mut types = KeyTypes::default();
+    let mut shown = |json: &str| {
+        let plan = plan("{ } | select(span.n, span.list, span.other)");
+        let entries = entries_of(json.as_bytes());
+        let trace = Trace::assemble(entries[0].span.trace_id, entries).unwrap();
+        let found = FoundTrace { spansets: plan.evaluate(&trace), trace };
+        let answer = SearchAnswer::behind(&[found], Some(&plan), 3, ScanStats::default(), 0, &mut types);
+        let spans = answer.traces[0].span_sets[0].spans.iter();
+        spans
+            .flat_map(|span| &span.attributes)
+            .map(|attribute| (attribute.key.clone(), attribute.value.clone()))
+            .collect::<Vec<_>>()
+    };
+    let text = |key: &str, text: &str| (key.to_owned(), Value::Str(text.to_owned()));
+    let n = |number: f64| ("n".to_owned(), Value::Double(number));
+    let other = ("other".to_owned(), Value::Bool(true));
+    assert_eq!(shown(&numbers), [n(1.0), text("list", "y"), n(0.5), other]);
+    // What was text takes anything; what was numbers takes numbers, and texts stand beside it.
+    assert_eq!(shown(&texts), [text("n (text)", "one"), text("list", "[1,2]"), n(0.5), text("list", "3")]);
+    assert_eq!(shown(SPANS), [n(1.0), text("list", "[1,2]"), n(0.5), text("list", "x")]);
+}
