@@ -104,6 +104,9 @@ fn main() {
         println!("{section}");
         report.push_str(&section);
     }
+    let line = format!("\nLoad average at the end: {} (the bench alone makes about 3).\n", machine::load_average());
+    println!("{line}");
+    report.push_str(&line);
     if is_full {
         let date = machine::date();
         let path = format!("{}/benches/results/mixed-{date}.md", env!("CARGO_MANIFEST_DIR"));

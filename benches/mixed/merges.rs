@@ -36,7 +36,7 @@ pub(crate) fn measure(settings: Settings, live: &Frames, interval: Duration, rep
     let block_count = std::fs::read_dir(directory.path().join("blocks/single-tenant")).unwrap().count();
     let mut out = format!(
         "## Merges beside ingest\n\n{} spans in {block_count} blocks that wait to be merged.\n\n\
-         | run | merging | ack p50 / p99 ms | exports told to wait | spans merged meanwhile | peak MB |\n|---:|---|---:|---:|---:|---:|\n",
+         | run | merging | ack p50 / p99 ms | exports told to wait | spans merged meanwhile | the server's CPU, cores | peak MB |\n|---:|---|---:|---:|---:|---:|---:|\n",
         before.span_count
     );
     let mut ratios = Vec::new();
@@ -51,10 +51,11 @@ pub(crate) fn measure(settings: Settings, live: &Frames, interval: Duration, rep
             let merging = if is_merging { "on" } else { "off" };
             let _ = writeln!(
                 out,
-                "| {} | {merging} | {p50:.1} / {p99:.1} | {} | {:.0} | {:.0} |",
+                "| {} | {merging} | {p50:.1} / {p99:.1} | {} | {:.0} | {:.2} | {:.0} |",
                 repeat + 1,
                 run.refusals,
                 run.spans_merged,
+                run.cores,
                 run.resident_bytes_max as f64 / 1e6
             );
         }
@@ -72,6 +73,8 @@ struct Run {
     acks: Vec<Duration>,
     refusals: u64,
     spans_merged: f64,
+    /// CPU time of the server by time.
+    cores: f64,
     resident_bytes_max: u64,
 }
 
@@ -79,7 +82,9 @@ fn run(blocks: &Path, live: &Frames, interval: Duration, is_merging: bool) -> Ru
     let directory = TempDir::new().unwrap();
     copy(blocks, directory.path());
     let mut server = launch(directory.path()).arguments([&*format!("--compaction={is_merging}")]).start();
+    let before = server.usage().cpu;
     let ingest = writer::at_intervals(server.otlp_grpc(), live, interval);
+    let cores = (server.usage().cpu - before).as_secs_f64() / ingest.wall.as_secs_f64();
     let mut spans_merged = spans_merged(&server);
     if is_merging && spans_merged == 0.0 {
         spans_merged =
@@ -87,7 +92,7 @@ fn run(blocks: &Path, live: &Frames, interval: Duration, is_merging: bool) -> Ru
     }
     assert!(is_merging || spans_merged == 0.0, "{spans_merged} spans merged although merging is off");
     let resident_bytes_max = server.stop().resident_bytes_max;
-    Run { acks: ingest.acks, refusals: ingest.refusals, spans_merged, resident_bytes_max }
+    Run { acks: ingest.acks, refusals: ingest.refusals, spans_merged, cores, resident_bytes_max }
 }
 
 /// Spans that merges have written.

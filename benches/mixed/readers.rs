@@ -24,6 +24,15 @@ const LOOK: Duration = Duration::from_secs(1);
 /// Times until answers, by kind.
 type Times = BTreeMap<&'static str, Vec<Duration>>;
 
+/// What happened beside one ingest.
+struct Run {
+    ingest: Ingest,
+    times: Times,
+    /// CPU time of the server by time.
+    cores: f64,
+    resident_bytes_max: u64,
+}
+
 /// Readers who pause between questions, and readers who do not, each beside the whole of `live`; as Markdown.
 ///
 /// # Panics
@@ -41,31 +50,35 @@ pub(crate) fn measure(known: &Known, live: &Frames, interval: Duration) -> Strin
         let copy = TempDir::new().unwrap();
         super::merges::copy(directory.path(), copy.path());
         let mut server = launch(copy.path()).start();
+        let before = server.usage().cpu;
         let (ingest, times) = beside_ingest(&server, known, live, interval, pause);
-        (ingest, times, server.stop().resident_bytes_max)
+        let cores = (server.usage().cpu - before).as_secs_f64() / ingest.wall.as_secs_f64();
+        Run { ingest, times, cores, resident_bytes_max: server.stop().resident_bytes_max }
     });
-    for name in runs[0].1.keys() {
-        let cell = |(_, times, _): &(Ingest, Times, u64)| {
-            let (p50, p99) = percentiles(&times[name]);
-            format!("{} | {p50:.1} | {p99:.1}", times[name].len())
+    for name in runs[0].times.keys() {
+        let cell = |run: &Run| {
+            let (p50, p99) = percentiles(&run.times[name]);
+            format!("{} | {p50:.1} | {p99:.1}", run.times[name].len())
         };
         let _ = writeln!(out, "| {name} | {} | {} |", cell(&runs[0]), cell(&runs[1]));
     }
     out.push_str(
-        "\n| beside | answers/s | spans/s taken | ack p50 / p99 ms | exports told to wait | peak MB, of 537 |\n",
+        "\n| beside | answers/s | spans/s taken | ack p50 / p99 ms | exports told to wait | the server's CPU, cores | peak MB, of 537 |\n",
     );
-    out.push_str("|---|---:|---:|---:|---:|---:|\n");
-    for (name, (ingest, times, peak)) in ["pausing 1 s", "without pause"].into_iter().zip(&runs) {
-        assert!(*peak <= MEMORY_LIMIT, "{name}: {} MiB of memory", peak >> 20);
-        let answers: usize = times.values().map(Vec::len).sum();
-        let wall = ingest.wall.as_secs_f64();
-        let (p50, p99) = percentiles(&ingest.acks);
+    out.push_str("|---|---:|---:|---:|---:|---:|---:|\n");
+    for (name, run) in ["pausing 1 s", "without pause"].into_iter().zip(&runs) {
+        let peak = run.resident_bytes_max;
+        assert!(peak <= MEMORY_LIMIT, "{name}: {} MiB of memory", peak >> 20);
+        let answers: usize = run.times.values().map(Vec::len).sum();
+        let wall = run.ingest.wall.as_secs_f64();
+        let (p50, p99) = percentiles(&run.ingest.acks);
         let (answers_per_second, rate) = (answers as f64 / wall, live.span_count as f64 / wall);
         let _ = writeln!(
             out,
-            "| {name} | {answers_per_second:.0} | {rate:.0} | {p50:.1} / {p99:.1} | {} | {:.0} |",
-            ingest.refusals,
-            *peak as f64 / 1e6
+            "| {name} | {answers_per_second:.0} | {rate:.0} | {p50:.1} / {p99:.1} | {} | {:.2} | {:.0} |",
+            run.ingest.refusals,
+            run.cores,
+            peak as f64 / 1e6
         );
     }
     out.push('\n');

@@ -2,15 +2,19 @@
 
 use std::process::Command;
 
-/// Cores, processor, kernel, build and load, in half a sentence without a full stop.
+/// Cores, processor, kernel, build and load now, in half a sentence without a full stop.
 pub fn description() -> String {
     let cpu = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     let model = cpu.lines().find_map(|line| line.strip_prefix("model name")).unwrap_or("unknown");
     let model = model.trim_start_matches([' ', '\t', ':']);
     let cores = std::thread::available_parallelism().map_or(0, usize::from);
+    format!("{cores} cores of {model}, {}; release build; load average {}", output("uname", &["-sr"]), load_average())
+}
+
+/// Of the last minute.
+pub fn load_average() -> String {
     let load = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
-    let load = load.split(' ').next().unwrap_or_default();
-    format!("{cores} cores of {model}, {}; release build; load average {load}", output("uname", &["-sr"]))
+    load.split(' ').next().unwrap_or_default().to_owned()
 }
 
 /// Today in UTC, as `2026-01-31`.
