@@ -1,7 +1,7 @@
 """What Grafana's data sources ask for and what they stumble over, point by point.
 
 Points are numbered as the list that they come from. Two are about gRPC on the port of the Tempo API and are not here:
-1 (HTTP/1.1 and h2c on one port) and 8 (streaming).
+1 (HTTP/1.1 and h2c on one port) and 8 (streaming); `test_tempo_grpc.py` has them.
 """
 
 import base64
