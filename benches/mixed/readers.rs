@@ -28,6 +28,8 @@ type Times = BTreeMap<&'static str, Vec<Duration>>;
 struct Run {
     ingest: Ingest,
     times: Times,
+    /// Seconds until the last answer, which may come after the last export.
+    wall: f64,
     /// CPU time of the server by time.
     cores: f64,
     resident_bytes_max: u64,
@@ -50,10 +52,16 @@ pub(crate) fn measure(known: &Known, live: &Frames, interval: Duration) -> Strin
         let copy = TempDir::new().unwrap();
         super::merges::copy(directory.path(), copy.path());
         let mut server = launch(copy.path()).start();
-        let before = server.usage().cpu;
+        let (before, clock) = (server.usage().cpu, wait::stopwatch());
         let (ingest, times) = beside_ingest(&server, known, live, interval, pause);
-        let cores = (server.usage().cpu - before).as_secs_f64() / ingest.wall.as_secs_f64();
-        Run { ingest, times, cores, resident_bytes_max: server.stop().resident_bytes_max }
+        let (cpu, wall) = (server.usage().cpu - before, clock.elapsed().as_secs_f64());
+        Run {
+            ingest,
+            times,
+            wall,
+            cores: cpu.as_secs_f64() / wall,
+            resident_bytes_max: server.stop().resident_bytes_max,
+        }
     });
     for name in runs[0].times.keys() {
         let cell = |run: &Run| {
@@ -70,9 +78,9 @@ pub(crate) fn measure(known: &Known, live: &Frames, interval: Duration) -> Strin
         let peak = run.resident_bytes_max;
         assert!(peak <= MEMORY_LIMIT, "{name}: {} MiB of memory", peak >> 20);
         let answers: usize = run.times.values().map(Vec::len).sum();
-        let wall = run.ingest.wall.as_secs_f64();
+        let ingest_wall = run.ingest.wall.as_secs_f64();
         let (p50, p99) = percentiles(&run.ingest.acks);
-        let (answers_per_second, rate) = (answers as f64 / wall, live.span_count as f64 / wall);
+        let (answers_per_second, rate) = (answers as f64 / run.wall, live.span_count as f64 / ingest_wall);
         let _ = writeln!(
             out,
             "| {name} | {answers_per_second:.0} | {rate:.0} | {p50:.1} / {p99:.1} | {} | {:.2} | {:.0} |",
