@@ -8,20 +8,23 @@ mod api_v3;
 mod chunks;
 mod storage_v2;
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use axum::Router;
 use http::{Extensions, HeaderMap};
 use prost_types::{Duration as ProtoDuration, Timestamp};
 use spoor_model::scan::{QueryContext, Skipped};
-use spoor_model::{TenantId, TraceId, UnixNano};
+use spoor_model::{TenantId, Trace, TraceId, UnixNano};
 use spoor_querier::Querier;
 use tonic::metadata::MetadataMap;
 use tonic::service::Routes;
 use tonic::{Request, Response, Status};
 
 use super::State;
+use super::reads::{self, Shown};
 use super::search::{LIMIT_DEFAULT, Terms};
+use super::summary::{self, Summary};
 use crate::error::ApiError;
 use crate::grpc::{self, Messages};
 use crate::proto::jaeger::{
@@ -96,6 +99,67 @@ impl Service {
         partial::mark(&mut headers, partial::note(&skipped).as_deref());
         Ok(Response::from_parts(MetadataMap::from_headers(headers), value, Extensions::new()))
     }
+
+    async fn services(&self, tenants: Vec<TenantId>) -> Result<Response<Vec<String>>, Status> {
+        self.answer(move |querier, ctx| Ok(reads::services(querier, &tenants, ctx)?)).await
+    }
+
+    async fn operations(
+        &self,
+        tenants: Vec<TenantId>,
+        service: String,
+        kind: String,
+    ) -> Result<Response<BTreeSet<(String, &'static str)>>, Status> {
+        self.answer(move |querier, ctx| Ok(reads::operations(querier, &tenants, &service, &kind, ctx)?)).await
+    }
+
+    async fn calls(
+        &self,
+        tenants: Vec<TenantId>,
+        range: (UnixNano, UnixNano),
+    ) -> Result<Response<Vec<reads::Call>>, Status> {
+        self.answer(move |querier, ctx| Ok(reads::calls(querier, &tenants, range, ctx)?)).await
+    }
+
+    /// What `show` makes of each trace that is found.
+    async fn find<T: Send + 'static>(
+        &self,
+        tenants: Vec<TenantId>,
+        terms: Terms,
+        show: impl Fn(Trace) -> Vec<T> + Send + 'static,
+    ) -> Result<Response<Vec<T>>, Status> {
+        self.answer(move |querier, ctx| {
+            let (traces, skipped) = reads::find(querier, &tenants, &terms, ctx)?;
+            Ok((traces.into_iter().flat_map(show).collect(), skipped))
+        })
+        .await
+    }
+
+    /// Summaries of the traces that are found, at most a thousand (of about 200 bytes) per message.
+    async fn summaries<T: Send + 'static, M: Send + 'static>(
+        &self,
+        tenants: Vec<TenantId>,
+        terms: Terms,
+        summary: fn(Summary) -> T,
+        message: fn(Vec<T>) -> M,
+    ) -> Result<Response<Messages<M>>, Status> {
+        const SUMMARIES_MAX: usize = 1_000;
+        let adjusted = Shown::Adjusted(self.state.options.skew_max);
+        let show = move |trace| vec![summary(summary::summary(&adjusted.otlp(trace)))];
+        Ok(self.find(tenants, terms, show).await?.map(|mut left| {
+            let mut messages = Vec::new();
+            while !left.is_empty() {
+                let behind = left.split_off(left.len().min(SUMMARIES_MAX));
+                messages.push(message(std::mem::replace(&mut left, behind)));
+            }
+            streamed(messages)
+        }))
+    }
+}
+
+/// A number of spans, as Jaeger's messages have it.
+fn count(spans_count: u32) -> i32 {
+    i32::try_from(spans_count).unwrap_or(i32::MAX)
 }
 
 /// A trace id of 16 bytes, or of 8 from old clients.

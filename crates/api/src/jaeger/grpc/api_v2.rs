@@ -69,20 +69,14 @@ impl QueryService for Service {
             has_filter: false,
         };
         let terms = asked.terms(query.tags.clone())?;
-        let run = move |querier: &_, ctx: &_| {
-            let (traces, skipped) = reads::find(querier, &tenants, &terms, ctx)?;
-            Ok((traces.into_iter().flat_map(|trace| chunks(shown.jaeger(trace))).collect(), skipped))
-        };
-        Ok(self.answer(run).await?.map(streamed))
+        Ok(self.find(tenants, terms, move |trace| chunks(shown.jaeger(trace))).await?.map(streamed))
     }
 
     async fn get_services(
         &self,
         request: Request<GetServicesRequest>,
     ) -> Result<Response<GetServicesResponse>, Status> {
-        let tenants = self.tenants(&request)?;
-        let services = self.answer(move |querier, ctx| Ok(reads::services(querier, &tenants, ctx)?)).await?;
-        Ok(services.map(|services| GetServicesResponse { services }))
+        Ok(self.services(self.tenants(&request)?).await?.map(|services| GetServicesResponse { services }))
     }
 
     async fn get_operations(
@@ -91,9 +85,9 @@ impl QueryService for Service {
     ) -> Result<Response<GetOperationsResponse>, Status> {
         let tenants = self.tenants(&request)?;
         let GetOperationsRequest { service, span_kind } = request.into_inner();
-        let run = move |querier: &_, ctx: &_| Ok(reads::operations(querier, &tenants, &service, &span_kind, ctx)?);
+        let found = self.operations(tenants, service, span_kind).await?;
         let operation = |(name, kind): (String, &str)| Operation { name, span_kind: kind.to_owned() };
-        Ok(self.answer(run).await?.map(|found| {
+        Ok(found.map(|found| {
             let names: BTreeSet<String> = found.iter().map(|(name, _)| name.clone()).collect();
             GetOperationsResponse {
                 operation_names: names.into_iter().collect(),
@@ -111,7 +105,7 @@ impl QueryService for Service {
             return Err(Status::invalid_argument("StartTime and EndTime must be initialized."));
         };
         let range = (unix_nano(&start), unix_nano(&end));
-        let calls = self.answer(move |querier, ctx| Ok(reads::calls(querier, &tenants, range, ctx)?)).await?;
+        let calls = self.calls(tenants, range).await?;
         let link = |call: reads::Call| DependencyLink {
             parent: call.parent,
             child: call.child,

@@ -5,11 +5,11 @@ use spoor_model::{TraceId, UnixNano};
 use tonic::{Request, Response, Status};
 
 use super::chunks::{self, QUERY_SPANS_MAX};
-use super::{Asked, Messages, Service, streamed, unix_nano};
+use super::{Asked, Messages, Service, count, streamed, unix_nano};
 use crate::error::{ApiError, Kind};
 use crate::jaeger::reads::{self, Shown};
 use crate::jaeger::search::Terms;
-use crate::jaeger::summary::{self, summary};
+use crate::jaeger::summary::{self, Summary};
 use crate::proto::jaeger::api_v3::query_service_server::QueryService;
 use crate::proto::jaeger::api_v3::{
     DependenciesResponse, Dependency, FindTraceSummariesRequest, FindTraceSummariesResponse, FindTracesRequest,
@@ -17,9 +17,6 @@ use crate::proto::jaeger::api_v3::{
     GetTraceRequest, Operation, ServiceSummary, TraceQueryParameters, TraceSummary,
 };
 use crate::proto::otlp::TracesData;
-
-/// Summaries of one message: about 200 bytes each.
-const SUMMARIES_MAX: usize = 1_000;
 
 #[tonic::async_trait]
 impl QueryService for Service {
@@ -48,12 +45,8 @@ impl QueryService for Service {
         let tenants = self.tenants(&request)?;
         let (terms, is_raw) = terms(request.into_inner().query)?;
         let shown = Shown::new(is_raw, self.state.options.skew_max);
-        let run = move |querier: &_, ctx: &_| {
-            let (traces, skipped) = reads::find(querier, &tenants, &terms, ctx)?;
-            let messages = traces.into_iter().flat_map(|trace| chunks::of_trace(shown.otlp(trace), QUERY_SPANS_MAX));
-            Ok((messages.collect(), skipped))
-        };
-        Ok(self.answer(run).await?.map(streamed))
+        let messages = move |trace| chunks::of_trace(shown.otlp(trace), QUERY_SPANS_MAX);
+        Ok(self.find(tenants, terms, messages).await?.map(streamed))
     }
 
     type FindTraceSummariesStream = Messages<FindTraceSummariesResponse>;
@@ -64,25 +57,15 @@ impl QueryService for Service {
     ) -> Result<Response<Self::FindTraceSummariesStream>, Status> {
         let tenants = self.tenants(&request)?;
         let (terms, _) = terms(request.into_inner().query)?;
-        let adjusted = Shown::Adjusted(self.state.options.skew_max);
-        let run = move |querier: &_, ctx: &_| {
-            let (traces, skipped) = reads::find(querier, &tenants, &terms, ctx)?;
-            Ok((traces.into_iter().map(|trace| message(summary(&adjusted.otlp(trace)))).collect::<Vec<_>>(), skipped))
-        };
-        Ok(self.answer(run).await?.map(|summaries| {
-            let messages =
-                summaries.chunks(SUMMARIES_MAX).map(|some| FindTraceSummariesResponse { summaries: some.to_vec() });
-            streamed(messages.collect())
-        }))
+        let message = |summaries| FindTraceSummariesResponse { summaries };
+        self.summaries(tenants, terms, trace_summary, message).await
     }
 
     async fn get_services(
         &self,
         request: Request<GetServicesRequest>,
     ) -> Result<Response<GetServicesResponse>, Status> {
-        let tenants = self.tenants(&request)?;
-        let services = self.answer(move |querier, ctx| Ok(reads::services(querier, &tenants, ctx)?)).await?;
-        Ok(services.map(|services| GetServicesResponse { services }))
+        Ok(self.services(self.tenants(&request)?).await?.map(|services| GetServicesResponse { services }))
     }
 
     async fn get_operations(
@@ -91,9 +74,8 @@ impl QueryService for Service {
     ) -> Result<Response<GetOperationsResponse>, Status> {
         let tenants = self.tenants(&request)?;
         let GetOperationsRequest { service, span_kind } = request.into_inner();
-        let run = move |querier: &_, ctx: &_| Ok(reads::operations(querier, &tenants, &service, &span_kind, ctx)?);
+        let found = self.operations(tenants, service, span_kind).await?;
         let operation = |(name, kind): (String, &str)| Operation { name, span_kind: kind.to_owned() };
-        let found = self.answer(run).await?;
         Ok(found.map(|found| GetOperationsResponse { operations: found.into_iter().map(operation).collect() }))
     }
 
@@ -104,7 +86,7 @@ impl QueryService for Service {
         let tenants = self.tenants(&request)?;
         let request = request.into_inner();
         let range = required_range(request.start_time.as_ref(), request.end_time.as_ref())?;
-        let calls = self.answer(move |querier, ctx| Ok(reads::calls(querier, &tenants, range, ctx)?)).await?;
+        let calls = self.calls(tenants, range).await?;
         let dependency =
             |call: reads::Call| Dependency { parent: call.parent, child: call.child, call_count: call.count };
         Ok(calls.map(|calls| DependenciesResponse { dependencies: calls.into_iter().map(dependency).collect() }))
@@ -140,8 +122,7 @@ fn terms(query: Option<TraceQueryParameters>) -> Result<(Terms, bool), Status> {
     Ok((asked.terms(query.attributes.clone())?, query.raw_traces))
 }
 
-fn message(summary: summary::Summary) -> TraceSummary {
-    let count = |count: u32| i32::try_from(count).unwrap_or(i32::MAX);
+fn trace_summary(summary: Summary) -> TraceSummary {
     let service = |service: summary::ServiceSummary| ServiceSummary {
         name: service.name,
         span_count: count(service.span_count),

@@ -3,14 +3,14 @@
 //! Traces are handed over as they are stored: that Jaeger adjusts them for its clients. A trace that is not there is no
 //! error here.
 
-use spoor_model::{TraceId, Value, value};
+use spoor_model::{Trace, TraceId, Value, value};
 use tonic::{Request, Response, Status};
 
 use super::chunks::{self, STORAGE_SPANS_MAX};
-use super::{Asked, Messages, Service, streamed, timestamp, trace_id, unix_nano};
-use crate::jaeger::reads::{self, Shown};
+use super::{Asked, Messages, Service, count, streamed, timestamp, trace_id, unix_nano};
+use crate::jaeger::reads;
 use crate::jaeger::search::Terms;
-use crate::jaeger::summary::{self, summary};
+use crate::jaeger::summary::{self, Summary};
 use crate::proto::jaeger::storage::v2::any_value::Value as Any;
 use crate::proto::jaeger::storage::v2::capabilities_server::Capabilities;
 use crate::proto::jaeger::storage::v2::dependency_reader_server::DependencyReader;
@@ -24,9 +24,6 @@ use crate::proto::jaeger::storage::v2::{
 };
 use crate::proto::otlp::TracesData;
 use crate::value_text;
-
-/// Summaries of one message: about 200 bytes each.
-const SUMMARIES_MAX: usize = 1_000;
 
 #[tonic::async_trait]
 impl TraceReader for Service {
@@ -57,12 +54,7 @@ impl TraceReader for Service {
     ) -> Result<Response<Self::FindTracesStream>, Status> {
         let tenants = self.tenants(&request)?;
         let terms = terms(request.into_inner().query)?;
-        let run = move |querier: &_, ctx: &_| {
-            let (traces, skipped) = reads::find(querier, &tenants, &terms, ctx)?;
-            let messages = traces.into_iter().flat_map(|trace| chunks::of_trace(trace, STORAGE_SPANS_MAX));
-            Ok((messages.collect(), skipped))
-        };
-        Ok(self.answer(run).await?.map(streamed))
+        Ok(self.find(tenants, terms, |trace| chunks::of_trace(trace, STORAGE_SPANS_MAX)).await?.map(streamed))
     }
 
     async fn find_trace_i_ds(
@@ -71,16 +63,12 @@ impl TraceReader for Service {
     ) -> Result<Response<FindTraceIDsResponse>, Status> {
         let tenants = self.tenants(&request)?;
         let terms = terms(request.into_inner().query)?;
-        let run = move |querier: &_, ctx: &_| {
-            let (traces, skipped) = reads::find(querier, &tenants, &terms, ctx)?;
-            let found = traces.into_iter().map(|trace| {
-                let range = trace.range();
-                let (start, end) = (Some(timestamp(range.start)), Some(timestamp(range.end)));
-                FoundTraceId { trace_id: trace.id.0.to_vec(), start, end }
-            });
-            Ok((found.collect(), skipped))
+        let found = |trace: Trace| {
+            let range = trace.range();
+            let (start, end) = (Some(timestamp(range.start)), Some(timestamp(range.end)));
+            vec![FoundTraceId { trace_id: trace.id.0.to_vec(), start, end }]
         };
-        Ok(self.answer(run).await?.map(|trace_ids| FindTraceIDsResponse { trace_ids }))
+        Ok(self.find(tenants, terms, found).await?.map(|trace_ids| FindTraceIDsResponse { trace_ids }))
     }
 
     type FindTraceSummariesStream = Messages<FindTraceSummariesResponse>;
@@ -91,25 +79,15 @@ impl TraceReader for Service {
     ) -> Result<Response<Self::FindTraceSummariesStream>, Status> {
         let tenants = self.tenants(&request)?;
         let terms = terms(request.into_inner().query)?;
-        let adjusted = Shown::Adjusted(self.state.options.skew_max);
-        let run = move |querier: &_, ctx: &_| {
-            let (traces, skipped) = reads::find(querier, &tenants, &terms, ctx)?;
-            Ok((traces.into_iter().map(|trace| message(summary(&adjusted.otlp(trace)))).collect::<Vec<_>>(), skipped))
-        };
-        Ok(self.answer(run).await?.map(|summaries| {
-            let messages =
-                summaries.chunks(SUMMARIES_MAX).map(|some| FindTraceSummariesResponse { summaries: some.to_vec() });
-            streamed(messages.collect())
-        }))
+        let message = |summaries| FindTraceSummariesResponse { summaries };
+        self.summaries(tenants, terms, trace_summary, message).await
     }
 
     async fn get_services(
         &self,
         request: Request<GetServicesRequest>,
     ) -> Result<Response<GetServicesResponse>, Status> {
-        let tenants = self.tenants(&request)?;
-        let services = self.answer(move |querier, ctx| Ok(reads::services(querier, &tenants, ctx)?)).await?;
-        Ok(services.map(|services| GetServicesResponse { services }))
+        Ok(self.services(self.tenants(&request)?).await?.map(|services| GetServicesResponse { services }))
     }
 
     async fn get_operations(
@@ -118,9 +96,8 @@ impl TraceReader for Service {
     ) -> Result<Response<GetOperationsResponse>, Status> {
         let tenants = self.tenants(&request)?;
         let GetOperationsRequest { service, span_kind } = request.into_inner();
-        let run = move |querier: &_, ctx: &_| Ok(reads::operations(querier, &tenants, &service, &span_kind, ctx)?);
+        let found = self.operations(tenants, service, span_kind).await?;
         let operation = |(name, kind): (String, &str)| Operation { name, span_kind: kind.to_owned() };
-        let found = self.answer(run).await?;
         Ok(found.map(|found| GetOperationsResponse { operations: found.into_iter().map(operation).collect() }))
     }
 }
@@ -136,7 +113,7 @@ impl DependencyReader for Service {
             return Err(Status::invalid_argument("start time and end time are required"));
         };
         let range = (unix_nano(&start), unix_nano(&end));
-        let calls = self.answer(move |querier, ctx| Ok(reads::calls(querier, &tenants, range, ctx)?)).await?;
+        let calls = self.calls(tenants, range).await?;
         let dependency = |call: reads::Call| Dependency {
             parent: call.parent,
             child: call.child,
@@ -189,8 +166,7 @@ fn plain(value: Option<&AnyValue>) -> Value {
     }
 }
 
-fn message(summary: summary::Summary) -> TraceSummary {
-    let count = |count: u32| i32::try_from(count).unwrap_or(i32::MAX);
+fn trace_summary(summary: Summary) -> TraceSummary {
     let service = |service: summary::ServiceSummary| ServiceSummary {
         name: service.name,
         span_count: count(service.span_count),

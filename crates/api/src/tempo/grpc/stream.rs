@@ -1,7 +1,6 @@
 //! The stream of one query: what there is to say meanwhile, then the answer.
 
 use std::collections::VecDeque;
-use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -10,6 +9,7 @@ use bytes::Bytes;
 use futures_util::stream;
 use spoor_model::scan::{Progress, Reached};
 use tokio::sync::mpsc;
+use tokio::task::JoinSet;
 use tokio::time::{Instant, Interval, MissedTickBehavior};
 use tonic::metadata::MetadataMap;
 use tonic::{Code, Response, Status};
@@ -113,24 +113,24 @@ impl FoundSoFar {
     }
 }
 
-type Answering = Pin<Box<dyn Future<Output = Result<Answer, ApiError>> + Send>>;
-
 struct Streaming {
-    /// Until it has answered. Dropping it ends the query.
-    answering: Option<Answering>,
+    /// One, until it has answered. It goes on while a client reads slowly, so that its deadline holds; dropping it ends
+    /// the query.
+    answering: JoinSet<Result<Answer, ApiError>>,
     meanwhile: Meanwhile,
     ready: VecDeque<EncodedMessage>,
     /// What the stream ends with, unless there is no more to say than that it ends.
     status: Option<Status>,
 }
 
-/// The stream of a query that runs while it is read.
+/// The stream of a query, which runs until it is done or nobody has the stream.
 pub(super) fn streamed(
     answer: impl Future<Output = Result<Answer, ApiError>> + Send + 'static,
     meanwhile: Meanwhile,
 ) -> Response<Messages<EncodedMessage>> {
-    let answering: Answering = Box::pin(answer);
-    let streaming = Streaming { answering: Some(answering), meanwhile, ready: VecDeque::new(), status: None };
+    let mut answering = JoinSet::new();
+    answering.spawn(answer);
+    let streaming = Streaming { answering, meanwhile, ready: VecDeque::new(), status: None };
     let next = |mut streaming: Streaming| async move {
         let message = streaming.next().await?;
         Some((message, streaming))
@@ -144,22 +144,20 @@ impl Streaming {
             if let Some(message) = self.ready.pop_front() {
                 return Some(Ok(message));
             }
-            let Some(answering) = &mut self.answering else {
+            if self.answering.is_empty() {
                 return self.status.take().map(Err);
-            };
+            }
             tokio::select! {
                 // The answer makes everything else superfluous.
                 biased;
-                answer = answering => {
-                    self.answering = None;
-                    match answer {
-                        Ok(answer) => {
-                            self.ready = answer.messages.into();
-                            self.status = answer.partial.as_deref().map(incomplete);
-                        }
-                        Err(err) => self.status = Some(err.into()),
+                Some(answer) = self.answering.join_next() => match answer {
+                    Ok(Ok(answer)) => {
+                        self.ready = answer.messages.into();
+                        self.status = answer.partial.as_deref().map(incomplete);
                     }
-                }
+                    Ok(Err(err)) => self.status = Some(err.into()),
+                    Err(panicked) => self.status = Some(Status::internal(panicked.to_string())),
+                },
                 messages = self.meanwhile.next() => self.ready.extend(messages),
             }
         }
