@@ -154,9 +154,12 @@ impl<'a, A: Accumulate> Fold<'_, 'a, A> {
         let is_near = |index: &usize| ranges[*index].is_some_and(|held| held.overlaps(&widened.range));
         let near: Vec<usize> = (0..all.len()).filter(is_near).collect();
         self.stage.sources_out_of_range = (all.len() - near.len()) as u64;
+        ctx.progress().add(near.len());
         let scans = self.sources.lanes.map(&near, |index| {
             ctx.check()?;
-            all[*index].scan(widened, ctx)
+            let scan = all[*index].scan(widened, ctx);
+            ctx.progress().finish(ScanStats::default());
+            scan
         });
         let mut opened = Vec::new();
         for (index, scan) in near.into_iter().zip(scans) {
@@ -192,7 +195,7 @@ impl<'a, A: Accumulate> Fold<'_, 'a, A> {
 
     fn read(&mut self, scans: &[Opened<'_>], groups: &[Group]) -> Result<(), QueryError> {
         let mut left = groups;
-        self.sources.ctx.progress().add_groups(groups.len());
+        self.sources.ctx.progress().add(groups.len());
         while !left.is_empty() {
             let wave;
             (wave, left) = left.split_at(left.len().min(self.sources.lanes.count() * GROUPS_PER_LANE));
@@ -200,7 +203,7 @@ impl<'a, A: Accumulate> Fold<'_, 'a, A> {
             let added = this.sources.lanes.map(wave, |group| this.read_group(&scans[group.opened], *group));
             for (group, added) in wave.iter().zip(added) {
                 let Some(added) = self.sources.good(added)? else { continue };
-                self.sources.ctx.progress().read_group(added.stats);
+                self.sources.ctx.progress().finish(added.stats);
                 let report = &mut self.stage.sources[scans[group.opened].report];
                 report.groups_read += 1;
                 report.groups_without_match += u64::from(!added.has_match);

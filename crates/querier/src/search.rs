@@ -201,6 +201,7 @@ impl<'a> Search<'a> {
         });
         let pending: BinaryHeap<Pending> = pending.collect();
         let out_of_range = (sources.all.len() - pending.len()) as u64;
+        sources.ctx.progress().add(pending.len());
         Self {
             request,
             limits,
@@ -290,6 +291,7 @@ impl<'a> Search<'a> {
             all[pending.source_index].scan(asked, ctx)
         });
         for (pending, scan) in wave.iter().zip(opened) {
+            ctx.progress().finish(ScanStats::default());
             if let Some(scan) = self.sources.good(scan)? {
                 self.enqueue(pending.source_index, scan)?;
             }
@@ -311,7 +313,7 @@ impl<'a> Search<'a> {
             if group.range.overlaps(&range) || self.torn.has_any(source_index) {
                 let bound = Place::last_at(group.latest_trace_start.min(range.end));
                 self.pending.push(Pending { bound, source_index, group: Some(index) });
-                self.sources.ctx.progress().add_groups(1);
+                self.sources.ctx.progress().add(1);
             } else {
                 report.groups_without_torn_traces += 1;
             }
@@ -332,7 +334,7 @@ impl<'a> Search<'a> {
             report.groups_without_match += u64::from(candidates.is_none());
             report.stats += stats;
             self.stats += stats;
-            self.sources.ctx.progress().read_group(stats);
+            self.sources.ctx.progress().finish(stats);
             for candidate in candidates.into_iter().flatten() {
                 match candidate.is_whole {
                     // A trace that is longer than traces are taken to be may come from several sources.

@@ -163,10 +163,10 @@ impl MetricsStats {
 impl MetricsStats {
     /// Says how far a query is that is not done yet.
     pub(super) fn of_progress(reached: Reached) -> Self {
-        let count = |groups| u32::try_from(groups).unwrap_or(u32::MAX);
+        let count = |pieces| u32::try_from(pieces).unwrap_or(u32::MAX);
         Self {
-            completed_jobs: count(reached.groups_read),
-            total_jobs: count(reached.groups_known),
+            completed_jobs: count(reached.pieces_done),
+            total_jobs: count(reached.pieces_known),
             ..Self::new(reached.stats, 0)
         }
     }

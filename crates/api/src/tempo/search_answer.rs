@@ -158,8 +158,8 @@ impl SearchAnswer {
 
     /// Says how far a search is that is not done yet.
     pub(crate) fn set_progress(&mut self, reached: Reached) {
-        self.metrics.completed_jobs = saturated(reached.groups_read);
-        self.metrics.total_jobs = saturated(reached.groups_known);
+        self.metrics.completed_jobs = saturated(reached.pieces_done);
+        self.metrics.total_jobs = saturated(reached.pieces_known);
     }
 
     /// Lists fewer spans of traces that are larger than that as protobuf: half as many, until the trace fits or has

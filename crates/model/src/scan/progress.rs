@@ -8,31 +8,31 @@ use super::ScanStats;
 #[derive(Debug, Default)]
 pub struct Progress(Mutex<Reached>);
 
-/// What a query has done so far.
+/// What a query has done so far. A piece of its work is to open a source, or to read one of its row groups.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Reached {
-    /// Row groups that have been read.
-    pub groups_read: u64,
-    /// Row groups that are known to be there for reading; more may come, and not all may be needed.
-    pub groups_known: u64,
+    /// Pieces that are done.
+    pub pieces_done: u64,
+    /// Pieces that are known, those that are done included; more may come, and not all may be needed.
+    pub pieces_known: u64,
     /// What it has cost.
     pub stats: ScanStats,
 }
 
 impl Progress {
-    /// So many row groups more may have to be read.
-    pub fn add_groups(&self, count: usize) {
-        self.0.lock().groups_known += count as u64;
+    /// So many pieces more may have to be done.
+    pub fn add(&self, pieces: usize) {
+        self.0.lock().pieces_known += pieces as u64;
     }
 
-    /// A row group that was added has been read, at this cost.
-    pub fn read_group(&self, stats: ScanStats) {
+    /// A piece that was added is done, at this cost.
+    pub fn finish(&self, stats: ScanStats) {
         let mut reached = self.0.lock();
-        reached.groups_read += 1;
+        reached.pieces_done += 1;
         reached.stats += stats;
     }
 
-    /// Where the query is now. It has read at most what is known.
+    /// Where the query is now. No more is done than is known.
     pub fn reached(&self) -> Reached {
         *self.0.lock()
     }

@@ -57,7 +57,7 @@ pub(crate) fn search_in(
         assert!(found.starts_with(&shown), "what was shown stays: {shown:?}, {found:?}");
         shown = found;
         let reached = ctx.progress().reached();
-        assert!(reached.groups_read <= reached.groups_known, "{reached:?}");
+        assert!(reached.pieces_done <= reached.pieces_known, "{reached:?}");
     });
     if let Ok(answer) = &answer {
         assert_eq!(ids_of(&answer.value), shown, "all is shown");

@@ -268,14 +268,13 @@ fn slow() -> (Router, Arc<Hold>) {
 async fn what_is_found_is_sent_while_the_search_goes_on() {
     let (router, hold) = slow();
     let mut answering = start(&router, &path("Search"), &search("{}"), &[]).await;
-    let mut seen = Vec::new();
+    let (mut seen, mut progress) = (Vec::new(), (0, 0));
     while seen.is_empty() {
         let message = answering.next().await.unwrap();
-        let (done, known) = jobs(&message);
-        assert!(done <= known);
-        seen = ids(&message);
+        (seen, progress) = (ids(&message), jobs(&message));
     }
     assert_eq!(seen, ["a1"], "the newest, and the other is not known yet");
+    assert!(progress.0 < progress.1 && progress.1 > SLOW_SOURCES as u64, "{progress:?}");
     assert!(hold.scans_count.load(Ordering::Relaxed) < SLOW_SOURCES, "it is not done");
     *hold.is_seen.lock().unwrap() = true;
     hold.change.notify_all();
@@ -311,11 +310,11 @@ async fn a_metrics_query_says_how_far_it_is() {
     let meanwhile = Meanwhile::progress(Arc::clone(&progress), Duration::from_millis(1));
     let mut messages = streamed(answer, meanwhile).into_inner();
     let mut next = async || tokio_stream::StreamExt::next(&mut messages).await.unwrap().unwrap().0;
-    progress.add_groups(3);
-    progress.read_group(ScanStats { spans_inspected: 7, ..ScanStats::default() });
+    progress.add(3);
+    progress.finish(ScanStats { spans_inspected: 7, ..ScanStats::default() });
     let first = next().await;
     assert_eq!((jobs(&first), field(&first, 1).len()), ((1, 3), 0));
-    progress.read_group(ScanStats::default());
+    progress.finish(ScanStats::default());
     assert_eq!(jobs(&next().await), (2, 3));
     done.send(()).unwrap();
     assert_eq!(&next().await[..], b"answer");
