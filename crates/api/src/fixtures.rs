@@ -217,6 +217,15 @@ pub(crate) fn tempo_state(store: impl Snapshots + 'static, tenancy: Tenancy) -> 
             text
         }),
         config: Arc::new(|| "retention: 168h\n".to_owned()),
+        mcp: true,
+        overrides: tempo::Overrides {
+            defaults: tempo::TenantLimits {
+                ingest_rate_bytes: 0,
+                ingest_burst_bytes: 16 << 20,
+                retention: Duration::from_secs(168 * 3600),
+            },
+            by_tenant: BTreeMap::new(),
+        },
         admin: None,
         trace_deletion: false,
     }
@@ -239,6 +248,17 @@ pub(crate) fn jaeger_state(store: Store, tenancy: Tenancy, options: jaeger::Opti
 /// Jaeger's surface over the store.
 pub(crate) fn jaeger(store: Store, tenancy: Tenancy) -> Router {
     jaeger::router(jaeger_state(store, tenancy, jaeger::Options::default()))
+}
+
+/// Method and path of everything that an OpenAPI document describes, sorted.
+pub(crate) fn described(openapi: &str) -> Vec<(String, String)> {
+    let document: serde_json::Value = serde_norway::from_str(openapi).unwrap();
+    let of_path = |(path, methods): (&String, &serde_json::Value)| {
+        methods.as_object().unwrap().keys().map(|method| (method.clone(), path.clone())).collect::<Vec<_>>()
+    };
+    let mut described: Vec<_> = document["paths"].as_object().unwrap().iter().flat_map(of_path).collect();
+    described.sort();
+    described
 }
 
 /// What came back.

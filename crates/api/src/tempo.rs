@@ -9,11 +9,13 @@ mod explain;
 mod export;
 mod grpc;
 mod limits;
+mod llm_json;
 mod logfmt;
+mod mcp;
 mod metrics;
 mod metrics_answer;
 mod negotiate;
-mod otlp_json;
+mod overrides;
 mod search;
 mod search_answer;
 mod span_filter;
@@ -21,6 +23,7 @@ mod status;
 mod tags;
 mod time_range;
 mod trace_by_id;
+mod trace_diff;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -29,13 +32,13 @@ use axum::Router;
 use axum::extract::Request;
 use axum::middleware;
 use axum::response::{IntoResponse, Response};
-use axum::routing::{any, get};
+use axum::routing::{MethodRouter, any, get};
 use http::{StatusCode, header};
 use spoor_model::Clock;
 use tower_http::compression::CompressionLayer;
 
 use crate::cors;
-use crate::error::{ApiError, Kind};
+use crate::error::Kind;
 use crate::gate::QueryGate;
 use crate::request_metrics::{self, Observed, RequestMetrics};
 use crate::tenant::Tenancy;
@@ -44,6 +47,7 @@ pub use asked::{Asked, Mistake, asked};
 pub use blocks::{BlockAdmin, BlockRow, BlocksReport};
 pub use export::NEXT;
 pub use limits::Limits;
+pub use overrides::{Overrides, TenantLimits};
 pub use time_range::parse_time;
 
 /// A text that is made when somebody asks.
@@ -91,6 +95,10 @@ pub struct State {
     pub metrics: TextFn,
     /// For `/status/config`: YAML.
     pub config: TextFn,
+    /// Whether `/api/mcp` is served.
+    pub mcp: bool,
+    /// For `/status/overrides`.
+    pub overrides: Overrides,
     /// For `/status/blocks` and deleting; `None` when nobody owns the blocks.
     pub admin: Option<Arc<dyn BlockAdmin>>,
     /// Whether traces may be deleted.
@@ -108,29 +116,8 @@ pub fn router(state: State) -> Router {
     let state = Arc::new(state);
     let origins = state.cors_allowed_origins.clone();
     let observed = Observed { metrics: state.requests.clone(), route_prefix: "" };
-    let routes = Router::new()
-        .route("/api/traces/{traceID}", any(trace_by_id::v1))
-        .route("/api/v2/traces/{traceID}", any(trace_by_id::v2).delete(blocks::delete_trace))
-        .route("/api/v2/traces/diff", any(|| not_yet("comparing traces")))
-        .route("/api/search", any(search::search))
-        .route("/api/search/tags", any(tags::names_v1))
-        .route("/api/v2/search/tags", any(tags::names_v2))
-        .route("/api/search/tag/{*tagName}", any(tags::values_v1))
-        .route("/api/v2/search/tag/{*tagName}", any(tags::values_v2))
-        .route("/api/metrics/query", any(metrics::query_instant))
-        .route("/api/metrics/query_range", any(metrics::query_range))
-        .route("/spoor/explain", any(explain::explain))
-        .route("/spoor/export", any(export::export))
-        .route("/api/echo", any(status::echo))
-        .route("/api/status/buildinfo", get(status::build_info))
-        .route("/ready", any(status::ready))
-        .route("/metrics", any(status::metrics))
-        .route("/status", get(status::overview))
-        .route("/status/version", get(status::version))
-        .route("/status/blocks", get(blocks::status))
-        .route("/status/config", get(status::config))
-        .route("/status/endpoints", get(status::endpoints))
-        .route("/status/services", get(status::services))
+    let routes = routes().into_iter().fold(Router::new(), |router, (_, path, route)| router.route(path, route));
+    let routes = routes
         .fallback(no_such_route)
         .layer(CompressionLayer::new())
         .layer(middleware::from_fn_with_state(observed, request_metrics::observe))
@@ -138,9 +125,41 @@ pub fn router(state: State) -> Router {
     cors::for_queries(routes, &origins).merge(grpc::router(state))
 }
 
-/// What Tempo does and Spoor does not do yet says so; an empty answer would be a lie.
-async fn not_yet(what: &'static str) -> ApiError {
-    ApiError::new(Kind::NotImplemented, format!("{what}: not supported by Spoor yet"))
+type Route = (&'static str, &'static str, MethodRouter<Arc<State>>);
+
+/// Methods, path and handler of every route; `api/openapi/tempo.yaml` describes these and no others. Queries
+/// take any method, as Tempo's do, and are described as `get`.
+fn routes() -> Vec<Route> {
+    vec![
+        ("any delete", "/api/v2/traces/{traceID}", any(trace_by_id::v2).delete(blocks::delete_trace)),
+        ("any", "/api/traces/{traceID}", any(trace_by_id::v1)),
+        ("post", "/api/v2/traces/diff", any(trace_diff::diff)),
+        ("any", "/api/search", any(search::search)),
+        ("any", "/api/search/tags", any(tags::names_v1)),
+        ("any", "/api/v2/search/tags", any(tags::names_v2)),
+        ("any", "/api/search/tag/{*tagName}", any(tags::values_v1)),
+        ("any", "/api/v2/search/tag/{*tagName}", any(tags::values_v2)),
+        ("any", "/api/metrics/query", any(metrics::query_instant)),
+        ("any", "/api/metrics/query_range", any(metrics::query_range)),
+        ("any", "/api/echo", any(status::echo)),
+        ("post get delete", "/api/mcp", any(mcp::serve)),
+        ("get", "/api/overrides", get(overrides::user_configured)),
+        ("get", "/api/status/buildinfo", get(status::build_info)),
+        ("any", "/ready", any(status::ready)),
+        ("any", "/metrics", any(status::metrics)),
+        ("get", "/status", get(status::overview)),
+        ("get", "/status/version", get(status::version)),
+        ("get", "/status/config", get(status::config)),
+        ("get", "/status/runtime_config", get(overrides::runtime_config)),
+        ("get", "/status/overrides", get(overrides::all)),
+        ("get", "/status/overrides/{tenant}", get(overrides::of_tenant)),
+        ("get", "/status/endpoints", get(status::endpoints)),
+        ("get", "/status/services", get(status::services)),
+        ("any", "/status/usage-stats", any(status::usage_stats)),
+        ("get", "/status/blocks", get(blocks::status)),
+        ("any", "/spoor/explain", any(explain::explain)),
+        ("any", "/spoor/export", any(export::export)),
+    ]
 }
 
 async fn no_such_route(request: Request) -> Response {
@@ -156,7 +175,5 @@ async fn no_such_route(request: Request) -> Response {
     (StatusCode::NOT_FOUND, "404 page not found\n").into_response()
 }
 
-#[cfg(test)]
-mod fixture_cases;
 #[cfg(test)]
 mod tests;

@@ -18,15 +18,24 @@ pub enum Tenancy {
     /// Everything belongs to [`TenantId::single`]; the header is not looked at.
     Single,
     /// The header is required.
-    ByHeader,
+    ByHeader {
+        /// Tenants that one read may name (`query_max_tenants`).
+        read_max: usize,
+    },
 }
 
 impl Tenancy {
+    /// [`Self::ByHeader`] as it is unless configured.
+    #[cfg(test)]
+    pub(crate) fn by_header() -> Self {
+        Self::ByHeader { read_max: 100 }
+    }
+
     /// The tenant that a write is for.
     pub fn for_write(self, headers: &HeaderMap) -> Result<TenantId, ApiError> {
         match self {
             Self::Single => Ok(TenantId::single()),
-            Self::ByHeader => parse_one(header_text(headers, HEADER)?),
+            Self::ByHeader { .. } => parse_one(header_text(headers, HEADER)?),
         }
     }
 
@@ -34,7 +43,7 @@ impl Tenancy {
     pub fn for_read(self, headers: &HeaderMap) -> Result<Vec<TenantId>, ApiError> {
         match self {
             Self::Single => Ok(vec![TenantId::single()]),
-            Self::ByHeader => parse_many(header_text(headers, HEADER)?),
+            Self::ByHeader { read_max } => parse_many(header_text(headers, HEADER)?, read_max),
         }
     }
 
@@ -43,9 +52,9 @@ impl Tenancy {
         let has = |name| headers.get(name).is_some_and(|value| !value.is_empty());
         match self {
             Self::Single => Ok(vec![TenantId::single()]),
-            Self::ByHeader if has("x-tenant") => parse_many(header_text(headers, "x-tenant")?),
-            Self::ByHeader if has(HEADER) => parse_many(header_text(headers, HEADER)?),
-            Self::ByHeader => Err(ApiError::new(Kind::Unauthenticated, "missing tenant header")),
+            Self::ByHeader { read_max } if has("x-tenant") => parse_many(header_text(headers, "x-tenant")?, read_max),
+            Self::ByHeader { read_max } if has(HEADER) => parse_many(header_text(headers, HEADER)?, read_max),
+            Self::ByHeader { .. } => Err(ApiError::new(Kind::Unauthenticated, "missing tenant header")),
         }
     }
 }
@@ -62,11 +71,17 @@ fn parse_one(text: &str) -> Result<TenantId, ApiError> {
     TenantId::parse(text).map_err(|err| ApiError::invalid(err.to_string()))
 }
 
-fn parse_many(text: &str) -> Result<Vec<TenantId>, ApiError> {
+fn parse_many(text: &str, max: usize) -> Result<Vec<TenantId>, ApiError> {
     let mut tenants = text.split('|').map(parse_one).collect::<Result<Vec<_>, _>>()?;
     tenants.sort_unstable();
     tenants.dedup();
-    Ok(tenants)
+    match tenants.len() {
+        count if count > max => {
+            let text = format!("{count} tenants are asked at once, at most {max}; raise query_max_tenants");
+            Err(ApiError::invalid(text))
+        }
+        _ => Ok(tenants),
+    }
 }
 
 #[cfg(test)]
@@ -78,7 +93,7 @@ mod tests {
         if let Some(value) = value {
             headers.insert(HEADER, value.parse().unwrap());
         }
-        match Tenancy::ByHeader.for_read(&headers) {
+        match Tenancy::by_header().for_read(&headers) {
             Ok(tenants) => Ok(tenants.iter().map(|tenant| tenant.to_string()).collect()),
             Err(err) => Err((err.kind.http().as_u16(), err.message)),
         }
@@ -111,9 +126,9 @@ mod tests {
     #[test]
     fn jaegers_header_names_the_tenant_too() {
         let mut headers = HeaderMap::new();
-        let missing = Tenancy::ByHeader.for_jaeger_read(&headers).unwrap_err();
+        let missing = Tenancy::by_header().for_jaeger_read(&headers).unwrap_err();
         assert_eq!((missing.kind.http().as_u16(), missing.message.as_str()), (401, "missing tenant header"));
         headers.insert("x-tenant", "team".parse().unwrap());
-        assert_eq!(Tenancy::ByHeader.for_jaeger_read(&headers), Ok(vec![TenantId::parse("team").unwrap()]));
+        assert_eq!(Tenancy::by_header().for_jaeger_read(&headers), Ok(vec![TenantId::parse("team").unwrap()]));
     }
 }

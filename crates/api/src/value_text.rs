@@ -31,7 +31,7 @@ pub(crate) fn shortest(double: f64) -> String {
 }
 
 /// A value as the JSON a person would write.
-struct Plain<'a>(&'a Value);
+pub(crate) struct Plain<'a>(pub(crate) &'a Value);
 
 impl Serialize for Plain<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {

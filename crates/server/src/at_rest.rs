@@ -36,7 +36,7 @@ pub(crate) fn routes(config: &Config, has_tenants: bool) -> Result<Router, Strin
     let gate = parts::query_gate(config, &memory, snapshots, &clock, &mut registry)?;
     let queries = parts::Queries {
         gate,
-        tenancy: parts::tenancy(has_tenants),
+        tenancy: parts::tenancy(config, has_tenants),
         requests: RequestMetrics::register(&mut registry, Arc::clone(&clock)),
         clock,
         cors_allowed_origins: Vec::new(),

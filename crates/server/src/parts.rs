@@ -13,11 +13,11 @@ use spoor_api::tenant::Tenancy;
 use spoor_api::{jaeger, otlp, tempo};
 use spoor_distributor::Distributor;
 use spoor_ingester::Ingester;
-use spoor_model::Clock;
 use spoor_model::compute::ComputePool;
 use spoor_model::ingest::Append;
 use spoor_model::memory::MemoryBudget;
 use spoor_model::scan::Snapshots;
+use spoor_model::{Clock, TenantId};
 use spoor_otlp::OtlpDecoder;
 use spoor_querier::Querier;
 use tower_http::catch_panic::CatchPanicLayer;
@@ -82,7 +82,7 @@ impl Parts {
         let receivers = receivers(config, &memory, &ingester, &clock, &mut registry)?;
         let queries = Queries {
             gate: query_gate(config, &memory, Arc::clone(&ingester) as Arc<dyn Snapshots>, &clock, &mut registry)?,
-            tenancy: tenancy(config.multitenancy),
+            tenancy: tenancy(config, config.multitenancy),
             clock: Arc::clone(&clock),
             requests: RequestMetrics::register(&mut registry, Arc::clone(&clock)),
             cors_allowed_origins: config.cors_allowed_origins.clone(),
@@ -114,8 +114,11 @@ fn survive_panics(router: Router) -> Router {
     router.layer(CatchPanicLayer::new())
 }
 
-pub(crate) fn tenancy(is_by_header: bool) -> Tenancy {
-    if is_by_header { Tenancy::ByHeader } else { Tenancy::Single }
+pub(crate) fn tenancy(config: &Config, is_by_header: bool) -> Tenancy {
+    match is_by_header {
+        true => Tenancy::ByHeader { read_max: config.query_max_tenants },
+        false => Tenancy::Single,
+    }
 }
 
 fn pool(name: &'static str) -> Result<Arc<ComputePool>, String> {
@@ -162,7 +165,7 @@ fn receivers(
     let metrics = spoor_distributor::Metrics::register(registry);
     Ok(otlp::State {
         distributor: Distributor::new(limits, pool("spoor-ingest")?, sink, Arc::clone(clock), metrics),
-        tenancy: tenancy(config.multitenancy),
+        tenancy: tenancy(config, config.multitenancy),
         receive_timeout: config.receive_timeout,
         answer_timeout: config.ingest_timeout,
         cors_allowed_origins: config.cors_allowed_origins.clone(),
@@ -206,6 +209,18 @@ fn tempo_limits(config: &Config) -> tempo::Limits {
     }
 }
 
+fn overrides(config: &Config) -> tempo::Overrides {
+    let defaults = tempo::TenantLimits {
+        ingest_rate_bytes: config.ingest_rate_limit_bytes.0,
+        ingest_burst_bytes: config.ingest_rate_burst().0,
+        retention: config.retention,
+    };
+    let own = |(tenant, retention): (&TenantId, &Duration)| {
+        (tenant.clone(), tempo::TenantLimits { retention: *retention, ..defaults })
+    };
+    tempo::Overrides { defaults, by_tenant: config.retention_by_tenant.iter().map(own).collect() }
+}
+
 /// What both query surfaces get.
 pub(crate) struct Queries {
     pub(crate) gate: Arc<QueryGate>,
@@ -246,6 +261,7 @@ impl Queries {
         let is_ready = Arc::clone(is_ready);
         let (limits, trace_deletion) = (tempo_limits(config), config.trace_deletion);
         let stream_interval = config.query_stream_interval;
+        let (mcp, overrides) = (config.mcp, overrides(config));
         let config = config.to_yaml();
         tempo::State {
             gate: Arc::clone(&self.gate),
@@ -266,6 +282,8 @@ impl Queries {
             }),
             metrics: Arc::new(move || metrics::text(&registry)),
             config: Arc::new(move || config.clone()),
+            mcp,
+            overrides,
             admin,
             trace_deletion,
         }

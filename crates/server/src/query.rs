@@ -83,7 +83,7 @@ async fn search(transport: &Transport, arguments: &QueryArguments) -> Result<Str
     let reply = transport.get(&path).await?;
     match output {
         Output::Json => reply.json_line(),
-        Output::Table => table::of_traces(&reply.json()?, arguments.spans_max.is_some()),
+        Output::Table => Ok(table::of_traces(&reply.json()?, arguments.spans_max.is_some())? + &reply.note()),
         Output::Tree => {
             let answer = reply.json()?;
             let mut text = String::new();
@@ -93,7 +93,7 @@ async fn search(transport: &Transport, arguments: &QueryArguments) -> Result<Str
                     text.push('\n');
                 }
             }
-            Ok(if text.is_empty() { "no traces\n".to_owned() } else { text })
+            Ok(if text.is_empty() { "no traces\n".to_owned() } else { text } + &reply.note())
         }
     }
 }
@@ -110,7 +110,7 @@ async fn metrics(transport: &Transport, arguments: &QueryArguments) -> Result<St
     let reply = transport.get(&path).await?;
     match arguments.output.unwrap_or(Output::Table) {
         Output::Json => reply.json_line(),
-        Output::Table => table::of_series(&reply.json()?),
+        Output::Table => Ok(table::of_series(&reply.json()?)? + &reply.note()),
         Output::Tree => Err("series have no tree; use --output table or json".to_owned()),
     }
 }

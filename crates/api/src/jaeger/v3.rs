@@ -9,7 +9,7 @@ use serde::{Serialize, Serializer};
 use spoor_model::scan::{QueryContext, Skipped};
 use spoor_model::{Trace, UnixNano, rfc3339};
 use spoor_otlp::encode;
-use spoor_otlp::json::write::ResourceSpansJson;
+use spoor_otlp::json::write::{ResourceSpansJson, Spelling};
 use spoor_querier::Querier;
 
 use super::envelope;
@@ -127,10 +127,10 @@ impl Serialize for TracesJson<'_> {
         #[derive(Serialize)]
         #[serde(rename_all = "camelCase")]
         struct Inner<'a> {
-            resource_spans: Vec<ResourceSpansJson<'a>>,
+            resource_spans: ResourceSpansJson<'a>,
         }
         let groups: Vec<_> = self.0.iter().flat_map(encode::groups).collect();
-        let resource_spans = groups.iter().map(ResourceSpansJson).collect();
+        let resource_spans = ResourceSpansJson(&groups, Spelling::Otlp);
         Wrapped { result: Inner { resource_spans } }.serialize(serializer)
     }
 }

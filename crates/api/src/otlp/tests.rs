@@ -317,7 +317,7 @@ async fn overload_carries_a_retry_hint_and_storage_failure_does_not() {
 
 #[tokio::test]
 async fn with_multitenancy_a_request_names_its_tenant() {
-    let receivers = Receivers::new(Settings { tenancy: Tenancy::ByHeader, ..Settings::default() });
+    let receivers = Receivers::new(Settings { tenancy: Tenancy::by_header(), ..Settings::default() });
     let body = export_of(&[1]);
     assert_eq!(receivers.post(&[PROTOBUF], body.clone()).await.status.as_u16(), 401);
     assert_eq!(receivers.call(EXPORT, &[], framed(false, &body)).await.header("grpc-status"), "16");

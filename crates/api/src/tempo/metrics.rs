@@ -126,7 +126,7 @@ impl MetricsRequest {
             answer.mark_partial(note);
         }
         let bytes = match form {
-            Form::Json => answer.to_json(),
+            Form::Json | Form::Llm => answer.to_json(),
             Form::Protobuf => answer.to_protobuf(),
         };
         Encoded { form, bytes, partial }

@@ -8,8 +8,7 @@ use spoor_model::KeyValue;
 use spoor_model::nested::{put_attributes, put_message};
 use spoor_model::scan::{Reached, ScanStats};
 use spoor_model::wire::{put_fixed64, put_text, put_uint};
-
-use super::otlp_json::{AttributeJson, DoubleJson};
+use spoor_otlp::json::write::{AttributeJson, DoubleJson};
 
 /// `QueryRangeResponse` or `QueryInstantResponse`, by what a series is.
 #[derive(Debug, Serialize)]

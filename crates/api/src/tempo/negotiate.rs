@@ -12,6 +12,8 @@ pub(crate) enum Form {
     Json,
     /// Protobuf.
     Protobuf,
+    /// JSON for language models: shorter, and only of two routes.
+    Llm,
 }
 
 impl Form {
@@ -24,10 +26,22 @@ impl Form {
         }
     }
 
+    /// As [`Self::wanted`], of a route that has the third form.
+    pub(crate) fn wanted_of_three(headers: &HeaderMap) -> Self {
+        let accepts = headers.get(header::ACCEPT).and_then(|value| value.to_str().ok()).unwrap_or_default();
+        match Self::wanted(headers) {
+            Self::Json if !accepts.contains("application/json") && accepts.contains("application/vnd.grafana.llm") => {
+                Self::Llm
+            }
+            form => form,
+        }
+    }
+
     fn content_type(self) -> &'static str {
         match self {
             Self::Json => "application/json",
             Self::Protobuf => "application/protobuf",
+            Self::Llm => "application/vnd.grafana.llm+json",
         }
     }
 }

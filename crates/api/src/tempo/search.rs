@@ -57,7 +57,7 @@ pub(super) async fn search(
             let plan = plan_of(&request.filter);
             let answer = SearchAnswer::new(&answer.value, plan, spans_max, answer.stats, answer.skipped.len());
             let bytes = match form {
-                Form::Json => answer.to_json(),
+                Form::Json | Form::Llm => answer.to_json(),
                 Form::Protobuf => answer.to_protobuf(),
             };
             Ok(Encoded { form, bytes, partial })

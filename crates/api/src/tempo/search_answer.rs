@@ -14,10 +14,10 @@ use spoor_model::scan::{Reached, ScanStats};
 use spoor_model::span::{STATUS_ERROR, SpanEntry, Trace};
 use spoor_model::wire::{put_bytes, put_text, put_uint};
 use spoor_model::{KeyValue, Value};
+use spoor_otlp::json::write::AttributeJson;
 use spoor_querier::FoundTrace;
 use spoor_traceql::{MatchedSpanset, SearchPlan, Static};
 
-use super::otlp_json::AttributeJson;
 use crate::static_value::scalar;
 use crate::value_text;
 

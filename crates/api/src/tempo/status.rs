@@ -75,8 +75,10 @@ pub(super) async fn metrics(State(state): Shared, headers: HeaderMap) -> Respons
 /// The sections of `/status`, one after the other.
 pub(super) async fn overview(State(state): Shared) -> String {
     format!(
-        "GET /status/version\n{}\n\nGET /status/endpoints\n{ENDPOINTS}\nGET /status/config\n{}\n",
+        "GET /status/version\n{}\n\nGET /status/endpoints\n{}\nGET /status/overrides\n{}\nGET /status/config\n{}\n",
         version_text(&state),
+        endpoints().await,
+        state.overrides.to_yaml(&state.limits),
         (state.config)(),
     )
 }
@@ -97,24 +99,18 @@ pub(super) async fn config(State(state): Shared) -> Response {
     ([(header::CONTENT_TYPE, "text/plain; charset=utf-8")], (state.config)()).into_response()
 }
 
-const ENDPOINTS: &str = "\
-/api/echo
-/api/search
-/api/search/tag/{tag}/values
-/api/search/tags
-/api/status/buildinfo
-/api/traces/{traceID}
-/api/v2/search/tag/{tag}/values
-/api/v2/search/tags
-/api/v2/traces/{traceID}
-/metrics
-/ready
-/status
-";
+/// The routes, a line each.
+pub(super) async fn endpoints() -> String {
+    let routes = super::routes();
+    let mut paths: Vec<String> =
+        routes.iter().map(|(_, path, _)| path.replace("{*tagName}", "{tagName}/values")).collect();
+    paths.sort_unstable();
+    paths.join("\n") + "\n"
+}
 
-/// The routes.
-pub(super) async fn endpoints() -> &'static str {
-    ENDPOINTS
+/// What Tempo says when it reports nothing to its makers; Spoor never does.
+pub(super) async fn usage_stats() -> &'static str {
+    "usage-stats is not enabled"
 }
 
 /// Names of the services that sent spans, as a JSON array: what Kiali expects here.

@@ -3,7 +3,7 @@
 //! Without a filter they come from catalogues. A filter (`q`) may be unfinished, and is never an error: what
 //! can be read of it is applied, so an answer may offer more than matching spans have, and never less.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use axum::extract::{RawQuery, State};
@@ -285,7 +285,8 @@ pub(super) async fn values_v2(
     headers: HeaderMap,
     RawQuery(query): RawQuery,
 ) -> Result<Encoded, ApiError> {
-    let request = Request::parse(&state, &headers, query.as_deref())?;
+    let mut request = Request::parse(&state, &headers, query.as_deref())?;
+    request.form = Form::wanted_of_three(&headers);
     let name = name_in_path(uri.path(), "/api/v2/search/tag/")?;
     answer_values_v2(&state, request, &name).await
 }
@@ -336,8 +337,14 @@ fn source_of(attribute: &Attribute) -> Source {
         Attribute::Intrinsic(Intrinsic::Kind) => {
             Source::Fixed(&["client", "server", "producer", "consumer", "internal", "unspecified"])
         }
-        // Too many to choose from.
-        Attribute::Intrinsic(Intrinsic::Duration | Intrinsic::TraceDuration) => Source::Fixed(&[]),
+        // Too many to choose from; and no catalogue has the ids.
+        Attribute::Intrinsic(
+            Intrinsic::Duration
+            | Intrinsic::TraceDuration
+            | Intrinsic::TraceId
+            | Intrinsic::SpanId
+            | Intrinsic::ParentId,
+        ) => Source::Fixed(&[]),
         Attribute::Intrinsic(Intrinsic::RootName) => Source::OfRoots(Field::Name),
         Attribute::Intrinsic(Intrinsic::RootServiceName) => Source::OfRoots(resource_service_name()),
         attribute => attribute.field().map_or(Source::Fixed(&[]), Source::Read),
@@ -397,13 +404,18 @@ trait Answer: Serialize + 'static {
 
     fn put(&self, out: &mut Vec<u8>);
 
+    /// The form for language models, of the one answer that has it.
+    fn by_type(&self) -> BTreeMap<&str, Vec<&str>> {
+        BTreeMap::new()
+    }
+
     fn encode(&self, metrics: Metrics, form: Form, partial: Option<String>) -> Encoded
     where
         Self: Sized,
     {
         let bytes = match form {
-            Form::Json => serde_json::to_vec(&WithMetrics { answer: self, metrics })
-                .expect("answers have text keys and no failing parts"),
+            Form::Json => json_bytes(&WithMetrics { answer: self, metrics }),
+            Form::Llm => json_bytes(&serde_json::json!({"tagValues": self.by_type(), "metrics": metrics})),
             Form::Protobuf => {
                 let mut out = Vec::new();
                 self.put(&mut out);
@@ -413,6 +425,10 @@ trait Answer: Serialize + 'static {
         };
         Encoded { form, bytes, partial }
     }
+}
+
+fn json_bytes(answer: &impl Serialize) -> Vec<u8> {
+    serde_json::to_vec(answer).expect("answers have text keys and no failing parts")
 }
 
 #[derive(Serialize)]
@@ -536,6 +552,12 @@ struct TagValues {
 }
 
 impl Answer for TagValues {
+    fn by_type(&self) -> BTreeMap<&str, Vec<&str>> {
+        let mut by_type: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+        self.tag_values.iter().for_each(|value| by_type.entry(value.r#type).or_default().push(&value.value));
+        by_type
+    }
+
     fn put(&self, out: &mut Vec<u8>) {
         for value in &self.tag_values {
             put_message(out, 1, |out| {

@@ -3,7 +3,7 @@ use serde_json::{Value as Json, json};
 use spoor_model::TenantId;
 use spoor_model::wire::{Field, Reader};
 
-use crate::fixtures::{Reply, Store, get, send, tempo};
+use crate::fixtures::{Reply, Store, described, get, send, tempo};
 use crate::tenant::Tenancy;
 
 const REQUEST: &[u8] = include_bytes!("../../../../api/fixtures/tempo/trace_by_id/request.json");
@@ -265,15 +265,58 @@ async fn answers_without_some_block_say_so() {
 async fn tenants_are_kept_apart_and_may_be_read_together() {
     let tenant = |name| TenantId::parse(name).unwrap();
     let store = Store::default().and(tenant("one"), SHOP).and(tenant("two"), REQUEST);
-    let router = tempo(store, Tenancy::ByHeader);
+    let router = tempo(store, Tenancy::by_header());
     let missing = get(&router, "/api/search", &[]).await;
     assert_eq!((missing.status.as_u16(), missing.text()), (401, "no org id"));
     assert_eq!(get(&router, "/api/echo", &[]).await.text(), "echo\n");
     assert_eq!(get(&router, "/api/traces/a1", &[("x-scope-orgid", "two")]).await.status.as_u16(), 404);
     assert_eq!(get(&router, "/api/traces/a1", &[("x-scope-orgid", "one|two")]).await.status.as_u16(), 200);
     let all = get(&router, "/api/search?limit=2", &[("x-scope-orgid", "two|one")]).await.json();
+    let many = "one|two|".repeat(50) + "one";
+    assert_eq!(get(&router, "/api/search", &[("x-scope-orgid", &many)]).await.status.as_u16(), 200, "two, often");
+    let many: Vec<String> = (0..=100).map(|tenant| tenant.to_string()).collect();
+    let refused = get(&router, "/api/search/tags", &[("x-scope-orgid", &many.join("|"))]).await;
+    let text = "101 tenants are asked at once, at most 100; raise query_max_tenants";
+    assert_eq!((refused.status.as_u16(), refused.text()), (400, text));
     let ids: Vec<&Json> = all["traces"].as_array().unwrap().iter().map(|trace| &trace["traceID"]).collect();
     assert_eq!(ids, ["a2", "a1"]);
+}
+
+/// Method and path of every route as OpenAPI writes them, beside the path as it may be asked.
+fn routed() -> Vec<(String, String)> {
+    let of_route = |(methods, path, _): (&'static str, &'static str, _)| {
+        let path = path.replace("{*tagName}", "{tagName}/values");
+        methods.split(' ').map(move |method| (method.replace("any", "get"), path.clone()))
+    };
+    let mut routed: Vec<(String, String)> = super::routes().into_iter().flat_map(of_route).collect();
+    routed.sort();
+    routed
+}
+
+#[test]
+fn the_router_has_what_openapi_describes_and_nothing_else() {
+    assert_eq!(routed(), described(include_str!("../../../../api/openapi/tempo.yaml")));
+}
+
+#[tokio::test]
+async fn every_route_takes_its_methods_and_queries_take_any() {
+    for (methods, path, _) in super::routes() {
+        let path = path.replace("{*tagName}", "name/values").replace("{traceID}", "a1").replace("{tenant}", "t");
+        for method in
+            methods.split(' ').flat_map(|method| if method == "any" { vec!["get", "put"] } else { vec![method] })
+        {
+            let reply = send(&shop(), &method.to_uppercase(), &path, &[]).await;
+            assert_ne!(
+                (reply.status.as_u16(), &reply.body[..]),
+                (404, &b"404 page not found\n"[..]),
+                "{method} {path}"
+            );
+            assert_eq!(reply.status.as_u16() == 405, (method, path.as_str()) == ("get", "/api/mcp"), "{method} {path}");
+        }
+        if !methods.contains("any") && path != "/api/mcp" {
+            assert_eq!(send(&shop(), "PATCH", &path, &[]).await.status.as_u16(), 405, "{path}");
+        }
+    }
 }
 
 #[tokio::test]
@@ -307,7 +350,6 @@ async fn requests_are_counted_by_route() {
 
 #[tokio::test]
 async fn what_is_not_done_yet_says_so() {
-    assert_eq!(get(&shop(), "/api/v2/traces/diff", &[]).await.status.as_u16(), 501);
     let grpc = send(&shop(), "POST", "/tempopb.Querier/SearchRecent", &[("content-type", "application/grpc")]).await;
     assert_eq!((grpc.status.as_u16(), grpc.header("grpc-status")), (200, Some("12")));
 }

@@ -17,9 +17,10 @@ use spoor_model::nested::{put_key_value, put_message};
 use spoor_model::wire::{put_bytes, put_text, put_uint};
 use spoor_model::{KeyValue, Origin, TenantId, Trace, TraceId, Value};
 use spoor_otlp::encode;
+use spoor_otlp::json::write::{ResourceSpansJson, Spelling};
 
+use super::llm_json::LlmTrace;
 use super::negotiate::{Encoded, Form};
-use super::otlp_json::ResourceSpansJson;
 use super::span_filter::SpanQuery;
 use crate::error::ApiError;
 use crate::params::Params;
@@ -71,7 +72,7 @@ pub(super) async fn v1(
         .run(move |querier, ctx| {
             let answer = fan_out::find_trace(querier, &tenants, id, ctx)?;
             let bytes = answer.value.map(|trace| match form {
-                Form::Json => to_json(&TraceJson { key: "batches", trace: Some(&trace) }),
+                Form::Json | Form::Llm => to_json(&TraceJson { key: "batches", trace: Some(&trace) }),
                 Form::Protobuf => encode::traces_data(&trace),
             });
             Ok((bytes, partial::note(&answer.skipped)))
@@ -94,7 +95,8 @@ pub(super) async fn v2(
     headers: HeaderMap,
     RawQuery(query): RawQuery,
 ) -> Result<Encoded, ApiError> {
-    let Request { tenants, id, form, params } = Request::parse(&state, &id, &headers, query.as_deref())?;
+    let Request { tenants, id, params, .. } = Request::parse(&state, &id, &headers, query.as_deref())?;
+    let form = Form::wanted_of_three(&headers);
     let span_query = SpanQuery::from_params(&params, state.bounds())?;
     state
         .gate
@@ -115,6 +117,7 @@ pub(super) async fn v2(
             let bytes = match form {
                 Form::Json => to_json(&found),
                 Form::Protobuf => found.into_protobuf(),
+                Form::Llm => found.to_llm_json(),
             };
             Ok(Encoded { form, bytes, partial })
         })
@@ -136,10 +139,23 @@ impl Serialize for TraceJson<'_> {
         let mut map = serializer.serialize_map(None)?;
         if let Some(trace) = self.trace {
             let groups = encode::groups(trace);
-            let resource_spans: Vec<ResourceSpansJson<'_>> = groups.iter().map(ResourceSpansJson).collect();
-            map.serialize_entry(self.key, &resource_spans)?;
+            map.serialize_entry(self.key, &ResourceSpansJson(&groups, Spelling::Tempo))?;
         }
         map.end()
+    }
+}
+
+/// `TraceByIDMetrics`.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct MetricsJson {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    inspected_bytes: Option<String>,
+}
+
+impl MetricsJson {
+    fn new(inspected_bytes: u64) -> Self {
+        Self { inspected_bytes: (inspected_bytes != 0).then(|| inspected_bytes.to_string()) }
     }
 }
 
@@ -153,16 +169,9 @@ struct Found {
 
 impl Serialize for Found {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        #[derive(Serialize)]
-        #[serde(rename_all = "camelCase")]
-        struct MetricsJson {
-            #[serde(skip_serializing_if = "Option::is_none")]
-            inspected_bytes: Option<String>,
-        }
-        let inspected_bytes = (self.inspected_bytes != 0).then(|| self.inspected_bytes.to_string());
         let mut map = serializer.serialize_map(None)?;
         map.serialize_entry("trace", &TraceJson { key: "resourceSpans", trace: self.trace.as_ref() })?;
-        map.serialize_entry("metrics", &MetricsJson { inspected_bytes })?;
+        map.serialize_entry("metrics", &MetricsJson::new(self.inspected_bytes))?;
         if !self.message.is_empty() {
             map.serialize_entry("status", "PARTIAL")?;
             map.serialize_entry("message", &self.message)?;
@@ -172,6 +181,28 @@ impl Serialize for Found {
 }
 
 impl Found {
+    /// The form for language models. It says also that nothing is missing, and of no trace it says nothing.
+    fn to_llm_json(&self) -> Vec<u8> {
+        #[derive(Serialize)]
+        #[serde(rename_all = "camelCase")]
+        struct Whole<'a> {
+            trace: LlmTrace<'a>,
+            metrics: MetricsJson,
+            status: &'static str,
+            #[serde(skip_serializing_if = "str::is_empty")]
+            message: &'a str,
+        }
+        let Some(trace) = &self.trace else {
+            return match self.message.as_str() {
+                "" => b"{}".to_vec(),
+                message => to_json(&serde_json::json!({"status": "PARTIAL", "message": message})),
+            };
+        };
+        let status = if self.message.is_empty() { "COMPLETE" } else { "PARTIAL" };
+        let (metrics, message) = (MetricsJson::new(self.inspected_bytes), self.message.as_str());
+        to_json(&Whole { trace: LlmTrace(trace), metrics, status, message })
+    }
+
     /// The form that Grafana reads. `trace` is there even when it is empty: Grafana's plugin looks
     /// into it unasked.
     fn into_protobuf(self) -> Vec<u8> {

@@ -62,7 +62,8 @@ const fn field(number: u32, proto_name: &'static str, json_name: &'static str, k
     Field { number, proto_name, json_name, kind }
 }
 
-const SPAN_KINDS: &[&str] = &[
+/// Names of kinds, by number.
+pub const SPAN_KINDS: &[&str] = &[
     "SPAN_KIND_UNSPECIFIED",
     "SPAN_KIND_INTERNAL",
     "SPAN_KIND_SERVER",
@@ -71,7 +72,8 @@ const SPAN_KINDS: &[&str] = &[
     "SPAN_KIND_CONSUMER",
 ];
 
-const STATUS_CODES: &[&str] = &["STATUS_CODE_UNSET", "STATUS_CODE_OK", "STATUS_CODE_ERROR"];
+/// Names of status codes, by number.
+pub const STATUS_CODES: &[&str] = &["STATUS_CODE_UNSET", "STATUS_CODE_OK", "STATUS_CODE_ERROR"];
 
 /// `ExportTraceServiceRequest`, which has the same bytes as `TracesData`.
 pub(super) static REQUEST: Message = Message {

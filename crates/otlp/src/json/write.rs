@@ -1,187 +1,63 @@
-//! Whole traces as OTLP/JSON: the form of the Collector's file exporter and of OTLP's own HTTP requests.
+//! Whole traces as JSON, in the two spellings that clients know.
 //!
-//! Ids are hex, enums numbers, 64-bit integers texts, bytes base64. Scalars that are zero are left out.
-//! Everything is written straight from the model's spans.
+//! | | OTLP/JSON | Tempo's JSON (protobuf's, as Go writes it) |
+//! |---|---|---|
+//! | ids | hex | base64 |
+//! | enums | numbers | names |
+//! | times of zero, empty lists within values | written | left out |
+//!
+//! In both, 64-bit integers are texts, bytes base64 with padding, and other scalars that are zero are left out. The
+//! messages `resource`, `scope` and `status` are always there, even empty: clients read them without looking.
+//!
+//! Everything is written straight from the model's spans; nothing is built in between.
 
 use base64::display::Base64Display;
 use base64::engine::general_purpose::STANDARD;
 use serde::ser::{Serialize, SerializeMap, Serializer};
 use spoor_model::{Event, KeyValue, Link, Resource, Scope, Span, Status, Trace, Value};
 
+pub use super::schema::{SPAN_KINDS, STATUS_CODES};
 use crate::encode::{ResourceGroup, ScopeGroup, groups};
 
-/// A `TracesData`: `{"resourceSpans":[...]}`.
+/// How ids, enums and zeros are written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Spelling {
+    /// As the Collector's file exporter and OTLP's own HTTP requests.
+    Otlp,
+    /// As Tempo's answers.
+    Tempo,
+}
+
+/// A `TracesData`: `{"resourceSpans":[...]}`, as OTLP spells it.
 pub struct TracesDataJson<'a>(pub &'a Trace);
 
 impl Serialize for TracesDataJson<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let groups = groups(self.0);
-        let mut fields = Fields::start(serializer)?;
-        fields.put("resourceSpans", &List(&groups, ResourceSpansJson))?;
-        fields.end()
+        serializer.collect_map([("resourceSpans", ResourceSpansJson(&groups, Spelling::Otlp))])
     }
 }
 
-/// One `ResourceSpans`.
-pub struct ResourceSpansJson<'a>(pub &'a ResourceGroup<'a>);
+/// A list of `ResourceSpans`.
+pub struct ResourceSpansJson<'a>(pub &'a [ResourceGroup<'a>], pub Spelling);
 
 impl Serialize for ResourceSpansJson<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let mut fields = Fields::start(serializer)?;
-        fields.put("resource", &ResourceJson(&self.0.origin.resource))?;
-        fields.put("scopeSpans", &List(&self.0.scopes, ScopeSpansJson))?;
-        fields.text("schemaUrl", &self.0.origin.resource_schema_url)?;
-        fields.end()
+        List(self.0, self.1).serialize(serializer)
     }
 }
 
-struct ScopeSpansJson<'a>(&'a ScopeGroup<'a>);
-
-impl Serialize for ScopeSpansJson<'_> {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let mut fields = Fields::start(serializer)?;
-        fields.put("scope", &ScopeJson(&self.0.origin.scope))?;
-        fields.put("spans", &List(&self.0.spans, |span| SpanJson(span)))?;
-        fields.text("schemaUrl", &self.0.origin.scope_schema_url)?;
-        fields.end()
-    }
-}
-
-struct ResourceJson<'a>(&'a Resource);
-
-impl Serialize for ResourceJson<'_> {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let mut fields = Fields::start(serializer)?;
-        fields.list("attributes", &self.0.attributes, AttributeJson)?;
-        fields.count("droppedAttributesCount", self.0.dropped_attributes_count)?;
-        fields.end()
-    }
-}
-
-struct ScopeJson<'a>(&'a Scope);
-
-impl Serialize for ScopeJson<'_> {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let mut fields = Fields::start(serializer)?;
-        fields.text("name", &self.0.name)?;
-        fields.text("version", &self.0.version)?;
-        fields.list("attributes", &self.0.attributes, AttributeJson)?;
-        fields.count("droppedAttributesCount", self.0.dropped_attributes_count)?;
-        fields.end()
-    }
-}
-
-struct SpanJson<'a>(&'a Span);
-
-impl Serialize for SpanJson<'_> {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let span = self.0;
-        let mut fields = Fields::start(serializer)?;
-        fields.put("traceId", &span.trace_id.to_string())?;
-        fields.put("spanId", &span.span_id.to_string())?;
-        if !span.parent_span_id.is_zero() {
-            fields.put("parentSpanId", &span.parent_span_id.to_string())?;
-        }
-        fields.text("traceState", &span.trace_state)?;
-        fields.count("flags", span.flags)?;
-        fields.text("name", &span.name)?;
-        fields.choice("kind", span.kind)?;
-        fields.put("startTimeUnixNano", &span.start.0.to_string())?;
-        fields.put("endTimeUnixNano", &span.end.0.to_string())?;
-        fields.list("attributes", &span.attributes, AttributeJson)?;
-        fields.count("droppedAttributesCount", span.dropped_attributes_count)?;
-        fields.list("events", &span.events, EventJson)?;
-        fields.count("droppedEventsCount", span.dropped_events_count)?;
-        fields.list("links", &span.links, LinkJson)?;
-        fields.count("droppedLinksCount", span.dropped_links_count)?;
-        fields.put("status", &StatusJson(&span.status))?;
-        fields.end()
-    }
-}
-
-struct StatusJson<'a>(&'a Status);
-
-impl Serialize for StatusJson<'_> {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let mut fields = Fields::start(serializer)?;
-        fields.text("message", &self.0.message)?;
-        fields.choice("code", self.0.code)?;
-        fields.end()
-    }
-}
-
-struct EventJson<'a>(&'a Event);
-
-impl Serialize for EventJson<'_> {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let mut fields = Fields::start(serializer)?;
-        fields.put("timeUnixNano", &self.0.time.0.to_string())?;
-        fields.text("name", &self.0.name)?;
-        fields.list("attributes", &self.0.attributes, AttributeJson)?;
-        fields.count("droppedAttributesCount", self.0.dropped_attributes_count)?;
-        fields.end()
-    }
-}
-
-struct LinkJson<'a>(&'a Link);
-
-impl Serialize for LinkJson<'_> {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let mut fields = Fields::start(serializer)?;
-        fields.put("traceId", &self.0.trace_id.to_string())?;
-        fields.put("spanId", &self.0.span_id.to_string())?;
-        fields.text("traceState", &self.0.trace_state)?;
-        fields.list("attributes", &self.0.attributes, AttributeJson)?;
-        fields.count("droppedAttributesCount", self.0.dropped_attributes_count)?;
-        fields.count("flags", self.0.flags)?;
-        fields.end()
-    }
-}
-
-struct AttributeJson<'a>(&'a KeyValue);
+/// One `KeyValue` as Tempo spells it.
+pub struct AttributeJson<'a>(pub &'a KeyValue);
 
 impl Serialize for AttributeJson<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let mut fields = Fields::start(serializer)?;
-        fields.put("key", &self.0.key)?;
-        fields.put("value", &ValueJson(&self.0.value))?;
-        fields.end()
-    }
-}
-
-/// The arm that is set is written even when it is zero.
-struct ValueJson<'a>(&'a Value);
-
-impl Serialize for ValueJson<'_> {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let mut fields = Fields::start(serializer)?;
-        match self.0 {
-            Value::Empty => {}
-            Value::Str(text) => fields.put("stringValue", text)?,
-            Value::Bool(flag) => fields.put("boolValue", flag)?,
-            Value::Int(int) => fields.put("intValue", &int.to_string())?,
-            Value::Double(double) => fields.put("doubleValue", &DoubleJson(*double))?,
-            Value::Bytes(bytes) => fields.put("bytesValue", &Base64Display::new(bytes, &STANDARD).to_string())?,
-            Value::Array(values) => fields.put("arrayValue", &ListJson(values, ValueJson))?,
-            Value::Map(entries) => fields.put("kvlistValue", &ListJson(entries, AttributeJson))?,
-        }
-        fields.end()
-    }
-}
-
-/// `ArrayValue` and `KeyValueList`: an object with one list.
-struct ListJson<'a, T, W>(&'a [T], fn(&'a T) -> W);
-
-impl<T, W: Serialize> Serialize for ListJson<'_, T, W> {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let mut fields = Fields::start(serializer)?;
-        fields.put("values", &List(self.0, self.1))?;
-        fields.end()
+        Spelt(self.0, Spelling::Tempo).serialize(serializer)
     }
 }
 
 /// A float; what JSON has no number for is a text.
-struct DoubleJson(f64);
+pub struct DoubleJson(pub f64);
 
 impl Serialize for DoubleJson {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
@@ -194,24 +70,201 @@ impl Serialize for DoubleJson {
     }
 }
 
-struct List<'a, T, W>(&'a [T], fn(&'a T) -> W);
+/// A message in one of the spellings.
+struct Spelt<'a, T>(&'a T, Spelling);
 
-impl<T, W: Serialize> Serialize for List<'_, T, W> {
+impl<T: Message> Serialize for Spelt<'_, T> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_seq(self.0.iter().map(self.1))
+        let mut fields = Fields { map: serializer.serialize_map(None)?, spelling: self.1 };
+        self.0.put(&mut fields)?;
+        fields.map.end()
     }
 }
 
-/// Writes the fields of one message, leaving out scalars that are zero.
-struct Fields<M>(M);
+/// What has fields.
+trait Message {
+    fn put<M: SerializeMap>(&self, fields: &mut Fields<M>) -> Result<(), M::Error>;
+}
+
+impl<T: Message> Message for &T {
+    fn put<M: SerializeMap>(&self, fields: &mut Fields<M>) -> Result<(), M::Error> {
+        (**self).put(fields)
+    }
+}
+
+impl Message for ResourceGroup<'_> {
+    fn put<M: SerializeMap>(&self, fields: &mut Fields<M>) -> Result<(), M::Error> {
+        fields.message("resource", &self.origin.resource)?;
+        fields.list("scopeSpans", &self.scopes)?;
+        fields.text("schemaUrl", &self.origin.resource_schema_url)
+    }
+}
+
+impl Message for ScopeGroup<'_> {
+    fn put<M: SerializeMap>(&self, fields: &mut Fields<M>) -> Result<(), M::Error> {
+        fields.message("scope", &self.origin.scope)?;
+        fields.list("spans", &self.spans)?;
+        fields.text("schemaUrl", &self.origin.scope_schema_url)
+    }
+}
+
+impl Message for Resource {
+    fn put<M: SerializeMap>(&self, fields: &mut Fields<M>) -> Result<(), M::Error> {
+        fields.list("attributes", &self.attributes)?;
+        fields.count("droppedAttributesCount", self.dropped_attributes_count)
+    }
+}
+
+impl Message for Scope {
+    fn put<M: SerializeMap>(&self, fields: &mut Fields<M>) -> Result<(), M::Error> {
+        fields.text("name", &self.name)?;
+        fields.text("version", &self.version)?;
+        fields.list("attributes", &self.attributes)?;
+        fields.count("droppedAttributesCount", self.dropped_attributes_count)
+    }
+}
+
+impl Message for Span {
+    fn put<M: SerializeMap>(&self, fields: &mut Fields<M>) -> Result<(), M::Error> {
+        let span = self;
+        fields.id("traceId", &span.trace_id.0)?;
+        fields.id("spanId", &span.span_id.0)?;
+        fields.text("traceState", &span.trace_state)?;
+        if !span.parent_span_id.is_zero() {
+            fields.id("parentSpanId", &span.parent_span_id.0)?;
+        }
+        fields.count("flags", span.flags)?;
+        fields.text("name", &span.name)?;
+        fields.choice("kind", span.kind, SPAN_KINDS)?;
+        fields.time("startTimeUnixNano", span.start.0)?;
+        fields.time("endTimeUnixNano", span.end.0)?;
+        fields.list("attributes", &span.attributes)?;
+        fields.count("droppedAttributesCount", span.dropped_attributes_count)?;
+        fields.list("events", &span.events)?;
+        fields.count("droppedEventsCount", span.dropped_events_count)?;
+        fields.list("links", &span.links)?;
+        fields.count("droppedLinksCount", span.dropped_links_count)?;
+        fields.message("status", &span.status)
+    }
+}
+
+impl Message for Status {
+    fn put<M: SerializeMap>(&self, fields: &mut Fields<M>) -> Result<(), M::Error> {
+        fields.text("message", &self.message)?;
+        fields.choice("code", self.code, STATUS_CODES)
+    }
+}
+
+impl Message for Event {
+    fn put<M: SerializeMap>(&self, fields: &mut Fields<M>) -> Result<(), M::Error> {
+        fields.time("timeUnixNano", self.time.0)?;
+        fields.text("name", &self.name)?;
+        fields.list("attributes", &self.attributes)?;
+        fields.count("droppedAttributesCount", self.dropped_attributes_count)
+    }
+}
+
+impl Message for Link {
+    fn put<M: SerializeMap>(&self, fields: &mut Fields<M>) -> Result<(), M::Error> {
+        fields.id("traceId", &self.trace_id.0)?;
+        fields.id("spanId", &self.span_id.0)?;
+        fields.text("traceState", &self.trace_state)?;
+        fields.list("attributes", &self.attributes)?;
+        fields.count("droppedAttributesCount", self.dropped_attributes_count)?;
+        fields.count("flags", self.flags)
+    }
+}
+
+impl Message for KeyValue {
+    fn put<M: SerializeMap>(&self, fields: &mut Fields<M>) -> Result<(), M::Error> {
+        match fields.spelling {
+            // A key is there even when it is empty, but to Go an empty text is none.
+            Spelling::Otlp => fields.put("key", &self.key)?,
+            Spelling::Tempo => fields.text("key", &self.key)?,
+        }
+        fields.message("value", &self.value)
+    }
+}
+
+/// The arm that is set is written even when it is zero.
+impl Message for Value {
+    fn put<M: SerializeMap>(&self, fields: &mut Fields<M>) -> Result<(), M::Error> {
+        match self {
+            Value::Empty => {}
+            Value::Str(text) => fields.put("stringValue", text)?,
+            Value::Bool(flag) => fields.put("boolValue", flag)?,
+            Value::Int(int) => fields.put("intValue", &int.to_string())?,
+            Value::Double(double) => fields.put("doubleValue", &DoubleJson(*double))?,
+            Value::Bytes(bytes) => fields.put("bytesValue", &Base64(bytes))?,
+            Value::Array(values) => fields.message("arrayValue", &Values(values))?,
+            Value::Map(entries) => fields.message("kvlistValue", &Values(entries))?,
+        }
+        Ok(())
+    }
+}
+
+/// `ArrayValue` and `KeyValueList`: an object with one list.
+struct Values<'a, T>(&'a [T]);
+
+impl<T: Message> Message for Values<'_, T> {
+    fn put<M: SerializeMap>(&self, fields: &mut Fields<M>) -> Result<(), M::Error> {
+        match fields.spelling {
+            Spelling::Otlp => fields.put("values", &List(self.0, Spelling::Otlp)),
+            Spelling::Tempo => fields.list("values", self.0),
+        }
+    }
+}
+
+struct Base64<'a>(&'a [u8]);
+
+impl Serialize for Base64<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(&Base64Display::new(self.0, &STANDARD))
+    }
+}
+
+struct Hex<'a>(&'a [u8]);
+
+impl std::fmt::Display for Hex<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
+impl Serialize for Hex<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+struct List<'a, T>(&'a [T], Spelling);
+
+impl<T: Message> Serialize for List<'_, T> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_seq(self.0.iter().map(|item| Spelt(item, self.1)))
+    }
+}
+
+/// Writes the fields of one message, leaving out what its spelling leaves out.
+struct Fields<M> {
+    map: M,
+    spelling: Spelling,
+}
 
 impl<M: SerializeMap> Fields<M> {
-    fn start<S: Serializer<SerializeMap = M>>(serializer: S) -> Result<Self, S::Error> {
-        serializer.serialize_map(None).map(Self)
+    fn put<T: Serialize + ?Sized>(&mut self, name: &'static str, value: &T) -> Result<(), M::Error> {
+        self.map.serialize_entry(name, value)
     }
 
-    fn put<T: Serialize + ?Sized>(&mut self, name: &'static str, value: &T) -> Result<(), M::Error> {
-        self.0.serialize_entry(name, value)
+    fn message<T: Message>(&mut self, name: &'static str, message: &T) -> Result<(), M::Error> {
+        self.map.serialize_entry(name, &Spelt(message, self.spelling))
+    }
+
+    fn id(&mut self, name: &'static str, id: &[u8]) -> Result<(), M::Error> {
+        match self.spelling {
+            Spelling::Otlp => self.put(name, &Hex(id)),
+            Spelling::Tempo => self.put(name, &Base64(id)),
+        }
     }
 
     fn text(&mut self, name: &'static str, text: &str) -> Result<(), M::Error> {
@@ -222,21 +275,25 @@ impl<M: SerializeMap> Fields<M> {
         if count == 0 { Ok(()) } else { self.put(name, &count) }
     }
 
-    fn choice(&mut self, name: &'static str, number: i32) -> Result<(), M::Error> {
-        if number == 0 { Ok(()) } else { self.put(name, &number) }
+    fn time(&mut self, name: &'static str, nanos: u64) -> Result<(), M::Error> {
+        match (self.spelling, nanos) {
+            (Spelling::Tempo, 0) => Ok(()),
+            (_, nanos) => self.put(name, &nanos.to_string()),
+        }
     }
 
-    fn list<'a, T, W: Serialize>(
-        &mut self,
-        name: &'static str,
-        items: &'a [T],
-        wrap: fn(&'a T) -> W,
-    ) -> Result<(), M::Error> {
-        if items.is_empty() { Ok(()) } else { self.put(name, &List(items, wrap)) }
+    /// An enum. A number that has no name yet is written as it is.
+    fn choice(&mut self, name: &'static str, number: i32, names: &[&str]) -> Result<(), M::Error> {
+        let known = usize::try_from(number).ok().and_then(|index| names.get(index));
+        match (self.spelling, known) {
+            _ if number == 0 => Ok(()),
+            (Spelling::Tempo, Some(known)) => self.put(name, known),
+            (_, _) => self.put(name, &number),
+        }
     }
 
-    fn end(self) -> Result<M::Ok, M::Error> {
-        self.0.end()
+    fn list<T: Message>(&mut self, name: &'static str, items: &[T]) -> Result<(), M::Error> {
+        if items.is_empty() { Ok(()) } else { self.put(name, &List(items, self.spelling)) }
     }
 }
 

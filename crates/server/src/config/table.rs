@@ -142,6 +142,9 @@ settings! {
         listen: String = "127.0.0.1",
         /// Port of Tempo's query API, `/ready`, `/metrics` and `/status`.
         tempo_port: u16 = "3200",
+        /// Serve the Model Context Protocol at `/api/mcp` of `tempo_port`, so that assistants can ask: searches, metrics,
+        /// traces, names and values. It reads only.
+        mcp: bool = "false",
         /// Port on which OTLP is received over gRPC.
         otlp_grpc_port: u16 = "4317",
         /// Port on which OTLP is received over HTTP.
@@ -212,6 +215,8 @@ settings! {
         /// No trace is taken to last longer than this: searches look as far outside their time range
         /// for the other spans of a trace.
         query_max_trace_duration: Duration = "1h",
+        /// Tenants that one query may ask at once (`X-Scope-OrgID: a|b`). 1: each for itself.
+        query_max_tenants: usize = "100",
         /// Longest query text, in bytes; longer ones are refused unread.
         query_max_bytes: ByteSize = "128KiB",
         /// Longest time range of a search that names one. 0: no limit.

@@ -1,5 +1,6 @@
 //! How a question gets to Tempo's routes: over HTTP, or within this process.
 
+use std::io::Write;
 use std::time::Duration;
 
 use axum::Router;
@@ -53,6 +54,8 @@ pub(crate) enum Transport {
 /// What came back, successful.
 pub(super) struct Reply {
     body: Bytes,
+    /// What is missing, if something is.
+    partial: Option<String>,
 }
 
 /// What came back.
@@ -108,7 +111,9 @@ impl Transport {
     /// `GET`, JSON preferred. Whatever is no success is an error with the server's words.
     pub(super) async fn get(&self, path_and_query: &str) -> Result<Reply, String> {
         match self.ask(path_and_query, "application/json").await? {
-            Answer { status, body, .. } if status.is_success() => Ok(Reply { body }),
+            Answer { status, headers, body } if status.is_success() => {
+                Ok(Reply { body, partial: header_text(&headers, &partial::HEADER) })
+            }
             Answer { status, body, .. } => Err(refusal(status, &body)),
         }
     }
@@ -239,9 +244,18 @@ impl Reply {
         serde_json::from_slice(&self.body).map_err(|err| format!("the answer is not JSON: {err}"))
     }
 
-    /// The body as it came, and a line end.
+    /// The body as it came, and a line end. What is missing goes to stderr: the JSON has no place for it.
     pub(super) fn json_line(self) -> Result<String, String> {
+        if let Some(partial) = &self.partial {
+            // The answer stands without it when stderr is closed.
+            let _ = writeln!(std::io::stderr(), "spoor: {partial}");
+        }
         self.text().map(|text| text + "\n")
+    }
+
+    /// What is missing, as a line below what is shown; nothing when nothing is.
+    pub(super) fn note(&self) -> String {
+        self.partial.as_ref().map(|partial| format!("{partial}\n")).unwrap_or_default()
     }
 }
 

@@ -243,7 +243,7 @@ async fn what_an_answer_lacks_is_said_before_it() {
 #[tokio::test]
 async fn a_tenant_is_asked_for_when_there_are_several() {
     let request = api_v2::GetServicesRequest {};
-    let refused = call(&routes(Tenancy::ByHeader), "/jaeger.api_v2.QueryService/GetServices", &request).await;
+    let refused = call(&routes(Tenancy::by_header()), "/jaeger.api_v2.QueryService/GetServices", &request).await;
     assert_eq!(refused.unwrap_err(), (16, "missing tenant header".into()));
 }
 
