@@ -4,14 +4,17 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
+mod fixtures;
 mod ingest;
 mod jaeger;
 mod jaeger_fixtures;
 mod jaeger_traps;
 mod limits;
+mod openapi;
 mod query;
 mod search;
 mod tempo;
+mod tempo_fixtures;
 mod tenants;
 
 use spoor_model::UnixNano;

@@ -189,6 +189,13 @@ fn blocks_are_listed_described_and_a_rotten_one_is_named() {
     let said = String::from_utf8_lossy(&partial.stderr).into_owned();
     assert_eq!(partial.status.code(), Some(1), "{said}");
     assert!(said.contains(&ids[1]) && said.contains("the export is not complete"), "{said}");
+    for (query, output) in [("{ }", "table"), ("{ } | count_over_time()", "table"), ("{ }", "json")] {
+        let partial = spoor(&["query", "--data-dir", &data_dir, query, "--output", output]);
+        let (shown, said) = (text(&partial), String::from_utf8_lossy(&partial.stderr).into_owned());
+        let (with_note, without) = if output == "json" { (said, shown) } else { (shown, said) };
+        assert!(with_note.contains("1 source could not be read") && with_note.contains(&ids[1]), "{with_note}");
+        assert!(!without.contains("could not be read"), "{without}");
+    }
     fs::create_dir(directory.path().join("blocks/single-tenant/00000000000000000000000007.tmp")).unwrap();
     assert!(text(&blocks(&["gc", "--dry-run"])).contains("never finished: would go"));
     assert!(text(&blocks(&["gc"])).contains("1 removed"));

@@ -30,6 +30,19 @@ impl Answer {
         String::from_utf8_lossy(&self.body).into_owned()
     }
 
+    /// The body, without its compression when that is gzip.
+    ///
+    /// # Panics
+    /// When it says that it is gzip, and is not.
+    pub fn decompressed(&self) -> Vec<u8> {
+        if self.headers.get("content-encoding").is_none_or(|encoding| encoding != "gzip") {
+            return self.body.clone();
+        }
+        let mut body = Vec::new();
+        flate2::read::GzDecoder::new(&self.body[..]).read_to_end(&mut body).expect("the body is gzip");
+        body
+    }
+
     /// The body as JSON.
     ///
     /// # Panics
