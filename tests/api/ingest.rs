@@ -42,6 +42,24 @@ fn grpc_exports_come_back_equal_at_once_whatever_their_compression() {
 }
 
 #[test]
+fn exports_are_counted_by_route_and_outcome() {
+    let spoor = start(&[]);
+    let body = build::body([span("shop", "n", trace(1), span_id(1), a_minute_ago())]);
+    spoor.ingest(&body);
+    assert_eq!(spoor.post(&[PROTOBUF], &body).status, 200);
+    assert_eq!(spoor.post(&[("content-type", "text/plain")], &body).status, 415);
+    let metrics = spoor.tempo("/metrics").text();
+    let call = "opentelemetry_proto_collector_trace_v1_traceservice_export";
+    for (method, route, code) in
+        [("gRPC", call, "success"), ("POST", "otlp_v1_traces", "200"), ("POST", "otlp_v1_traces", "415")]
+    {
+        let labels = format!("method=\"{method}\",route=\"{route}\",status_code=\"{code}\",ws=\"false\"");
+        let line = format!("tempo_request_duration_seconds_count{{{labels}}} 1\n");
+        assert!(metrics.contains(&line), "{line}{metrics}");
+    }
+}
+
+#[test]
 fn http_protobuf_exports_come_back_equal_at_once_whatever_their_compression() {
     let spoor = start(&[]);
     let mut connection = http::Connection::new(spoor.server.otlp_http());

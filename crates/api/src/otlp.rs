@@ -20,6 +20,7 @@ use spoor_distributor::{Accepted, Admission, Distributor, PushError, PushRequest
 use spoor_otlp::response::{ExportResponse, Status};
 
 use crate::error::{ApiError, Kind};
+use crate::request_metrics::RequestMetrics;
 use crate::tenant::Tenancy;
 
 pub(crate) use self::grpc::EXPORT_PATH;
@@ -37,6 +38,8 @@ pub struct State {
     pub receive_timeout: Duration,
     /// How long a request may take from its last byte to its answer.
     pub answer_timeout: Duration,
+    /// Where durations are counted.
+    pub requests: RequestMetrics,
     /// Origins whose pages may send spans; `*` is every origin. OTLP/HTTP only.
     pub cors_allowed_origins: Vec<String>,
 }

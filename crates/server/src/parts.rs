@@ -79,12 +79,13 @@ impl Parts {
         let is_ready = Arc::new(AtomicBool::new(true));
         let metrics = spoor_compactor::Metrics::register(&mut registry);
         let life = BlockLife::new(config, &memory, &ingester, storage.shared.as_ref(), &clock, metrics);
-        let receivers = receivers(config, &memory, &ingester, &clock, &mut registry)?;
+        let requests = RequestMetrics::register(&mut registry, Arc::clone(&clock));
+        let receivers = receivers(config, &memory, &ingester, &clock, &requests, &mut registry)?;
         let queries = Queries {
             gate: query_gate(config, &memory, Arc::clone(&ingester) as Arc<dyn Snapshots>, &clock, &mut registry)?,
             tenancy: tenancy(config, config.multitenancy),
             clock: Arc::clone(&clock),
-            requests: RequestMetrics::register(&mut registry, Arc::clone(&clock)),
+            requests,
             cors_allowed_origins: config.cors_allowed_origins.clone(),
         };
         let jaeger = queries.jaeger(config)?;
@@ -152,6 +153,7 @@ fn receivers(
     memory: &MemoryPlan,
     ingester: &Arc<Ingester>,
     clock: &Arc<dyn Clock>,
+    requests: &RequestMetrics,
     registry: &mut Registry,
 ) -> Result<otlp::State, String> {
     let limits = spoor_distributor::Limits {
@@ -168,6 +170,7 @@ fn receivers(
         tenancy: tenancy(config, config.multitenancy),
         receive_timeout: config.receive_timeout,
         answer_timeout: config.ingest_timeout,
+        requests: requests.clone(),
         cors_allowed_origins: config.cors_allowed_origins.clone(),
     })
 }

@@ -79,7 +79,13 @@ impl Drop for Call {
 
 async fn count(State(Counting { metrics, known }): State<Counting>, request: Request, next: Next) -> Response {
     let path = request.uri().path();
-    let route = if known.contains(path) { path.to_owned() } else { "other".to_owned() };
+    let route = match path {
+        // The receiver's route has the name that Tempo's dashboards chart.
+        crate::otlp::EXPORT_PATH => "opentelemetry_proto_collector_trace_v1_traceservice_export",
+        path if known.contains(path) => path,
+        _ => "other",
+    };
+    let route = route.to_owned();
     let mut call = Call { started: metrics.start(), route, outcome: "cancel" };
     let response = next.run(request).await;
     call.look(response.headers());

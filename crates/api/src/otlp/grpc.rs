@@ -25,6 +25,7 @@ use spoor_otlp::response::ExportResponse;
 use super::body::{GRPC_PREFIX_BYTES, Pieces, read_grpc_message};
 use super::{Received, Refusal, State};
 use crate::error::Kind;
+use crate::grpc as calls;
 
 /// The path of the call that stores spans.
 pub(crate) const EXPORT_PATH: &str = "/opentelemetry.proto.collector.trace.v1.TraceService/Export";
@@ -40,11 +41,13 @@ const GRPC_TIMEOUT: HeaderName = HeaderName::from_static("grpc-timeout");
 
 /// The calls of port 4317.
 pub fn grpc_router(state: State) -> Router {
-    Router::new()
+    let requests = state.requests.clone();
+    let calls = Router::new()
         .route(EXPORT_PATH, post(export))
         .route(HEALTH_PATH, post(health))
         .fallback(unknown_call)
-        .with_state(Arc::new(state))
+        .with_state(Arc::new(state));
+    calls::counted(calls, requests)
 }
 
 /// The call that stores spans, for another port that has services of its own.

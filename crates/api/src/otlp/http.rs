@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use axum::Router;
 use axum::extract::{Request, State as FromState};
+use axum::middleware;
 use axum::response::{IntoResponse, Response};
 use axum::routing::post;
 use http::header::{self, HeaderMap, HeaderName};
@@ -16,11 +17,17 @@ use super::body::{Pieces, read_whole};
 use super::{Received, Refusal, State};
 use crate::cors;
 use crate::error::Kind;
+use crate::request_metrics::{self, Observed};
 
 /// The paths of port 4318.
 pub fn http_router(state: State) -> Router {
     let cors = cors::layer(&state.cors_allowed_origins, [Method::POST], [header::RETRY_AFTER]);
-    let router = Router::new().route("/v1/traces", post(export)).fallback(not_found).with_state(Arc::new(state));
+    let observed = Observed { metrics: state.requests.clone(), route_prefix: "otlp_" };
+    let router = Router::new()
+        .route("/v1/traces", post(export))
+        .fallback(not_found)
+        .layer(middleware::from_fn_with_state(observed, request_metrics::observe))
+        .with_state(Arc::new(state));
     match cors {
         Some(cors) => router.layer(cors),
         None => router,

@@ -10,6 +10,7 @@ use axum::body::Body;
 use axum::response::Response;
 use futures_channel::oneshot;
 use http_body_util::BodyExt;
+use prometheus_client::registry::Registry;
 use spoor_distributor::{Limits, Metrics};
 use spoor_model::compute::ComputePool;
 use spoor_model::ingest::{Append, AppendError, AppendRequest};
@@ -82,12 +83,13 @@ impl Receivers {
             Arc::new(FakeLog { answer: settings.log, span_count: AtomicUsize::new(0), waiting: Mutex::default() });
         let sink = Arc::clone(&log) as Arc<dyn Append>;
         let pool = Arc::new(ComputePool::new("test", 1).unwrap());
-        let metrics = Metrics::register(&mut prometheus_client::registry::Registry::default());
+        let metrics = Metrics::register(&mut Registry::default());
         let state = State {
             distributor: Distributor::new(settings.limits, pool, sink, Arc::new(StoppedClock), metrics),
             tenancy: settings.tenancy,
             receive_timeout: Duration::from_secs(60),
             answer_timeout: settings.answer_timeout,
+            requests: RequestMetrics::register(&mut Registry::default(), Arc::new(StoppedClock)),
             cors_allowed_origins: settings.cors_allowed_origins,
         };
         Self { http: http_router(state.clone()), grpc: grpc_router(state), log }

@@ -125,7 +125,7 @@ async fn mistakes_and_missing_tenants_have_the_codes_of_grpc() {
     assert_eq!(error("Write", &search("")).await.0, 12);
     let unknown = call(&router, "/tempopb.Pusher/PushBytesV2", &search(""), &[]).await.ok();
     assert_eq!(unknown.unwrap_err(), (12, "unknown method /tempopb.Pusher/PushBytesV2".into()));
-    let by_header = tempo(Store::default(), Tenancy::ByHeader);
+    let by_header = tempo(Store::default(), Tenancy::by_header());
     let refused = call(&by_header, &path("Search"), &search("{}"), &[]).await.ok();
     assert_eq!(refused.unwrap_err(), (16, "no org id".into()));
 }
@@ -136,7 +136,7 @@ async fn several_tenants_are_read_together() {
     let store = Store::default()
         .and(tenant("a"), trace(0xa1, 1, "x").as_bytes())
         .and(tenant("b"), trace(0xb2, 2, "x").as_bytes());
-    let router = tempo(store, Tenancy::ByHeader);
+    let router = tempo(store, Tenancy::by_header());
     for (name, expected) in [("a|b", vec!["a1", "b2"]), ("b", vec!["b2"]), ("c", vec![])] {
         let reply = call(&router, &path("Search"), &search("{}"), &[("x-scope-orgid", name)]).await.ok().unwrap();
         assert_eq!(ids(reply.last().unwrap()), expected, "{name}");
