@@ -3,6 +3,8 @@
 //! Without a filter they come from catalogues. A filter (`q`) may be unfinished, and is never an error: what
 //! can be read of it is applied, so an answer may offer more than matching spans have, and never less.
 
+mod roots;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -265,9 +267,9 @@ pub(super) async fn answer_values_v1(
         "status.code" => Source::Fixed(&["unset", "ok", "error"]),
         "error" => Source::Fixed(&["true"]),
         "name" => Source::Read(Field::Name),
-        "root.name" | "rootName" => Source::OfRoots(Field::Name),
+        "root.name" | "rootName" => Source::OfRoots(Field::Name, "rootName"),
         "service.name" => Source::Read(resource_service_name()),
-        "root.service.name" | "rootServiceName" => Source::OfRoots(resource_service_name()),
+        "root.service.name" | "rootServiceName" => Source::OfRoots(resource_service_name(), "rootServiceName"),
         _ => Source::Read(Field::Attribute(AttrScope::Any, name.into())),
     };
     answer_values(state, request, source, |values| {
@@ -322,8 +324,8 @@ enum Source {
     Fixed(&'static [&'static str]),
     /// The spans that satisfy the filter.
     Read(Field),
-    /// Spans without a parent.
-    OfRoots(Field),
+    /// The roots of traces that the filter finds; without one, spans without a parent. With the name that TraceQL has.
+    OfRoots(Field, &'static str),
 }
 
 fn has_no_parent() -> Predicate {
@@ -345,8 +347,8 @@ fn source_of(attribute: &Attribute) -> Source {
             | Intrinsic::SpanId
             | Intrinsic::ParentId,
         ) => Source::Fixed(&[]),
-        Attribute::Intrinsic(Intrinsic::RootName) => Source::OfRoots(Field::Name),
-        Attribute::Intrinsic(Intrinsic::RootServiceName) => Source::OfRoots(resource_service_name()),
+        Attribute::Intrinsic(Intrinsic::RootName) => Source::OfRoots(Field::Name, "rootName"),
+        Attribute::Intrinsic(Intrinsic::RootServiceName) => Source::OfRoots(resource_service_name(), "rootServiceName"),
         attribute => attribute.field().map_or(Source::Fixed(&[]), Source::Read),
     }
 }
@@ -357,39 +359,39 @@ async fn answer_values<T: Answer>(
     source: Source,
     shape: fn(Vec<TypedValue>) -> T,
 ) -> Result<Encoded, ApiError> {
+    let Request { tenants, range, limit, bytes_max, filter, form, .. } = request;
+    let mut by_root = None;
     let (field, filter) = match source {
         Source::Fixed(words) => {
             let keyword = |word: &&str| TypedValue { r#type: "keyword", value: (*word).to_owned() };
-            let values = words.iter().take(request.limit).map(keyword).collect();
-            return Ok(shape(values).encode(Metrics::new(ScanStats::default(), 0), request.form, None));
+            let values = words.iter().take(limit).map(keyword).collect();
+            return Ok(shape(values).encode(Metrics::new(ScanStats::default(), 0), form, None));
         }
-        Source::Read(field) => (field, span_filter(request.filter)),
-        // The filter is about any span of the trace, and so says nothing of the root.
-        Source::OfRoots(field) => (field, Some(SpanFilter::Predicate(has_no_parent()))),
+        Source::Read(field) => (field, span_filter(filter)),
+        Source::OfRoots(field, name) => {
+            by_root = filter.as_ref().and_then(|filter| roots::plan(filter, name));
+            (field, Some(SpanFilter::Predicate(has_no_parent())))
+        }
     };
     let counted = state.gate.metrics().clone();
     state
         .gate
         .run(move |querier, ctx| {
-            let answer = fan_out::values(
-                querier,
-                &request.tenants,
-                (&field, filter.as_ref()),
-                request.range,
-                request.bytes_max,
-                ctx,
-            )?;
+            let answer = match &by_root {
+                Some(plan) => roots::values(querier, &tenants, plan, range, bytes_max, ctx)?,
+                None => fan_out::values(querier, &tenants, (&field, filter.as_ref()), range, bytes_max, ctx)?,
+            };
             let (values, is_complete) = answer.value;
             let typed = |value: &Value| TypedValue::of(&field, value);
             let values: BTreeSet<TypedValue> = values.iter().filter_map(typed).collect();
-            let values = values.into_iter().take(request.limit).collect();
+            let values = values.into_iter().take(limit).collect();
             let mut notes: Vec<String> = partial::note(&answer.skipped).into_iter().collect();
             if !is_complete {
-                notes.push(cut_note(&counted, request.bytes_max));
+                notes.push(cut_note(&counted, bytes_max));
             }
             let partial = (!notes.is_empty()).then(|| notes.join("; "));
             let metrics = Metrics::new(answer.stats, answer.skipped.len());
-            Ok(shape(values).encode(metrics, request.form, partial))
+            Ok(shape(values).encode(metrics, form, partial))
         })
         .await
 }
