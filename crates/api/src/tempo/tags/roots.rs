@@ -9,9 +9,6 @@ use spoor_querier::{Answer, Querier, QueryError};
 use spoor_traceql::ast::{Body, MetricsExpr};
 use spoor_traceql::{LenientFilter, MetricsPlan, Static, Window};
 
-/// Spans count by their start. Those that last longer than this into the range are overlooked.
-const LONGEST_SPAN_NANO: u64 = 3_600_000_000_000;
-
 /// The query that counts spans by `root`, which is `rootName` or `rootServiceName`.
 pub(super) fn plan(filter: &LenientFilter, root: &str) -> Option<MetricsPlan> {
     let Body::Search(found) = filter.query().body else { return None };
@@ -21,7 +18,8 @@ pub(super) fn plan(filter: &LenientFilter, root: &str) -> Option<MetricsPlan> {
     spoor_traceql::plan_metrics(&query).ok()
 }
 
-/// The roots, at most so many bytes of them, and whether these are all.
+/// The roots of traces with a matching span that starts in the range, at most so many bytes of them, and whether
+/// these are all.
 pub(super) fn values(
     querier: &Querier,
     tenants: &[TenantId],
@@ -31,16 +29,16 @@ pub(super) fn values(
     ctx: &QueryContext,
 ) -> Result<Answer<(Vec<Value>, bool)>, QueryError> {
     // The end of time is farther than intervals are long.
-    let end = range.end.0.min(i64::MAX.unsigned_abs());
-    let window = Window::instant(range.start.0.saturating_sub(LONGEST_SPAN_NANO), end);
+    let window = Window::instant(range.start.0, range.end.0.min(i64::MAX.unsigned_abs()));
     let Answer { value: series, skipped, stats, explain } = querier.metrics(tenants, plan, &window, 0, ctx)?;
     let mut left = bytes_max;
     let mut is_complete = true;
     let mut values = Vec::new();
     for (_, root) in series.iter().flat_map(|one| &one.labels) {
-        // Traces whose root has not come have none.
+        // Traces whose root has not come have an empty one.
         let Static::Str(text) = root else { continue };
         match left.checked_sub(text.len()) {
+            _ if text.is_empty() => {}
             Some(rest) => {
                 left = rest;
                 values.push(Value::Str(text.to_string()));
