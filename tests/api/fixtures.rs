@@ -130,18 +130,23 @@ fn fields_of(message: &[u8]) -> Option<String> {
     let mut reader = Reader::new(message);
     let mut fields: Vec<String> = Vec::new();
     while let Some((number, field)) = reader.next_field().ok()? {
-        fields.push(match field {
-            Field::Bytes([]) => format!("{number}{{}}"),
-            Field::Bytes(bytes) => match (std::str::from_utf8(bytes), fields_of(bytes)) {
-                (Ok(text), _) if !text.contains(char::is_control) => format!("{number}{text:?}"),
-                (_, Some(inner)) => format!("{number}{{{inner}}}"),
-                _ => format!("{number}#{}", bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>()),
-            },
-            other => format!("{number}={}", number_of(&other)),
-        });
+        fields.push(field_text(number, &field));
     }
     sort_attributes(&mut fields);
     Some(fields.join(" "))
+}
+
+fn field_text(number: u32, field: &Field<'_>) -> String {
+    match field {
+        Field::Varint(value) | Field::Fixed64(value) => format!("{number}={value}"),
+        Field::Fixed32(value) => format!("{number}={value}"),
+        Field::Bytes([]) => format!("{number}{{}}"),
+        Field::Bytes(bytes) => match (std::str::from_utf8(bytes), fields_of(bytes)) {
+            (Ok(text), _) if !text.contains(char::is_control) => format!("{number}{text:?}"),
+            (_, Some(inner)) => format!("{number}{{{inner}}}"),
+            _ => format!("{number}#{}", bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>()),
+        },
+    }
 }
 
 /// Sorts attributes, and what looks like them: a block does not keep their order.
@@ -151,28 +156,12 @@ fn sort_attributes(fields: &mut [String]) {
     fields.chunk_by_mut(is_run).for_each(|run| run.sort());
 }
 
-fn number_of(field: &Field<'_>) -> u64 {
-    match field {
-        Field::Varint(number) | Field::Fixed64(number) => *number,
-        Field::Fixed32(number) => u64::from(*number),
-        Field::Bytes(_) => unreachable!("bytes are no number"),
-    }
-}
-
 /// A line per field of the message; what a query cost (field 2 of every answer of Tempo's) left out.
 fn protobuf_text(message: &[u8]) -> String {
     let mut reader = Reader::new(message);
     let mut lines = Vec::new();
     while let Some((number, field)) = reader.next_field().unwrap() {
-        lines.push(match field {
-            Field::Bytes(_) if number == 2 => "2{..}".to_owned(),
-            Field::Bytes(bytes) if bytes.is_empty() => format!("{number}{{}}"),
-            Field::Bytes(bytes) => match (std::str::from_utf8(bytes), fields_of(bytes)) {
-                (Ok(text), _) if !text.contains(char::is_control) => format!("{number}{text:?}"),
-                (_, inner) => format!("{number}{{{}}}", inner.unwrap()),
-            },
-            other => format!("{number}={}", number_of(&other)),
-        });
+        lines.push(if number == 2 { "2{..}".to_owned() } else { field_text(number, &field) });
     }
     lines.join("\n")
 }
