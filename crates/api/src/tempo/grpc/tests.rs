@@ -321,6 +321,22 @@ async fn a_metrics_query_says_how_far_it_is() {
 }
 
 #[tokio::test]
+async fn a_query_goes_on_while_its_client_does_not_read_and_ends_when_the_stream_is_dropped() {
+    let (done, is_done) = oneshot::channel::<()>();
+    let (held, is_dropped) = oneshot::channel::<()>();
+    let answer = async move {
+        done.send(()).unwrap();
+        std::future::pending::<()>().await;
+        drop(held);
+        Ok(Answer { messages: Vec::new(), partial: None })
+    };
+    let messages = streamed(answer, Meanwhile::Silence);
+    is_done.await.unwrap();
+    drop(messages);
+    assert!(is_dropped.await.is_err(), "nothing was sent: its sender is gone");
+}
+
+#[tokio::test]
 async fn health_knows_the_service() {
     use tonic_health::pb::HealthCheckRequest;
     let router = tempo(Store::default(), Tenancy::Single);
