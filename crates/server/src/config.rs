@@ -79,6 +79,7 @@ impl Config {
     pub fn new(raw: &RawConfig) -> Result<Self, ConfigError> {
         let config = Self::read(raw)?;
         config.check_ports()?;
+        config.check_tls()?;
         config.memory()?;
         let too_short = [
             ("retention_interval", config.retention_interval),
@@ -101,6 +102,17 @@ impl Config {
             return Err(ConfigError::Contradiction("connections_max must be at least 1".to_owned()));
         }
         Ok(config)
+    }
+
+    fn check_tls(&self) -> Result<(), ConfigError> {
+        let (cert, key) = (&self.tls_cert_file.0, &self.tls_key_file.0);
+        let reason = match (cert, key) {
+            (Some(_), None) => "tls_cert_file needs tls_key_file, its private key",
+            (None, Some(_)) => "tls_key_file needs tls_cert_file, its certificate",
+            (None, None) if self.tls_client_ca_file.0.is_some() => "tls_client_ca_file needs tls_cert_file",
+            _ => return Ok(()),
+        };
+        Err(ConfigError::Contradiction(reason.to_owned()))
     }
 
     /// The configuration in force, as YAML that the program reads back.

@@ -26,6 +26,7 @@ mod parts;
 mod process;
 mod query;
 mod storage;
+mod tls;
 mod tools;
 mod welcome;
 

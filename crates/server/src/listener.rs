@@ -1,6 +1,6 @@
 //! A port: bound first, so that a taken one is found before anything else happens; served later.
 //!
-//! Every port speaks HTTP/1.1 and HTTP/2 without TLS and tells them apart by the first bytes.
+//! Every port speaks HTTP/1.1 and HTTP/2, with TLS or without, and tells them apart by the first bytes.
 //!
 //! ```text
 //!   bind --> accept (at most connections_max open) --> one task per connection
@@ -18,9 +18,13 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use hyper_util::server::graceful::{GracefulShutdown, Watcher};
 use hyper_util::service::TowerToHyperService;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
+use tokio_rustls::TlsAcceptor;
+
+use crate::tls::Tls;
 
 /// What a connection may take.
 #[derive(Debug, Clone, Copy)]
@@ -87,7 +91,13 @@ impl Port {
     }
 
     /// Serves until `stop` turns true, then until open requests are done or the deadline passes.
-    pub(crate) async fn serve(self, router: Router, limits: ConnectionLimits, mut stop: watch::Receiver<bool>) {
+    pub(crate) async fn serve(
+        self,
+        router: Router,
+        tls: Option<Arc<Tls>>,
+        limits: ConnectionLimits,
+        mut stop: watch::Receiver<bool>,
+    ) {
         let slots = Arc::new(Semaphore::new(limits.connections_max));
         let graceful = GracefulShutdown::new();
         let mut connections = JoinSet::new();
@@ -101,7 +111,8 @@ impl Port {
             tokio::select! {
                 (slot, accepted) = accepted => match accepted {
                     Ok((stream, _)) => {
-                        let connection = serve_connection(stream, router.clone(), limits, graceful.watcher());
+                        let (acceptor, router) = (tls.as_ref().map(|tls| tls.acceptor()), router.clone());
+                        let connection = serve_connection(stream, acceptor, router, limits, graceful.watcher());
                         connections.spawn(async move { connection.await; drop(slot) });
                     }
                     // Out of file descriptors, or the client is gone already: others may be served.
@@ -123,9 +134,30 @@ impl Port {
     }
 }
 
-async fn serve_connection(stream: TcpStream, router: Router, limits: ConnectionLimits, watcher: Watcher) {
+async fn serve_connection(
+    stream: TcpStream,
+    acceptor: Option<TlsAcceptor>,
+    router: Router,
+    limits: ConnectionLimits,
+    watcher: Watcher,
+) {
     // Answers are small and wanted at once. Fails only when the peer is gone, which the next read says.
     let _ = stream.set_nodelay(true);
+    let Some(acceptor) = acceptor else {
+        return serve_http(stream, router, limits, watcher).await;
+    };
+    match tokio::time::timeout(limits.receive_timeout, acceptor.accept(stream)).await {
+        Ok(Ok(stream)) => serve_http(stream, router, limits, watcher).await,
+        // The client's doing: it does not speak TLS, does not trust us, or is not let in.
+        Ok(Err(err)) => tracing::debug!(error = %err, "TLS handshake failed"),
+        Err(_) => tracing::debug!("TLS handshake took longer than receive_timeout"),
+    }
+}
+
+async fn serve_http<S>(stream: S, router: Router, limits: ConnectionLimits, watcher: Watcher)
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
     let mut http = auto::Builder::new(TokioExecutor::new());
     http.http1().timer(TokioTimer::new()).header_read_timeout(limits.receive_timeout);
     http.http2()

@@ -20,6 +20,7 @@ use crate::late::Late;
 use crate::listener::{BindError, ConnectionLimits, Port};
 use crate::parts::{Parts, Routers};
 use crate::storage;
+use crate::tls::Tls;
 use crate::welcome::{self, Addresses};
 
 /// What a shell expects of a program that failed while it ran.
@@ -38,6 +39,7 @@ pub(crate) fn run(config: &Config) -> Result<ExitCode, String> {
 async fn live(config: &Config) -> Result<ExitCode, String> {
     let mut signals = Signals::new().map_err(|err| format!("cannot wait for signals: {err}"))?;
     let (stop, stopped) = watch::channel(false);
+    let tls = Tls::open(config)?;
     let bound = Bound::bind(config).await.map_err(|err| err.to_string())?;
     let addresses = bound.addresses();
     let limits = ConnectionLimits {
@@ -46,7 +48,10 @@ async fn live(config: &Config) -> Result<ExitCode, String> {
         shutdown_timeout: config.shutdown_timeout,
     };
     let mut serving = JoinSet::new();
-    let late = bound.serve(&mut serving, limits, &stopped);
+    let late = bound.serve(&mut serving, tls.as_ref(), limits, &stopped);
+    if let Some(tls) = tls {
+        serving.spawn(tls.follow(stopped.clone()));
+    }
 
     let parts = tokio::select! {
         parts = open_parts(config.clone()) => parts?,
@@ -170,10 +175,16 @@ impl Bound {
         }
     }
 
-    fn serve(self, tasks: &mut JoinSet<()>, limits: ConnectionLimits, stopped: &watch::Receiver<bool>) -> LateRouters {
+    fn serve(
+        self,
+        tasks: &mut JoinSet<()>,
+        tls: Option<&Arc<Tls>>,
+        limits: ConnectionLimits,
+        stopped: &watch::Receiver<bool>,
+    ) -> LateRouters {
         let mut serve = |port: Port| {
             let late = Late::default();
-            tasks.spawn(port.serve(late.router(), limits, stopped.clone()));
+            tasks.spawn(port.serve(late.router(), tls.cloned(), limits, stopped.clone()));
             late
         };
         LateRouters {

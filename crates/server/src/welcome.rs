@@ -39,6 +39,7 @@ pub(crate) fn print(config: &Config, addresses: &Addresses) {
 fn text(config: &Config, addresses: &Addresses) -> String {
     let Addresses { tempo, otlp_grpc, otlp_http, jaeger, jaeger_grpc } = *addresses;
     let (from_here_tempo, from_here_http) = (reachable(tempo), reachable(otlp_http));
+    let http = if config.tls_cert_file.0.is_some() { "https" } else { "http" };
     let retention = config.entries().into_iter().find(|(key, _)| *key == "retention").map(|(_, text)| text);
     let traces = r#"{"resourceSpans":[{"resource":{"attributes":[{"key":"service.name","value":{"stringValue":"hello"}}]},"scopeSpans":[{"spans":[{"traceId":"5b8efff798038103d269b633813fc60c","spanId":"eee19b7ec3c1b174","name":"first span","kind":2,"startTimeUnixNano":"'$(date +%s)'000000000","endTimeUnixNano":"'$(date +%s)'250000000"}]}]}]}"#;
     format!(
@@ -46,16 +47,16 @@ fn text(config: &Config, addresses: &Addresses) -> String {
 Spoor {version} is ready. Spans are kept in {data_dir} for {retention}.
 
   send spans    OTLP gRPC   {otlp_grpc}
-                OTLP HTTP   http://{otlp_http}/v1/traces
-  find traces   Tempo API   http://{tempo}     (Grafana: data source Tempo)
-                Jaeger API  http://{jaeger}    (Grafana: data source Jaeger)
+                OTLP HTTP   {http}://{otlp_http}/v1/traces
+  find traces   Tempo API   {http}://{tempo}     (Grafana: data source Tempo)
+                Jaeger API  {http}://{jaeger}    (Grafana: data source Jaeger)
                 Jaeger gRPC {jaeger_grpc}
-  watch Spoor   metrics     http://{tempo}/metrics
+  watch Spoor   metrics     {http}://{tempo}/metrics
 
 Send a first span and find it again:
 
-  curl -X POST http://{from_here_http}/v1/traces -H 'Content-Type: application/json' -d '{traces}'
-  curl http://{from_here_tempo}/api/traces/5b8efff798038103d269b633813fc60c
+  curl -X POST {http}://{from_here_http}/v1/traces -H 'Content-Type: application/json' -d '{traces}'
+  curl {http}://{from_here_tempo}/api/traces/5b8efff798038103d269b633813fc60c
 
 ",
         version = build_info::VERSION,

@@ -159,6 +159,13 @@ settings! {
         /// Folder of a build of the Jaeger UI (`index.html` and `static/`), which is then served on
         /// `jaeger_http_port`. Empty: the UI is not served.
         jaeger_ui_dir: OptionalPath = "",
+        /// File with the certificate that all ports show, and those between it and the root, in PEM. Ports then speak TLS
+        /// and nothing else. Read anew within a minute when it changes. Empty: no TLS.
+        tls_cert_file: OptionalPath = "",
+        /// File with the private key of `tls_cert_file`, in PEM.
+        tls_key_file: OptionalPath = "",
+        /// File with root certificates, in PEM: only clients with a certificate of theirs are let in. Empty: all are.
+        tls_client_ca_file: OptionalPath = "",
         /// Largest request body, as sent and after decompression.
         max_message_bytes: ByteSize = "16MiB",
         /// Connections that each port holds open at once; further ones wait.

@@ -16,7 +16,7 @@ async fn started(router: Router, limits: ConnectionLimits) -> (SocketAddr, watch
     let address = port.address();
     let (stop, stopped) = watch::channel(false);
     let mut serving = JoinSet::new();
-    serving.spawn(port.serve(router, limits, stopped));
+    serving.spawn(port.serve(router, None, limits, stopped));
     (address, stop, serving)
 }
 

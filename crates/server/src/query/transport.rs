@@ -13,12 +13,15 @@ use spoor_api::{partial, tempo};
 use spoor_model::batch::SpanBatch;
 use spoor_model::ingest::Decode;
 use spoor_model::{Trace, TraceId};
+use rustls::pki_types::ServerName;
 use spoor_otlp::OtlpDecoder;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
 use tower::ServiceExt;
 
-use crate::at_rest;
 use crate::config::{Config, RawConfig};
+use crate::{at_rest, tls};
 
 /// How long to wait for a connection: a server that is there answers at once.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -41,6 +44,8 @@ pub(crate) struct Target {
 pub(crate) enum Transport {
     Server {
         authority: String,
+        /// With the server's name, where TLS is spoken.
+        tls: Option<(TlsConnector, ServerName<'static>)>,
         prefix: String,
         tenant: Option<String>,
     },
@@ -99,13 +104,24 @@ impl Transport {
 
     fn server(url: &str, tenant: Option<String>) -> Result<Self, String> {
         let uri: Uri = url.parse().map_err(|err| format!("--url {url}: {err}"))?;
-        let authority = uri.authority().filter(|_| uri.scheme_str() == Some("http"));
-        let Some(authority) = authority else {
-            return Err(format!("--url {url}: expected http://host:port (TLS is not supported)"));
+        let expected = || format!("--url {url}: expected http://host:port or https://host:port");
+        let (port, is_tls) = match uri.scheme_str() {
+            Some("http") => (80, false),
+            Some("https") => (443, true),
+            _ => return Err(expected()),
         };
-        let port = if authority.port().is_some() { "" } else { ":80" };
+        let authority = uri.authority().ok_or_else(expected)?;
+        let tls = match is_tls {
+            true => {
+                let host = authority.host().trim_matches(['[', ']']).to_owned();
+                let name = ServerName::try_from(host).map_err(|err| format!("--url {url}: {err}"))?;
+                Some((tls::connector()?, name))
+            }
+            false => None,
+        };
+        let port = if authority.port().is_some() { String::new() } else { format!(":{port}") };
         let prefix = uri.path().trim_end_matches('/').to_owned();
-        Ok(Self::Server { authority: format!("{authority}{port}"), prefix, tenant })
+        Ok(Self::Server { authority: format!("{authority}{port}"), tls, prefix, tenant })
     }
 
     /// `GET`, JSON preferred. Whatever is no success is an error with the server's words.
@@ -169,10 +185,10 @@ impl Transport {
             request = request.header("x-scope-orgid", tenant);
         }
         match self {
-            Self::Server { authority, .. } => {
+            Self::Server { authority, tls, .. } => {
                 let request = request.header(header::HOST, authority);
                 let request = request.body(Full::new(body)).map_err(|err| err.to_string())?;
-                let answer = tokio::time::timeout(ANSWER_TIMEOUT, over_http(authority, request)).await;
+                let answer = tokio::time::timeout(ANSWER_TIMEOUT, over_http(authority, tls.as_ref(), request)).await;
                 answer.unwrap_or_else(|_| Err(format!("{authority}: no answer in {} s", ANSWER_TIMEOUT.as_secs())))
             }
             Self::AtRest { routes, .. } => {
@@ -188,14 +204,35 @@ fn header_text(headers: &HeaderMap, name: &HeaderName) -> Option<String> {
     Some(headers.get(name)?.to_str().ok()?.to_owned())
 }
 
-async fn over_http(authority: &str, request: Request<Full<Bytes>>) -> Result<Answer, String> {
-    let failed = |err: &dyn std::fmt::Display| format!("{authority}: {err}");
+async fn over_http(
+    authority: &str,
+    tls: Option<&(TlsConnector, ServerName<'static>)>,
+    request: Request<Full<Bytes>>,
+) -> Result<Answer, String> {
     let connected = tokio::time::timeout(CONNECT_TIMEOUT, TcpStream::connect(authority)).await;
     let stream = match connected {
         Ok(Ok(stream)) => stream,
         Ok(Err(err)) => return Err(format!("{authority}: {err}; is Spoor running there? (--url, or --data-dir)")),
         Err(_) => return Err(format!("{authority}: no connection in {} s", CONNECT_TIMEOUT.as_secs())),
     };
+    match tls {
+        None => answer_over(stream, authority, request).await,
+        Some((connector, name)) => {
+            let handshake = tokio::time::timeout(CONNECT_TIMEOUT, connector.connect(name.clone(), stream)).await;
+            match handshake {
+                Ok(Ok(stream)) => answer_over(stream, authority, request).await,
+                Ok(Err(err)) => Err(format!("{authority}: {err} (SSL_CERT_FILE names a file with roots to trust)")),
+                Err(_) => Err(format!("{authority}: no TLS in {} s", CONNECT_TIMEOUT.as_secs())),
+            }
+        }
+    }
+}
+
+async fn answer_over<S>(stream: S, authority: &str, request: Request<Full<Bytes>>) -> Result<Answer, String>
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let failed = |err: &dyn std::fmt::Display| format!("{authority}: {err}");
     let handshake = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await;
     let (mut sender, connection) = handshake.map_err(|err| failed(&err))?;
     let exchange = async {
