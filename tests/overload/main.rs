@@ -5,6 +5,8 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
+mod full_disk;
+
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::Duration;
