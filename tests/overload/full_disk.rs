@@ -135,7 +135,7 @@ impl Clients {
             let answer = grpc::Client::connect(server.otlp_grpc())?.export(&body, Compression::Zstd)?;
             Ok(if answer.status == 0 { Ok(()) } else { Err((answer.status as u16, answer.message)) })
         };
-        let outcome = if body.len() % 2 == 0 { over_http() } else { over_grpc() }.unwrap();
+        let outcome = if body.len().is_multiple_of(2) { over_http() } else { over_grpc() }.unwrap();
         match outcome {
             Ok(()) => self.acknowledged.promise(&body),
             Err(_) => self.refused.promise(&body),

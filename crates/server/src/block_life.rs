@@ -96,6 +96,7 @@ impl BlockOwner for Owner {
 /// What `/status/blocks` and deleting need.
 struct Admin {
     ingester: Arc<Ingester>,
+    shared: Option<Arc<Shared>>,
     compaction: Option<Arc<Compaction>>,
 }
 
@@ -108,7 +109,11 @@ impl BlockAdmin for Admin {
     }
 
     fn delete_trace(&self, tenant: &TenantId, id: TraceId) -> Result<usize, String> {
-        self.ingester.delete_trace(tenant, id).map_err(|err| err.to_string())
+        let block_count = self.ingester.delete_trace(tenant, id).map_err(|err| err.to_string())?;
+        if let Some(shared) = self.shared.as_ref().filter(|_| block_count > 0) {
+            shared.publish_deletion(&self.ingester, tenant, id);
+        }
+        Ok(block_count)
     }
 }
 
@@ -195,7 +200,11 @@ impl BlockLife {
 
     /// What operators see and do.
     pub(crate) fn admin(&self) -> Arc<dyn BlockAdmin> {
-        Arc::new(Admin { ingester: Arc::clone(&self.ingester), compaction: self.compaction.clone() })
+        Arc::new(Admin {
+            ingester: Arc::clone(&self.ingester),
+            shared: self.shared.clone(),
+            compaction: self.compaction.clone(),
+        })
     }
 
     /// Starts the threads.
