@@ -70,7 +70,12 @@ fn survive_overload(memory_limit: u64, duration: Duration) {
     peaks.push(("stop", server.stop().resident_bytes_max));
     let over: Vec<_> = peaks.iter().map(|(phase, bytes)| format!("{} MiB after {phase}", bytes >> 20)).collect();
     eprintln!("{limit}: {}", over.join(", "));
-    assert!(peaks[2].1 <= memory_limit, "{limit}: peak memory: {}; outcomes: {:?}", over.join(", "), histogram(&outcomes));
+    assert!(
+        peaks[2].1 <= memory_limit,
+        "{limit}: peak memory: {}; outcomes: {:?}",
+        over.join(", "),
+        histogram(&outcomes)
+    );
     check(&launch.start(), &ledger);
 }
 

@@ -146,8 +146,16 @@ fn settings(config: &Config, memory: &MemoryPlan, policy: &Policy) -> Settings {
         traces: (memory.compaction.0 / TRACE_BYTES).max(1),
         bytes: config.compaction_block_bytes.0,
     };
+    let limits = Limits {
+        window,
+        settle: config.head_max_age,
+        inputs_min: INPUTS_MIN,
+        patience: window,
+        inputs_max: INPUTS_MAX,
+        block,
+    };
     Settings {
-        limits: Limits { window, settle: config.head_max_age, inputs_min: INPUTS_MIN, inputs_max: INPUTS_MAX, block },
+        limits,
         memory_bytes: memory.compaction.bytes() / STEPS_SHARE,
         cpu_share_percent: config.compaction_cpu_share as u32,
     }

@@ -8,7 +8,8 @@ use parking_lot::Mutex;
 use prometheus_client::registry::Registry;
 use spoor_block::{BlockFiles, BlockMeta, DirectoryFiles};
 use spoor_compactor::objects::{
-    BlockCatalog, Changes, Deletions, Lease, Location, Metrics, MovingFiles, ObjectFiles, ObjectOptions, Patience, Sweeper, Watch,
+    BlockCatalog, Changes, Deletions, Lease, Location, Metrics, MovingFiles, ObjectFiles, ObjectOptions, Patience,
+    Sweeper, Watch,
 };
 use spoor_ingester::Ingester;
 use spoor_model::{Clock, TenantId, TraceId};
@@ -148,7 +149,8 @@ impl Shared {
     fn move_blocks(&self, ingester: &Ingester, stop: &watch::Receiver<bool>) {
         let blocks = |tenant: TenantId| {
             let blocks = ingester.blocks(&tenant).into_iter();
-            let here = blocks.filter(|meta| self.moving.is_here(&tenant, meta.id)).map(|meta| (tenant.clone(), meta.id));
+            let here =
+                blocks.filter(|meta| self.moving.is_here(&tenant, meta.id)).map(|meta| (tenant.clone(), meta.id));
             here.collect::<Vec<_>>()
         };
         let here: Vec<_> = ingester.tenants().into_iter().flat_map(blocks).collect();
@@ -225,12 +227,7 @@ pub(crate) async fn run(
     tokio::join!(moving, keep_up(shared, ingester, clock, interval, stop));
 }
 
-async fn move_all(
-    shared: Arc<Shared>,
-    ingester: Arc<Ingester>,
-    interval: Duration,
-    mut stop: watch::Receiver<bool>,
-) {
+async fn move_all(shared: Arc<Shared>, ingester: Arc<Ingester>, interval: Duration, mut stop: watch::Receiver<bool>) {
     while shared.is_moving() {
         let (shared, ingester, stopped) = (Arc::clone(&shared), Arc::clone(&ingester), stop.clone());
         // A panic is logged where it happens; the next pass tries again.

@@ -178,12 +178,7 @@ impl Watch {
     }
 
     /// Hides here what was deleted elsewhere, and has others see what was deleted here.
-    fn share_deletions(
-        &self,
-        catalog: &dyn BlockCatalog,
-        tenant: &TenantId,
-        listed: &Deletions,
-    ) -> Result<(), String> {
+    fn share_deletions(&self, catalog: &dyn BlockCatalog, tenant: &TenantId, listed: &Deletions) -> Result<(), String> {
         let own = catalog.deletions(tenant);
         let (news, untold): (Deletions, Deletions) = (listed - &own, &own - listed);
         if !news.is_empty() {

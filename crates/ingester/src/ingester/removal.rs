@@ -143,9 +143,8 @@ impl Core {
         if hidden.is_empty() {
             return Ok(());
         }
-        let change = |(block, trace): &(&CatalogBlock, TraceId)| {
-            catalog::delete_trace(&tenant.id, block.meta.id, *trace)
-        };
+        let change =
+            |(block, trace): &(&CatalogBlock, TraceId)| catalog::delete_trace(&tenant.id, block.meta.id, *trace);
         self.write(&hidden.iter().map(change).collect::<Vec<Change>>())?;
         hidden.iter().for_each(|(block, trace)| tenant.hide(*trace, &[block.meta.id]));
         claims().for_each(|(claim, _)| claim.is_void.store(true, Ordering::Release));
