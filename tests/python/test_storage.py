@@ -177,3 +177,42 @@ def test_ingest_goes_on_while_the_bucket_is_away_and_nothing_is_lost(bucket, sta
     bucket.client.create_bucket(Bucket="traces")
     eventually("the head is written", lambda: any(key.endswith("meta.json") for key in bucket.keys()))
     check(server, late)
+
+
+def test_a_trace_deleted_anywhere_is_gone_everywhere(bucket, start, tmp_path):
+    # The first has the lease; the second, which has not, is asked to delete.
+    flags = ["--trace-deletion=true", "--compaction-interval=100ms"]
+    one, two = start(tmp_path / "one", *flags), start(tmp_path / "two", *flags)
+    kept, deleted = send(one, 1), send(one, 2)
+    one.restart()
+    eventually("the other process sees the block", lambda: has(two, deleted))
+    answer = requests.delete(two.tempo(f"/api/v2/traces/{deleted}"), timeout=30)
+    assert answer.status_code == 200, answer.text
+    assert not has(two, deleted)
+    eventually("the deletion reaches the other process", lambda: not has(one, deleted))
+
+    def deleted_in(server):
+        rows = requests.get(server.tempo("/status/blocks"), headers={"Accept": "application/json"}, timeout=30).json()
+        return [row["deletedTraces"] for row in rows["blocks"]]
+
+    eventually("who has the lease rewrites the block", lambda: deleted_in(one) == [0] or deleted_in(two) == [0])
+    for server in (one, two):
+        check(server, [kept])
+        assert not has(server, deleted)
+
+
+def test_blocks_of_the_data_directory_move_to_the_bucket(bucket, start, tmp_path):
+    local = Spoor(tmp_path / "data", "--retention=876000h").start()
+    ids = [send(local, 1)]
+    local.restart()
+    ids.append(send(local, 2))
+    local.stop()
+    assert len(local.blocks()) == 2
+    server = start(tmp_path / "data")
+    check(server, ids)
+    eventually("the blocks are in the bucket", lambda: sum(key.endswith("meta.json") for key in bucket.keys()) == 2)
+    eventually("and in the directory no more", lambda: local.blocks() == [])
+    check(server, ids)
+    check(start(tmp_path / "other"), ids)
+    server.restart()
+    check(server, ids)

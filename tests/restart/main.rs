@@ -6,7 +6,7 @@ mod broken;
 mod refused;
 
 use spoor_model::UnixNano;
-use spoor_testkit::client::{Compression, grpc};
+use spoor_testkit::client::{Compression, grpc, http};
 use spoor_testkit::ledger::Ledger;
 use spoor_testkit::nasty::Nasty;
 use spoor_testkit::process::{Launch, Reader, Server};
@@ -64,6 +64,35 @@ fn a_stop_writes_the_head_into_a_block_and_a_start_finds_it() {
     }
     server.stop();
     assert_eq!(blocks(&directory).len(), 3, "an empty head makes no block");
+}
+
+// Scenario: traces are asked for while they are in the head, and again when they are in a block. Guarantee: every answer is
+// the same to the byte.
+#[test]
+fn a_cut_changes_no_answer() {
+    let directory = TempDir::new().unwrap();
+    let mut ledger = Ledger::default();
+    let mut server = launch(&directory).start();
+    ingest(&server, 40, 5, &mut ledger);
+    let answers = |server: &Server| -> Vec<String> {
+        let mut tempo = http::Connection::new(server.tempo());
+        let mut jaeger = http::Connection::new(server.jaeger());
+        let of_trace = |id| {
+            let tempo = tempo.get(&format!("/api/v2/traces/{id}")).unwrap().text();
+            [tempo, jaeger.get(&format!("/api/traces/{id}?raw=true")).unwrap().text()]
+        };
+        ledger.traces().flat_map(of_trace).collect()
+    };
+    let of_head = answers(&server);
+    assert!(of_head.iter().all(|answer| answer.contains("attributes") || answer.contains("tags")));
+    server.stop();
+    server = launch(&directory).start();
+    for (head, block) in of_head.iter().zip(answers(&server)) {
+        let differs = head.bytes().zip(block.bytes()).position(|(a, b)| a != b).unwrap_or(head.len().min(block.len()));
+        let around = |text: &str| text.bytes().skip(differs.saturating_sub(300)).take(600).collect::<Vec<u8>>();
+        let shown = [head, &block].map(|text| String::from_utf8_lossy(&around(text)).into_owned());
+        assert!(*head == block, "from the head:\n{}\nfrom a block:\n{}", shown[0], shown[1]);
+    }
 }
 
 // Scenario: the process is killed with spans only in the WAL. Guarantee: the next start has them all.

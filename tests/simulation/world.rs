@@ -240,6 +240,7 @@ impl World {
             window: RETENTION / 4,
             settle: Duration::ZERO,
             inputs_min: 2,
+            patience: RETENTION / 4,
             inputs_max: 5,
             block: Size { spans: 200, traces: 100, bytes: u64::MAX },
         };

@@ -41,8 +41,12 @@ fn main() {
     let before = resident_bytes();
     let clock = Instant::now();
     let cache = BlockCache::new(CACHE_BYTES);
-    let open = |json: &Vec<u8>| Block::open(&files, BlockMeta::from_json(json).unwrap(), &cache).unwrap();
-    let blocks: Vec<Block> = metas.iter().map(open).collect();
+    let mut blocks: Vec<Block> = Vec::with_capacity(metas.len());
+    for json in &metas {
+        let mut meta = BlockMeta::from_json(json).unwrap();
+        blocks.last().map(|last| meta.share_columns(last.meta()));
+        blocks.push(Block::open(&files, meta, &cache).unwrap());
+    }
     let bloom_bytes: usize = blocks.iter().map(|block| block.meta().trace_count as usize * 2).sum();
     println!("all opened after {} ms", clock.elapsed().as_millis());
     println!(

@@ -87,6 +87,11 @@ pub(crate) fn open_index(files: &dyn BlockFiles, meta: &BlockMeta) -> Result<Ind
     Index::open(open_file(files, meta, "index.bin")?, format!("{} index.bin", meta.describe()))
 }
 
+/// The trace table of a block that need not be opened for it.
+pub(crate) fn traces(files: &dyn BlockFiles, meta: &BlockMeta, shared: &Shared) -> Result<Arc<TraceTable>, Error> {
+    shared.traces(meta.id, || open_index(files, meta)?.traces())
+}
+
 impl Opened {
     /// Opens a block. What other blocks have too is taken from `shared`.
     pub(crate) fn open(files: &dyn BlockFiles, meta: &BlockMeta, shared: &Arc<Shared>) -> Result<Self, Error> {
@@ -189,21 +194,20 @@ impl Opened {
 
     /// Where the rows of each trace are. About 20 ns per trace, unless it is kept from before.
     pub(crate) fn traces(&self) -> Result<Arc<TraceTable>, Error> {
-        self.shared.traces(self.id, || {
-            let traces = self.index.traces()?;
-            let does_fit = |group: &Group| {
-                let Range { start, end } = group.traces;
-                start < end
-                    && end <= traces.len()
-                    && traces.rows(start).start == group.rows.start
-                    && traces.rows(end - 1).end == group.rows.end
-            };
-            let trace_count = self.groups.last().map_or(0, |group| group.traces.end);
-            match traces.len() == trace_count && self.groups.iter().all(does_fit) {
-                true => Ok(traces),
-                false => Err(Error::corrupt(&self.object, "the trace table does not fit the row groups")),
-            }
-        })
+        let traces = self.shared.traces(self.id, || self.index.traces())?;
+        // Each time: who looked for a trace may have read the table before anybody opened the block.
+        let does_fit = |group: &Group| {
+            let Range { start, end } = group.traces;
+            start < end
+                && end <= traces.len()
+                && traces.rows(start).start == group.rows.start
+                && traces.rows(end - 1).end == group.rows.end
+        };
+        let trace_count = self.groups.last().map_or(0, |group| group.traces.end);
+        match traces.len() == trace_count && self.groups.iter().all(does_fit) {
+            true => Ok(traces),
+            false => Err(Error::corrupt(&self.object, "the trace table does not fit the row groups")),
+        }
     }
 
     /// The names of all attributes.

@@ -59,6 +59,17 @@ impl Block {
         Opened::open(&*self.files, &self.meta, &Arc::new(Shared::new(usize::MAX)))
     }
 
+    /// The ids whose fingerprints the trace table has, of those that the filter has: the filter errs once in a
+    /// thousand, and then nothing but the index is read.
+    fn held(&self, ids: impl Iterator<Item = TraceId>) -> Result<BTreeSet<TraceId>, Error> {
+        let mut held: BTreeSet<TraceId> = ids.filter(|id| self.may_contain(*id)).collect();
+        if !held.is_empty() {
+            let table = open::traces(&*self.files, &self.meta, self.cache.shared())?;
+            held.retain(|id| table.lookup(*id).next().is_some());
+        }
+        Ok(held)
+    }
+
     fn opened(&self) -> Result<Arc<Opened>, Error> {
         if let Some(opened) = self.cache.get(self.meta.id) {
             return Ok(opened);
@@ -118,8 +129,9 @@ impl SpanSource for Block {
 
     fn find_traces(&self, ids: &[TraceId], ctx: &QueryContext) -> Result<Vec<Vec<SpanEntry>>, ScanError> {
         let mut found = vec![Vec::new(); ids.len()];
+        let held = self.held(ids.iter().copied())?;
         let held: BTreeMap<TraceId, usize> =
-            ids.iter().enumerate().filter(|(_, id)| self.may_contain(**id)).map(|(index, id)| (*id, index)).collect();
+            ids.iter().enumerate().filter(|(_, id)| held.contains(*id)).map(|(index, id)| (*id, index)).collect();
         if held.is_empty() {
             return Ok(found);
         }
@@ -145,7 +157,7 @@ impl SpanSource for Block {
     }
 
     fn trace_range(&self, id: TraceId, ctx: &QueryContext) -> Result<Option<TimeRange>, ScanError> {
-        if !self.may_contain(id) {
+        if self.held(std::iter::once(id))?.is_empty() {
             return Ok(None);
         }
         let opened = self.opened()?;

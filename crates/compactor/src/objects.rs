@@ -3,6 +3,7 @@
 //! ```text
 //!   <prefix>/<tenant>/<block id>/spans.parquet, shapes.parquet, origins.parquet, index.bin
 //!                               meta.json        put last: without it there is no block
+//!   <prefix>/<tenant>/@deleted/<block id>/<trace id>   not to be shown, until the block is rewritten
 //!   <prefix>/@lease.json                         who merges, removes and sweeps
 //! ```
 //!
@@ -17,21 +18,25 @@
 //! **Invariant:** every request has a deadline.
 
 mod cache;
+mod deletions;
 mod file;
 mod files;
 mod lease;
 mod location;
 mod metrics;
+mod moving;
 mod requests;
 mod sweep;
 mod upload;
 mod visible;
 mod watch;
 
+pub use deletions::Deletions;
 pub use files::{ObjectFiles, ObjectOptions};
 pub use lease::Lease;
 pub use location::Location;
 pub use metrics::Metrics;
+pub use moving::MovingFiles;
 pub use requests::Patience;
 pub use sweep::Sweeper;
 pub use visible::visible;

@@ -9,7 +9,8 @@
 //!
 //! A block belongs to the window in which its last span ended, so late spans are merged with each other in the window
 //! that they belong to and not with what came in beside them. A window that may still grow is merged only as far as
-//! large blocks come out; one that is over is merged as soon as [`Limits::inputs_min`] small blocks are in it.
+//! large blocks come out; one that is over is merged as soon as [`Limits::inputs_min`] small blocks are in it, or two when
+//! nothing has come for [`Limits::patience`].
 //!
 //! **Invariant:** blocks of one job have one tenant, one window and one level, and no block is in two jobs.
 //! **Invariant:** a merge yields the next level, and blocks of [`LEVEL_MAX`] are no inputs, so that no span is rewritten
@@ -103,6 +104,8 @@ pub struct Limits {
     pub settle: Duration,
     /// Fewer blocks than this are not worth a merge; at least two.
     pub inputs_min: usize,
+    /// Two are, when the youngest of them is as old as this: more will hardly come.
+    pub patience: Duration,
     /// More blocks than this are not merged at once: each takes memory.
     pub inputs_max: usize,
     /// What a merged block may hold. A block of half of it is left as it is.
@@ -152,7 +155,10 @@ pub fn plan(blocks: &[Candidate], now: UnixNano, limits: &Limits) -> Vec<Job> {
     for group in small.chunk_by(alike) {
         let end = (window(group[0]) + 1).saturating_mul(window_nanos);
         let is_over = now.minus(limits.settle).0 >= end;
-        jobs.extend(of_group(group, is_over, limits).into_iter().map(|job| (group[0].time(), job)));
+        let youngest = group.iter().map(|block| block.created_at).max().unwrap_or(now);
+        let has_settled = is_over && now.since(youngest) >= limits.patience;
+        let inputs_min = if has_settled { 2 } else { limits.inputs_min };
+        jobs.extend(of_group(group, is_over, inputs_min, limits).into_iter().map(|job| (group[0].time(), job)));
     }
     jobs.extend(rewritten.into_iter().map(|block| (block.time(), rewrite(block))));
     jobs.sort_by(|(a_time, a), (b_time, b)| {
@@ -172,7 +178,7 @@ fn rewrite(block: &Candidate) -> Job {
 }
 
 /// Runs of neighbours that fill a block, and the rest when nothing more is to come.
-fn of_group(group: &[&Candidate], is_over: bool, limits: &Limits) -> Vec<Job> {
+fn of_group(group: &[&Candidate], is_over: bool, inputs_min: usize, limits: &Limits) -> Vec<Job> {
     let mut jobs = Vec::new();
     let mut run =
         Job { tenant: group[0].tenant.clone(), inputs: Vec::new(), level: group[0].level + 1, size: Size::default() };
@@ -189,7 +195,7 @@ fn of_group(group: &[&Candidate], is_over: bool, limits: &Limits) -> Vec<Job> {
     if is_over || run.inputs.len() >= limits.inputs_max {
         jobs.push(run);
     }
-    jobs.retain(|job| job.inputs.len() >= limits.inputs_min);
+    jobs.retain(|job| job.inputs.len() >= inputs_min);
     jobs
 }
 

@@ -256,7 +256,8 @@ impl Cutter {
         let rows: u64 = batches.iter().map(|batch| batch.len() as u64).sum();
         assert_eq!(rows, frozen.span_count, "a frozen head does not change");
         let now = self.clock.now();
-        let meta = self.blocks.write(tenant, id, &batches, now).map_err(|err| err.to_string())?;
+        let mut meta = self.blocks.write(tenant, id, &batches, now).map_err(|err| err.to_string())?;
+        frozen.tenant.share(&mut meta);
         let BlockMeta { span_count, copy_count, .. } = meta;
         if span_count + copy_count != rows {
             return Err(format!("block {id} has {span_count} spans and left out {copy_count}, its head has {rows}"));

@@ -71,7 +71,8 @@ pub(crate) fn open_blocks(tenants: &Tenants, blocks: &Arc<dyn BlockStore>, mut c
             Skipped { object: format!("block {}", entry.id), reason }
         };
         match entry.meta {
-            Ok(meta) => {
+            Ok(mut meta) => {
+                tenant.share(&mut meta);
                 let source = StoredBlock::open(blocks, &meta).map(Arc::new).map_err(|err| skip(err.to_string()));
                 let deleted = catalog.deleted.remove(&(entry.tenant.clone(), entry.id)).unwrap_or_default();
                 tenant.add_block(CatalogBlock { deleted: Arc::new(deleted), ..CatalogBlock::new(meta, source) });

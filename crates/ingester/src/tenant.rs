@@ -27,6 +27,9 @@ use crate::deleted::Without;
 use crate::head::{Head, Segment};
 use crate::record::Sequence;
 
+/// Among so many blocks is looked for one with the same columns.
+const SHARE_LOOKS: usize = 32;
+
 /// A block of the catalog, open or not.
 #[derive(Clone)]
 pub(crate) struct CatalogBlock {
@@ -216,6 +219,12 @@ impl Tenant {
     /// The frozen heads that are not blocks yet.
     pub(crate) fn cutting(&self) -> Vec<Arc<Frozen>> {
         self.parts.read().cutting.clone()
+    }
+
+    /// Has a block that is to come share what it has in common with one of the latest.
+    pub(crate) fn share(&self, meta: &mut BlockMeta) {
+        let parts = self.parts.read();
+        let _ = parts.blocks.iter().take(SHARE_LOOKS).any(|block| meta.share_columns(&block.meta));
     }
 
     /// Adds a block of the catalog at start.

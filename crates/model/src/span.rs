@@ -237,6 +237,9 @@ pub struct Trace {
 impl Trace {
     /// Assembles what heads and blocks hold of a trace: exact copies (retried exports) fall away,
     /// spans that share an id but differ are all kept. `None` when there are no spans.
+    ///
+    /// Attributes of spans come out by their keys, those of one key by their types, those of one type as they were sent:
+    /// heads and blocks have orders of their own, and an answer must not change when a head becomes a block.
     pub fn assemble(id: TraceId, mut entries: Vec<SpanEntry>) -> Option<Self> {
         assert!(entries.iter().all(|entry| entry.span.trace_id == id), "a span of another trace");
         if entries.is_empty() {
@@ -245,7 +248,8 @@ impl Trace {
         let place = |entry: &SpanEntry| (entry.span.start, entry.span.span_id);
         entries.sort_by_key(place);
         let mut kept: Vec<SpanEntry> = Vec::with_capacity(entries.len());
-        for entry in entries {
+        for mut entry in entries {
+            entry.span.attributes.sort_by(|a, b| (&a.key, type_place(&a.value)).cmp(&(&b.key, type_place(&b.value))));
             // Only spans at the same place can be copies, and these lie at the end.
             let twins_from = kept.iter().rposition(|other| place(other) != place(&entry)).map_or(0, |last| last + 1);
             let is_copy = kept[twins_from..]
@@ -274,6 +278,17 @@ impl Trace {
     }
 }
 
+/// Text, numbers, truth values, then the others, which are stored as one type.
+fn type_place(value: &Value) -> u8 {
+    match value {
+        Value::Str(_) => 0,
+        Value::Int(_) => 1,
+        Value::Double(_) => 2,
+        Value::Bool(_) => 3,
+        _ => 4,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -290,6 +305,16 @@ mod tests {
         let entries = vec![entry(1, vec![a(), b()]), entry(1, vec![b(), a()]), entry(1, vec![a()]), entry(2, vec![])];
         let trace = Trace::assemble(TraceId([1; 16]), entries).expect("has spans");
         assert_eq!(trace.entries.len(), 3);
+    }
+
+    #[test]
+    fn attributes_come_by_key_and_type_and_then_as_they_were() {
+        let attribute = |key: &str, number| KeyValue::new(key, Value::Int(number));
+        let text = || KeyValue::new("b", Value::Str("x".into()));
+        let sent = vec![attribute("b", 2), attribute("c", 1), text(), attribute("b", 1), attribute("a", 3)];
+        let trace = Trace::assemble(TraceId([1; 16]), vec![entry(1, sent)]).expect("has spans");
+        let want = vec![attribute("a", 3), text(), attribute("b", 2), attribute("b", 1), attribute("c", 1)];
+        assert_eq!(trace.entries[0].span.attributes, want);
     }
 
     #[test]

@@ -96,6 +96,7 @@ impl BlockOwner for Owner {
 /// What `/status/blocks` and deleting need.
 struct Admin {
     ingester: Arc<Ingester>,
+    shared: Option<Arc<Shared>>,
     compaction: Option<Arc<Compaction>>,
 }
 
@@ -108,7 +109,11 @@ impl BlockAdmin for Admin {
     }
 
     fn delete_trace(&self, tenant: &TenantId, id: TraceId) -> Result<usize, String> {
-        self.ingester.delete_trace(tenant, id).map_err(|err| err.to_string())
+        let block_count = self.ingester.delete_trace(tenant, id).map_err(|err| err.to_string())?;
+        if let Some(shared) = self.shared.as_ref().filter(|_| block_count > 0) {
+            shared.publish_deletion(&self.ingester, tenant, id);
+        }
+        Ok(block_count)
     }
 }
 
@@ -141,8 +146,16 @@ fn settings(config: &Config, memory: &MemoryPlan, policy: &Policy) -> Settings {
         traces: (memory.compaction.0 / TRACE_BYTES).max(1),
         bytes: config.compaction_block_bytes.0,
     };
+    let limits = Limits {
+        window,
+        settle: config.head_max_age,
+        inputs_min: INPUTS_MIN,
+        patience: window,
+        inputs_max: INPUTS_MAX,
+        block,
+    };
     Settings {
-        limits: Limits { window, settle: config.head_max_age, inputs_min: INPUTS_MIN, inputs_max: INPUTS_MAX, block },
+        limits,
         memory_bytes: memory.compaction.bytes() / STEPS_SHARE,
         cpu_share_percent: config.compaction_cpu_share as u32,
     }
@@ -195,7 +208,11 @@ impl BlockLife {
 
     /// What operators see and do.
     pub(crate) fn admin(&self) -> Arc<dyn BlockAdmin> {
-        Arc::new(Admin { ingester: Arc::clone(&self.ingester), compaction: self.compaction.clone() })
+        Arc::new(Admin {
+            ingester: Arc::clone(&self.ingester),
+            shared: self.shared.clone(),
+            compaction: self.compaction.clone(),
+        })
     }
 
     /// Starts the threads.

@@ -35,6 +35,8 @@ pub(crate) struct ConnectionLimits {
     pub(crate) receive_timeout: Duration,
     /// For requests that are under way when the port stops.
     pub(crate) shutdown_timeout: Duration,
+    /// What an HTTP/2 connection may send before somebody takes it, in bytes.
+    pub(crate) window_bytes: u32,
 }
 
 /// A port that is ours and not served yet; connections wait in the system's queue.
@@ -64,9 +66,8 @@ fn hint(is_taken: bool, key: &str) -> String {
 
 // The windows of HTTP/2 say how much a client may send before it must wait for us. An export of
 // ~1000 spans is ~400 KB: 1 MiB per stream lets it arrive in one flight. A connection's window is
-// what it can make us hold before admission has looked at it.
+// what it can make us hold before admission has looked at it, and goes by the memory that there is.
 const STREAM_WINDOW_BYTES: u32 = 1 << 20;
-const CONNECTION_WINDOW_BYTES: u32 = 4 << 20;
 const FRAME_BYTES_MAX: u32 = 64 << 10;
 const STREAMS_MAX: u32 = 256;
 const SEND_BUFFER_BYTES: usize = 256 << 10;
@@ -163,7 +164,7 @@ where
     http.http2()
         .timer(TokioTimer::new())
         .initial_stream_window_size(STREAM_WINDOW_BYTES)
-        .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
+        .initial_connection_window_size(limits.window_bytes)
         .max_frame_size(FRAME_BYTES_MAX)
         .max_concurrent_streams(STREAMS_MAX)
         .max_send_buf_size(SEND_BUFFER_BYTES)

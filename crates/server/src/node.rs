@@ -46,6 +46,7 @@ async fn live(config: &Config) -> Result<ExitCode, String> {
         connections_max: config.connections_max,
         receive_timeout: config.receive_timeout,
         shutdown_timeout: config.shutdown_timeout,
+        window_bytes: config.connection_window(&config.memory().map_err(|err| err.to_string())?),
     };
     let mut serving = JoinSet::new();
     let late = bound.serve(&mut serving, tls.as_ref(), limits, &stopped);

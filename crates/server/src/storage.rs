@@ -1,16 +1,18 @@
 //! Where blocks lie, by the configuration; and, on object storage, what other processes do there.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
 use prometheus_client::registry::Registry;
 use spoor_block::{BlockFiles, BlockMeta, DirectoryFiles};
 use spoor_compactor::objects::{
-    BlockCatalog, Changes, Lease, Location, Metrics, ObjectFiles, ObjectOptions, Patience, Sweeper, Watch,
+    BlockCatalog, Changes, Deletions, Lease, Location, Metrics, MovingFiles, ObjectFiles, ObjectOptions, Patience,
+    Sweeper, Watch,
 };
 use spoor_ingester::Ingester;
-use spoor_model::{Clock, TenantId};
+use spoor_model::{Clock, TenantId, TraceId};
 use tokio::sync::watch;
 
 use crate::config::Config;
@@ -29,9 +31,13 @@ pub(crate) struct Storage {
 
 /// Blocks that several processes may use.
 pub(crate) struct Shared {
+    files: Arc<ObjectFiles>,
     lease: Lease,
     watch: Mutex<Watch>,
     sweeper: Mutex<Sweeper>,
+    /// Where blocks are that were kept in the data directory before.
+    moving: Arc<MovingFiles>,
+    is_moving: AtomicBool,
 }
 
 /// Opens the place that the configuration names. Asks nothing of it.
@@ -40,18 +46,26 @@ pub(crate) fn open(config: &Config, registry: &mut Registry) -> Result<Storage, 
         let files = Arc::new(DirectoryFiles::new(config.data_dir.join("blocks")));
         return Ok(Storage { files, shared: None });
     };
+    let moving = Arc::new(MovingFiles::new(config.data_dir.join("blocks"), Arc::clone(&objects)));
     let shared = Shared {
         lease: Lease::new(&objects, owner(), LEASE),
         watch: Mutex::new(Watch::new(Arc::clone(&objects))),
         sweeper: Mutex::new(Sweeper::new(Arc::clone(&objects))),
+        is_moving: AtomicBool::new(moving.has_blocks().map_err(|err| err.to_string())?),
+        moving: Arc::clone(&moving),
+        files: Arc::clone(&objects),
     };
-    Ok(Storage { files: objects, shared: Some(Arc::new(shared)) })
+    let files: Arc<dyn BlockFiles> = match shared.is_moving() {
+        true => moving,
+        false => objects,
+    };
+    Ok(Storage { files, shared: Some(Arc::new(shared)) })
 }
 
 /// The same place, for a process that only reads a data directory and changes nothing in it.
 pub(crate) fn open_at_rest(config: &Config) -> Result<Arc<dyn BlockFiles>, String> {
     Ok(match object_files(config, 0, Metrics::default())? {
-        Some(objects) => objects,
+        Some(objects) => Arc::new(MovingFiles::new(config.data_dir.join("blocks"), objects)),
         None => Arc::new(DirectoryFiles::new(config.data_dir.join("blocks"))),
     })
 }
@@ -87,26 +101,77 @@ fn owner() -> String {
 }
 
 /// The ingester keeps the catalog; `compactor` knows it by this only.
-struct Catalog<'a>(&'a Ingester);
+struct Catalog<'a> {
+    ingester: &'a Ingester,
+    shared: &'a Shared,
+}
 
 impl BlockCatalog for Catalog<'_> {
     fn tenants(&self) -> Vec<TenantId> {
-        self.0.tenants()
+        self.ingester.tenants()
     }
 
     fn blocks(&self, tenant: &TenantId) -> Vec<BlockMeta> {
-        self.0.blocks(tenant)
+        let mut blocks = self.ingester.blocks(tenant);
+        if self.shared.is_moving() {
+            // What is not in the storage yet is not gone from it.
+            blocks.retain(|meta| !self.shared.moving.is_here(tenant, meta.id));
+        }
+        blocks
+    }
+
+    fn deletions(&self, tenant: &TenantId) -> Deletions {
+        self.ingester.deletions(tenant)
+    }
+
+    fn hide(&self, tenant: &TenantId, deletions: &Deletions) -> Result<(), String> {
+        self.ingester.hide_deleted(tenant, deletions).map_err(|err| err.to_string())
     }
 
     fn take(&self, changes: &Changes) -> Result<bool, String> {
-        self.0.sync_blocks(&changes.tenant, &changes.added, &changes.gone).map_err(|err| err.to_string())
+        let Changes { tenant, added, gone, deletions } = changes;
+        self.ingester.sync_blocks(tenant, added, gone, deletions).map_err(|err| err.to_string())
     }
 }
 
 impl Shared {
     /// Whether this process is the one that merges and removes blocks. Costs nothing.
     pub(crate) fn is_owner(&self, clock: &dyn Clock) -> bool {
-        self.lease.is_held(clock)
+        self.lease.is_held(clock) && !self.is_moving()
+    }
+
+    /// Whether blocks from the data directory are still to be put into the storage.
+    fn is_moving(&self) -> bool {
+        self.is_moving.load(Ordering::Acquire)
+    }
+
+    /// Puts the blocks that are still in the data directory into the storage, one after the other. Blocks.
+    fn move_blocks(&self, ingester: &Ingester, stop: &watch::Receiver<bool>) {
+        let blocks = |tenant: TenantId| {
+            let blocks = ingester.blocks(&tenant).into_iter();
+            let here =
+                blocks.filter(|meta| self.moving.is_here(&tenant, meta.id)).map(|meta| (tenant.clone(), meta.id));
+            here.collect::<Vec<_>>()
+        };
+        let here: Vec<_> = ingester.tenants().into_iter().flat_map(blocks).collect();
+        let (mut moved_count, block_count) = (0, here.len());
+        for (tenant, id) in here {
+            if *stop.borrow() {
+                return;
+            }
+            match self.moving.move_block(&tenant, id) {
+                Ok(()) => {
+                    moved_count += 1;
+                    tracing::info!(%tenant, block = %id, moved_count, block_count, "a block was moved to the storage");
+                }
+                Err(err) => {
+                    tracing::warn!(%tenant, block = %id, %err, "a block is not moved to the storage yet; it is tried again");
+                }
+            }
+        }
+        if moved_count == block_count {
+            self.is_moving.store(false, Ordering::Release);
+        }
     }
 
     /// Takes or renews the lease. Blocks.
@@ -118,7 +183,7 @@ impl Shared {
 
     /// Takes over what other processes did; sweeps when `sweeps` and this process owns the blocks. Blocks.
     pub(crate) fn poll(&self, ingester: &Ingester, clock: &dyn Clock, sweeps: bool) {
-        match self.watch.lock().poll(&Catalog(ingester)) {
+        match self.watch.lock().poll(&Catalog { ingester, shared: self }) {
             Ok(polled) if polled.added + polled.gone > 0 => {
                 tracing::info!(added = polled.added, gone = polled.gone, "blocks changed in the storage");
             }
@@ -134,14 +199,47 @@ impl Shared {
         }
     }
 
+    /// Has the other processes hide a trace that was deleted here, at their next polls. Blocks.
+    pub(crate) fn publish_deletion(&self, ingester: &Ingester, tenant: &TenantId, trace: TraceId) {
+        let mut deletions = ingester.deletions(tenant);
+        deletions.retain(|(_, deleted)| *deleted == trace);
+        if let Err(err) = self.files.publish_deletions(tenant, &deletions) {
+            tracing::warn!(%tenant, %trace, %err, "other processes still show a deleted trace; the next poll tells them");
+        }
+    }
+
     /// Lets another process own the blocks. Blocks.
     pub(crate) fn release(&self) {
         self.lease.release();
     }
 }
 
-/// Runs until `stop` turns true: renews the lease, and polls once per `interval`. The first poll has been made.
+/// Runs until `stop` turns true: renews the lease, polls once per `interval`, and moves blocks of before. The first
+/// poll has been made.
 pub(crate) async fn run(
+    shared: Arc<Shared>,
+    ingester: Arc<Ingester>,
+    clock: Arc<dyn Clock>,
+    interval: Duration,
+    stop: watch::Receiver<bool>,
+) {
+    let moving = move_all(Arc::clone(&shared), Arc::clone(&ingester), interval, stop.clone());
+    tokio::join!(moving, keep_up(shared, ingester, clock, interval, stop));
+}
+
+async fn move_all(shared: Arc<Shared>, ingester: Arc<Ingester>, interval: Duration, mut stop: watch::Receiver<bool>) {
+    while shared.is_moving() {
+        let (shared, ingester, stopped) = (Arc::clone(&shared), Arc::clone(&ingester), stop.clone());
+        // A panic is logged where it happens; the next pass tries again.
+        drop(tokio::task::spawn_blocking(move || shared.move_blocks(&ingester, &stopped)).await);
+        tokio::select! {
+            () = tokio::time::sleep(interval) => {}
+            _ = stop.wait_for(|stop| *stop) => return,
+        }
+    }
+}
+
+async fn keep_up(
     shared: Arc<Shared>,
     ingester: Arc<Ingester>,
     clock: Arc<dyn Clock>,

@@ -17,6 +17,7 @@ fn settings() -> Settings {
             window: Duration::from_secs(24 * 3600),
             settle: Duration::from_secs(3600),
             inputs_min: 4,
+            patience: Duration::MAX,
             inputs_max: 8,
             block: Size { spans: 1000, traces: 1000, bytes: 1_000_000 },
         },

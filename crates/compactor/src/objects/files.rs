@@ -159,7 +159,7 @@ fn tenant_of(name: &str) -> Option<TenantId> {
     TenantId::parse(&name.replace("%2A", "*")).ok()
 }
 
-fn local(action: &'static str, path: &FilePath, err: &io::Error) -> Error {
+pub(crate) fn local(action: &'static str, path: &FilePath, err: &io::Error) -> Error {
     let is_full = matches!(err.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded);
     Error::Io { action, path: path.display().to_string(), reason: err.to_string(), is_full }
 }

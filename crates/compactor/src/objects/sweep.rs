@@ -1,4 +1,5 @@
-//! Removing what is no block: remains of uploads that were broken off, and the files of blocks that were taken out.
+//! Removing what is no block: remains of uploads that were broken off, the files of blocks that were taken out, and what
+//! was deleted from blocks that are gone.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -9,7 +10,8 @@ use object_store::path::Path;
 use spoor_block::Error;
 use spoor_model::{BlockId, TenantId, UnixNano};
 
-use super::files::{META, ObjectFiles, parse, tenant_path};
+use super::deletions::parse_deletion;
+use super::files::{META, ObjectFiles, parse, tenant_path, whole_blocks};
 
 /// Nobody uploads a single file of a block for as long; younger objects may belong to an upload that is going on.
 const UPLOAD_TIME_MAX: Duration = Duration::from_secs(3600);
@@ -40,6 +42,10 @@ impl Sweeper {
         for tenant in self.files.tenants().map_err(|failure| failed(failure, &root))? {
             let objects = self.files.requests().list_objects(&tenant_path(&tenant), None);
             let objects = objects.map_err(|failure| failed(failure, &root))?;
+            let outdated = outdated_deletions(&objects, now);
+            if !outdated.is_empty() {
+                self.files.requests().delete(outdated).map_err(|failure| failed(failure, &root))?;
+            }
             remains.extend(without_meta(objects).into_iter().map(|(id, objects)| ((tenant.clone(), id), objects)));
         }
         self.seen.retain(|name, _| remains.contains_key(name));
@@ -63,6 +69,17 @@ impl Sweeper {
 
 fn modified(object: &ObjectMeta) -> UnixNano {
     UnixNano(object.last_modified.timestamp_nanos_opt().and_then(|nanos| u64::try_from(nanos).ok()).unwrap_or(0))
+}
+
+/// Deletions from blocks that are gone, and were long enough ago for everybody to have applied them to what
+/// replaced these blocks.
+fn outdated_deletions(objects: &[ObjectMeta], now: UnixNano) -> Vec<Path> {
+    let whole: BTreeSet<BlockId> = whole_blocks(objects).collect();
+    let is_outdated = |object: &&ObjectMeta| {
+        let of = parse_deletion(&object.location);
+        of.is_some_and(|(block, _)| !whole.contains(&block) && now.since(modified(object)) >= UPLOAD_TIME_MAX)
+    };
+    objects.iter().filter(is_outdated).map(|object| object.location.clone()).collect()
 }
 
 /// The objects of block ids without a meta.

@@ -20,6 +20,7 @@ use object_store::path::Path;
 use spoor_block::{BlockMeta, Error};
 use spoor_model::{BlockId, TenantId, UnixNano};
 
+use super::deletions::{self, Deletions};
 use super::files::{ObjectFiles, block_path, tenant_path, whole_blocks};
 use super::requests::Failure;
 use super::visible::visible;
@@ -39,6 +40,8 @@ pub struct Changes {
     pub added: Vec<BlockMeta>,
     /// Blocks that are there no more, or that an added one replaces.
     pub gone: Vec<BlockId>,
+    /// What is not to be shown of the added blocks, or of what they replace.
+    pub deletions: Deletions,
 }
 
 /// Who keeps the catalog.
@@ -48,6 +51,12 @@ pub trait BlockCatalog {
 
     /// The tenant's blocks.
     fn blocks(&self, tenant: &TenantId) -> Vec<BlockMeta>;
+
+    /// What was deleted from them and is still in them.
+    fn deletions(&self, tenant: &TenantId) -> Deletions;
+
+    /// Hides traces in the blocks named, or in those that replaced them.
+    fn hide(&self, tenant: &TenantId, deletions: &Deletions) -> Result<(), String>;
 
     /// Takes changes over, all of a tenant's or none. `false`: not now, because this process is just changing the
     /// same blocks.
@@ -63,6 +72,14 @@ pub struct Polled {
     pub gone: usize,
     /// Tenants that could not be brought up to date; the next poll tries again.
     pub failed_tenants: usize,
+}
+
+/// What a listing has.
+#[derive(Debug, Default)]
+struct Objects {
+    /// Whole blocks.
+    blocks: BTreeSet<BlockId>,
+    deletions: Deletions,
 }
 
 /// Looks for changes, one poll at a time.
@@ -119,7 +136,8 @@ impl Watch {
         let mut hidden = self.hidden.get(tenant).cloned().unwrap_or_default();
         let newest = known.keys().chain(hidden.keys()).max().copied();
         let is_full = is_full || newest.is_none();
-        let mut listed = self.list(tenant, newest.filter(|_| !is_full))?;
+        let Objects { blocks: mut listed, deletions } = self.list(tenant, newest.filter(|_| !is_full))?;
+        self.share_deletions(catalog, tenant, &deletions)?;
         let unknown = |listed: &BTreeSet<BlockId>, hidden: &BTreeMap<BlockId, BlockMeta>| {
             let new = listed.iter().copied().filter(|id| !known.contains_key(id) && !hidden.contains_key(id));
             new.collect::<Vec<BlockId>>()
@@ -132,7 +150,7 @@ impl Watch {
         let mut gone = BTreeSet::new();
         if is_full || has_missed {
             if !is_full {
-                listed = self.list(tenant, None)?;
+                listed = self.list(tenant, None)?.blocks;
                 hidden.extend(self.metas(tenant, &unknown(&listed, &hidden))?);
             }
             hidden.retain(|id, _| listed.contains(id));
@@ -144,7 +162,7 @@ impl Watch {
         gone.extend(known.keys().filter(|id| !counts.contains(id)));
         let is_new = |id: &BlockId, _: &mut BlockMeta| counts.contains(id);
         let added: Vec<BlockMeta> = hidden.extract_if(.., is_new).map(|(_, meta)| meta).collect();
-        let changes = Changes { tenant: tenant.clone(), added, gone: gone.into_iter().collect() };
+        let changes = Changes { tenant: tenant.clone(), added, gone: gone.into_iter().collect(), deletions };
         if changes.added.is_empty() && changes.gone.is_empty() {
             self.hidden.insert(tenant.clone(), hidden);
             return Ok((0, 0));
@@ -159,13 +177,23 @@ impl Watch {
         }
     }
 
-    /// Whole blocks: all, or those that are not much older than the newest one known.
-    fn list(&self, tenant: &TenantId, newest: Option<BlockId>) -> Result<BTreeSet<BlockId>, String> {
+    /// Hides here what was deleted elsewhere, and has others see what was deleted here.
+    fn share_deletions(&self, catalog: &dyn BlockCatalog, tenant: &TenantId, listed: &Deletions) -> Result<(), String> {
+        let own = catalog.deletions(tenant);
+        let (news, untold): (Deletions, Deletions) = (listed - &own, &own - listed);
+        if !news.is_empty() {
+            catalog.hide(tenant, &news)?;
+        }
+        self.files.publish_deletions(tenant, &untold).map_err(|err| err.to_string())
+    }
+
+    /// All whole blocks, or those that are not much older than the newest one known; and all deletions.
+    fn list(&self, tenant: &TenantId, newest: Option<BlockId>) -> Result<Objects, String> {
         let oldest = newest.map(|newest| BlockId::from_parts(made_at(newest).minus(LATENESS), 0));
         let offset = oldest.map(|oldest| block_path(tenant, oldest));
         let objects = self.files.requests().list_objects(&tenant_path(tenant), offset.as_ref());
         let objects = objects.map_err(|failure| failure.to_string())?;
-        Ok(whole_blocks(&objects).collect())
+        Ok(Objects { blocks: whole_blocks(&objects).collect(), deletions: deletions::deletions(&objects) })
     }
 
     /// The known blocks that are not listed and not there either.
@@ -183,7 +211,7 @@ impl Watch {
             }
         }
         // What replaced them may have come behind the back of a list that takes its time.
-        match gone.is_empty() || self.list(tenant, None)? == *listed {
+        match gone.is_empty() || self.list(tenant, None)?.blocks == *listed {
             true => Ok(gone),
             false => Err("blocks changed while they were listed".to_owned()),
         }

@@ -13,6 +13,7 @@ fn limits() -> Limits {
         window: Duration::from_secs(24 * 3600),
         settle: Duration::from_secs(3600),
         inputs_min: 4,
+        patience: Duration::from_secs(24 * 3600),
         inputs_max: 32,
         block: Size { spans: 8_000_000, traces: 2_000_000, bytes: 256 << 20 },
     }
@@ -54,6 +55,11 @@ fn a_window_that_is_over_is_merged_and_what_comes_late_waits_for_company() {
     assert_eq!((jobs.len(), jobs[0].inputs.len()), (1, 23));
     let late: Vec<_> = (1..=3).map(|n| block(n, 2 * HOUR, 10)).collect();
     assert_eq!(plan(&late, settled, &limits()), []);
+    // But not for ever: what came two hours into the day has waited long enough the day after.
+    assert_eq!(plan(&late, UnixNano(DAY + 2 * HOUR - 1), &limits()), []);
+    let jobs = plan(&late, UnixNano(DAY + 2 * HOUR), &limits());
+    assert_eq!(jobs.iter().map(ids).collect::<Vec<_>>(), [[1, 2, 3]]);
+    assert_eq!(plan(&late[..1], UnixNano(9 * DAY), &limits()), [], "one has nobody to be merged with");
 }
 
 #[test]
@@ -136,7 +142,9 @@ proptest! {
                 prop_assert!(inputs[0].has_deletions);
                 continue;
             }
-            prop_assert!((limits.inputs_min..=limits.inputs_max).contains(&inputs.len()));
+            let youngest = inputs.iter().map(|block| block.created_at).max().unwrap();
+            let inputs_min = if now.since(youngest) < limits.patience { limits.inputs_min } else { 2 };
+            prop_assert!((inputs_min..=limits.inputs_max).contains(&inputs.len()));
             prop_assert!(inputs.iter().all(|block| block.level + 1 == job.level && !block.has_deletions));
             prop_assert!(job.level <= LEVEL_MAX);
             let sum = inputs.iter().fold(Size::default(), |sum, block| sum.with(block.size));

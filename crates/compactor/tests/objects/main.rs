@@ -5,6 +5,7 @@
 mod contract;
 mod cost;
 mod faulty;
+mod moving;
 mod shared;
 
 use std::path::Path;

@@ -5,7 +5,7 @@ use std::fs;
 
 use parking_lot::Mutex;
 use proptest::prelude::*;
-use spoor_compactor::objects::{BlockCatalog, Changes, Sweeper, Watch};
+use spoor_compactor::objects::{BlockCatalog, Changes, Deletions, Sweeper, Watch};
 use spoor_model::TimeRange;
 use spoor_testkit::faults::{FaultStore, Faults};
 
@@ -13,7 +13,7 @@ use super::*;
 
 /// A catalog in memory.
 #[derive(Default)]
-struct Known(Mutex<BTreeMap<BlockId, BlockMeta>>);
+struct Known(Mutex<BTreeMap<BlockId, BlockMeta>>, Mutex<Deletions>);
 
 impl BlockCatalog for Known {
     fn tenants(&self) -> Vec<TenantId> {
@@ -22,6 +22,15 @@ impl BlockCatalog for Known {
 
     fn blocks(&self, _tenant: &TenantId) -> Vec<BlockMeta> {
         self.0.lock().values().cloned().collect()
+    }
+
+    fn deletions(&self, _tenant: &TenantId) -> Deletions {
+        self.1.lock().clone()
+    }
+
+    fn hide(&self, _tenant: &TenantId, deletions: &Deletions) -> Result<(), String> {
+        self.1.lock().extend(deletions);
+        Ok(())
     }
 
     fn take(&self, changes: &Changes) -> Result<bool, String> {
@@ -184,6 +193,43 @@ fn a_block_that_is_removed_elsewhere_is_gone_here() {
     let gone: usize = (0..10).map(|_| watch.poll(&known).unwrap().gone).sum();
     assert_eq!(gone, 1);
     assert_eq!(known.0.lock().keys().copied().collect::<Vec<_>>(), [block_id(2)]);
+}
+
+#[test]
+fn a_deletion_reaches_the_others_at_their_next_poll_and_goes_after_the_block() {
+    let dirs = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
+    let store = Arc::new(FaultStore::in_memory(1));
+    let [one, two] = dirs.each_ref().map(|dir| object_files(Arc::clone(&store) as _, dir.path()));
+    let (tenant, trace) = (TenantId::single(), TraceId([7; 16]));
+    // The first is older than what most polls look at.
+    (1..20).for_each(|number| publish(&*one, &cut(block_id(number * 3600))));
+    let (mut watch_one, mut watch_two) = (Watch::new(Arc::clone(&one)), Watch::new(Arc::clone(&two)));
+    let (known_one, known_two) = (Known::default(), Known::default());
+    watch_one.poll(&known_one).unwrap();
+    watch_two.poll(&known_two).unwrap();
+    let deleted = Deletions::from([(block_id(3600), trace)]);
+    known_one.hide(&tenant, &deleted).unwrap();
+    store.set(Faults { fail: 1.0, ..Faults::default() });
+    assert!(one.publish_deletions(&tenant, &deleted).is_err(), "the store is away when the trace is deleted");
+    store.set(Faults::default());
+    watch_one.poll(&known_one).unwrap();
+    watch_two.poll(&known_two).unwrap();
+    assert_eq!(known_two.deletions(&tenant), deleted, "all the same");
+
+    let objects = || {
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        let prefix = format!("{tenant}/@deleted/{}", block_id(3600)).into();
+        runtime.block_on(async { store.list_with_delimiter(Some(&prefix)).await.unwrap().objects.len() })
+    };
+    let mut sweeper = Sweeper::new(Arc::clone(&one));
+    let later = UnixNano(spoor_testkit::wait::now().0 + 7200 * 1_000_000_000);
+    sweeper.sweep(later).unwrap();
+    assert_eq!(objects(), 1, "the block is still there");
+    one.remove(&tenant, block_id(3600)).unwrap();
+    sweeper.sweep(spoor_testkit::wait::now()).unwrap();
+    assert_eq!(objects(), 1, "others may not have seen it yet");
+    sweeper.sweep(later).unwrap();
+    assert_eq!(objects(), 0);
 }
 
 #[test]

@@ -81,22 +81,46 @@ impl Ingester {
         self.flush(Some(tenant))?;
         let _exchange = known.exchange.lock();
         let blocks = known.catalog_blocks();
-        let holding: Vec<&CatalogBlock> = blocks.iter().filter(|block| may_show(block, trace)).collect();
-        if holding.is_empty() {
-            return Ok(0);
+        let holding = blocks.iter().filter(|block| may_show(block, trace));
+        let hidden: Vec<(&CatalogBlock, TraceId)> = holding.map(|block| (block, trace)).collect();
+        self.core.hide(&known, &hidden)?;
+        if !hidden.is_empty() {
+            tracing::info!(%tenant, %trace, blocks = hidden.len(), "trace deleted");
         }
-        let claims = || holding.iter().filter_map(|block| block.claim.as_ref());
-        if claims().any(|claim| claim.is_in_doubt.load(Ordering::Acquire)) {
-            return Err(Error::DeleteUncertain { trace });
-        }
-        let ids: Vec<BlockId> = holding.iter().map(|block| block.meta.id).collect();
-        let changes: Vec<Change> = ids.iter().map(|id| catalog::delete_trace(tenant, *id, trace)).collect();
-        self.core.write(&changes)?;
-        known.hide(trace, &ids);
-        claims().for_each(|claim| claim.is_void.store(true, Ordering::Release));
-        tracing::info!(%tenant, %trace, blocks = ids.len(), "trace deleted");
-        Ok(ids.len())
+        Ok(hidden.len())
     }
+
+    /// What was deleted from the tenant's blocks and waits for their rewrite.
+    pub fn deletions(&self, tenant: &TenantId) -> BTreeSet<(BlockId, TraceId)> {
+        let blocks = self.core.tenants.get(tenant).map(|tenant| tenant.catalog_blocks()).unwrap_or_default();
+        let of_block = |block: CatalogBlock| {
+            let traces: Vec<TraceId> = block.deleted.iter().copied().collect();
+            traces.into_iter().map(move |trace| (block.meta.id, trace))
+        };
+        blocks.into_iter().flat_map(of_block).collect()
+    }
+
+    /// Hides what other processes deleted: from the blocks named, or from those that replaced them.
+    ///
+    /// Costs a look into each of these blocks whose bloom filter has the trace.
+    pub fn hide_deleted(&self, tenant: &TenantId, deletions: &BTreeSet<(BlockId, TraceId)>) -> Result<(), Error> {
+        let Some(known) = self.core.tenants.get(tenant) else { return Ok(()) };
+        let _exchange = known.exchange.lock();
+        let blocks = known.catalog_blocks();
+        let hidden = blocks.iter().flat_map(|block| hidden_in(block, deletions).map(move |trace| (block, trace)));
+        self.core.hide(&known, &hidden.collect::<Vec<_>>())
+    }
+}
+
+/// The traces that these deletions hide in a block.
+pub(super) fn hidden_in<'a>(
+    block: &'a CatalogBlock,
+    deletions: &'a BTreeSet<(BlockId, TraceId)>,
+) -> impl Iterator<Item = TraceId> + 'a {
+    let is_of = |of: BlockId| of == block.meta.id || block.meta.replaces.contains(&of);
+    let of_block = deletions.iter().filter(move |(of, _)| is_of(*of)).map(|(_, trace)| *trace);
+    let traces: BTreeSet<TraceId> = of_block.collect();
+    traces.into_iter().filter(|trace| may_show(block, *trace))
 }
 
 /// Whether queries find spans of the trace in the block, or could if it were readable.
@@ -110,6 +134,23 @@ fn may_show(block: &CatalogBlock, trace: TraceId) -> bool {
 }
 
 impl Core {
+    /// Hides traces in blocks of a tenant, whose exchange is locked: from the catalog on, and in snapshots to come.
+    fn hide(&self, tenant: &Tenant, hidden: &[(&CatalogBlock, TraceId)]) -> Result<(), Error> {
+        let claims = || hidden.iter().filter_map(|(block, trace)| Some((block.claim.as_ref()?, *trace)));
+        if let Some((_, trace)) = claims().find(|(claim, _)| claim.is_in_doubt.load(Ordering::Acquire)) {
+            return Err(Error::DeleteUncertain { trace });
+        }
+        if hidden.is_empty() {
+            return Ok(());
+        }
+        let change =
+            |(block, trace): &(&CatalogBlock, TraceId)| catalog::delete_trace(&tenant.id, block.meta.id, *trace);
+        self.write(&hidden.iter().map(change).collect::<Vec<Change>>())?;
+        hidden.iter().for_each(|(block, trace)| tenant.hide(*trace, &[block.meta.id]));
+        claims().for_each(|(claim, _)| claim.is_void.store(true, Ordering::Release));
+        Ok(())
+    }
+
     /// Has the files of blocks go that are out of the catalog and out of snapshots.
     pub(super) fn let_go(&self, tenant: &Tenant, taken: &[CatalogBlock]) {
         self.metrics.set_blocks(&tenant.id, tenant.block_count());

@@ -9,6 +9,7 @@ use spoor_block::BlockMeta;
 use spoor_model::scan::Skipped;
 use spoor_model::{BlockId, TenantId, TraceId};
 
+use super::removal::hidden_in;
 use super::{Core, Ingester};
 use crate::blocks::StoredBlock;
 use crate::catalog;
@@ -18,12 +19,19 @@ use crate::tenant::{CatalogBlock, Tenant};
 
 impl Ingester {
     /// Takes over what others did to the tenant's blocks: `added` are in the catalog and in snapshots to come, `gone`
-    /// are not any more, in one step. Files are left alone. Blocks that are known are not added again.
+    /// are not any more, in one step. Files are left alone. Blocks that are known are not added again. What `deletions`
+    /// say of the added blocks, or of what they replace, is hidden in them from the beginning.
     ///
     /// `false`, and nothing is changed, when this process is just writing, merging or removing one of them: look again
     /// later. Opens the added blocks; one that cannot be opened is named in every snapshot until
     /// [`Self::reopen_blocks`] succeeds.
-    pub fn sync_blocks(&self, tenant: &TenantId, added: &[BlockMeta], gone: &[BlockId]) -> Result<bool, Error> {
+    pub fn sync_blocks(
+        &self,
+        tenant: &TenantId,
+        added: &[BlockMeta],
+        gone: &[BlockId],
+        deletions: &BTreeSet<(BlockId, TraceId)>,
+    ) -> Result<bool, Error> {
         let core = &self.core;
         let tenant = core.tenants.get_or_add(tenant);
         let _exchange = tenant.exchange.lock();
@@ -42,7 +50,7 @@ impl Ingester {
         if gone.iter().any(|block| block.claim.is_some()) {
             return Ok(false);
         }
-        let new: Vec<CatalogBlock> = added.iter().map(|meta| core.open_block(meta, &gone)).collect();
+        let new: Vec<CatalogBlock> = added.iter().map(|meta| core.open_block(meta, &gone, deletions)).collect();
         let mut changes: Vec<Change> =
             new.iter().flat_map(|block| catalog::adopt(&block.meta, &block.deleted)).collect();
         changes.extend(gone.iter().flat_map(|block| catalog::disown(&tenant.id, block.meta.id, &block.deleted)));
@@ -62,15 +70,22 @@ impl Ingester {
 }
 
 impl Core {
-    /// A block that takes the place of `gone` ones; what was deleted from them stays hidden in it.
-    fn open_block(&self, meta: &BlockMeta, gone: &[&CatalogBlock]) -> CatalogBlock {
+    /// A block that takes the place of `gone` ones; what was deleted from them, or from it, is hidden in it.
+    fn open_block(
+        &self,
+        meta: &BlockMeta,
+        gone: &[&CatalogBlock],
+        deletions: &BTreeSet<(BlockId, TraceId)>,
+    ) -> CatalogBlock {
         let source = StoredBlock::open(&self.blocks, meta).map(Arc::new).map_err(|err| {
             tracing::error!(tenant = %meta.tenant, block = %meta.id, %err, "a block cannot be opened");
             Skipped { object: meta.describe(), reason: err.to_string() }
         });
         let replaced = gone.iter().filter(|block| meta.replaces.contains(&block.meta.id));
-        let deleted: BTreeSet<TraceId> = replaced.flat_map(|block| block.deleted.iter().copied()).collect();
-        CatalogBlock { deleted: Arc::new(deleted), ..CatalogBlock::new(meta.clone(), source) }
+        let mut deleted: BTreeSet<TraceId> = replaced.flat_map(|block| block.deleted.iter().copied()).collect();
+        let block = CatalogBlock::new(meta.clone(), source);
+        deleted.extend(hidden_in(&block, deletions));
+        CatalogBlock { deleted: Arc::new(deleted), ..block }
     }
 
     fn reopen_blocks(&self, tenant: &Tenant) {

@@ -109,8 +109,15 @@ fn table_options(table: Table, log_memtable_bytes: usize) -> Options {
     options
 }
 
+/// What RocksDB says of `ENOSPC`; it has no error kind of its own for it.
+const NO_SPACE: &str = "No space left on device";
+
 fn failed(err: rocksdb::Error) -> StoreError {
-    StoreError(err.into_string())
+    let reason = err.into_string();
+    match reason.contains(NO_SPACE) {
+        true => StoreError(format!("the disk of data_dir is full; free some of it, or give it more: {reason}")),
+        false => StoreError(reason),
+    }
 }
 
 impl Store for RocksStore {

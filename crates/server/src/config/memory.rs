@@ -2,11 +2,12 @@
 
 use super::{ByteSize, Config, ConfigError};
 
-/// The parts of `memory_limit`.
+/// The parts of `memory_limit`. The process itself comes first; the others share what is left.
 ///
 /// ```text
-///   |-------- head 3/8 --------|- in flight 1/8 -|---- queries 1/4 ----|- blocks 1/16 -|- merging 1/8 -|- rest 1/16 -|
-///   |-- open --|-- being cut --|                                         indexes read                    writer, RocksDB
+///   | own 96 MiB |----- head 3/8 -----|- in flight 1/8 -|-- queries 1/4 --|- blocks 1/16 -|- merging 1/8 -|- rest 1/16 -|
+///   program,     | open | being cut   |                                    indexes read                   encoders, RocksDB
+///   connections, allocator
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct MemoryPlan {
@@ -24,26 +25,37 @@ pub struct MemoryPlan {
     pub compaction: ByteSize,
 }
 
-/// Less leaves no room for one export of the default size and the block writer.
-const MEMORY_LIMIT_MIN: ByteSize = ByteSize(64 << 20);
+/// What no part counts: idle, the process takes 33 MiB; the rest is connections, and what the allocator keeps at hand,
+/// which was 30 MiB of 261 under overload (`tests/overload`).
+const OWN: ByteSize = ByteSize(96 << 20);
+/// Encoding a head takes twice its size besides, for which little memory has no room.
+const HEAD_CUT_LESS: u64 = 16 << 20;
+/// The process itself, and as much again to work with.
+const MEMORY_LIMIT_MIN: ByteSize = ByteSize(2 * OWN.0);
+
+/// Half of the memory for heads, less where that is little.
+fn head_cut(head: ByteSize) -> ByteSize {
+    ByteSize((head.0 / 2).saturating_sub(HEAD_CUT_LESS).max(head.0 / 4))
+}
 
 impl Config {
     /// Derives the parts that were not given and checks that they fit.
     pub fn memory(&self) -> Result<MemoryPlan, ConfigError> {
         let fail = |reason: String| Err(ConfigError::Contradiction(reason));
-        let total = self.memory_limit.0;
+        if self.memory_limit < MEMORY_LIMIT_MIN {
+            let limit = self.memory_limit;
+            return fail(format!("memory_limit is {limit}, at least {MEMORY_LIMIT_MIN} are needed"));
+        }
+        let total = self.memory_limit.0 - OWN.0;
         let head = self.head_memory_limit.unwrap_or(ByteSize(total / 8 * 3));
         let plan = MemoryPlan {
             head,
-            head_cut: self.head_cut_bytes.unwrap_or(ByteSize(head.0 / 2)),
-            ingest_inflight: self.ingest_inflight_bytes.unwrap_or(ByteSize(total / 8)),
+            head_cut: self.head_cut_bytes.unwrap_or_else(|| head_cut(head)),
+            ingest_inflight: self.ingest_inflight_bytes.unwrap_or(ByteSize(total / 8).max(self.max_message_bytes)),
             queries: self.query_memory_limit.unwrap_or(ByteSize(total / 4)),
             block_cache: self.block_cache_bytes.unwrap_or(ByteSize(total / 16)),
             compaction: self.compaction_memory_limit.unwrap_or(ByteSize(if self.compaction { total / 8 } else { 0 })),
         };
-        if self.memory_limit < MEMORY_LIMIT_MIN {
-            return fail(format!("memory_limit is {}, at least {MEMORY_LIMIT_MIN} are needed", self.memory_limit));
-        }
         let parts = [
             ("head_memory_limit", plan.head),
             ("ingest_inflight_bytes", plan.ingest_inflight),
@@ -54,7 +66,8 @@ impl Config {
         let sum = parts.iter().fold(0u64, |sum, (_, part)| sum.saturating_add(part.0));
         if sum > total {
             let parts = parts.map(|(key, part)| format!("{key} ({part})")).join(", ");
-            return fail(format!("{parts} together exceed memory_limit ({})", self.memory_limit));
+            let limit = self.memory_limit;
+            return fail(format!("{parts} together exceed memory_limit ({limit}) less {OWN} for the process itself"));
         }
         if plan.head_cut.0 == 0 || plan.head_cut.0 > plan.head.0 / 2 {
             return fail(format!(
@@ -69,6 +82,11 @@ impl Config {
             ));
         }
         Ok(plan)
+    }
+
+    /// What one connection may send before somebody has looked at it; many connections must not fill the memory.
+    pub fn connection_window(&self, plan: &MemoryPlan) -> u32 {
+        u32::try_from(plan.ingest_inflight.0 / 16).unwrap_or(u32::MAX).clamp(1 << 20, 4 << 20)
     }
 
     /// The burst that a tenant may send above its rate.

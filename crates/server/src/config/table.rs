@@ -180,23 +180,23 @@ settings! {
         multitenancy: bool = "false",
     }
     "Memory" {
-        /// Memory for the head, queues and queries together. The keys below divide it.
+        /// Memory for everything, at least 192 MiB. The process itself takes 96 MiB of it; the keys below divide the rest.
         memory_limit: ByteSize = "512MiB",
-        /// Memory of spans that are not in a block yet. `auto`: 3/8 of `memory_limit`.
+        /// Memory of spans that are not in a block yet. `auto`: 3/8 of the rest.
         head_memory_limit: Option<ByteSize> = "auto",
-        /// Size at which the head is cut into a block. Larger means fewer blocks. `auto`: 1/2 of
-        /// `head_memory_limit`.
+        /// Size at which the head is cut into a block. Larger means fewer blocks; encoding it takes about
+        /// twice as much besides. `auto`: half of `head_memory_limit` less 16 MiB, at least a quarter of it.
         head_cut_bytes: Option<ByteSize> = "auto",
         /// Memory of exports that are being received, decompressed and logged; exports beyond it
-        /// are refused with a hint when to retry. `auto`: 1/8 of `memory_limit`.
+        /// are refused with a hint when to retry. `auto`: 1/8 of the rest, at least `max_message_bytes`.
         ingest_inflight_bytes: Option<ByteSize> = "auto",
-        /// Memory of all running queries. `auto`: 1/4 of `memory_limit`.
+        /// Memory of all running queries. `auto`: 1/4 of the rest.
         query_memory_limit: Option<ByteSize> = "auto",
         /// Memory for indexes and dictionaries of blocks that were read before. `auto`: 1/16 of
-        /// `memory_limit`.
+        /// the rest.
         block_cache_bytes: Option<ByteSize> = "auto",
         /// Memory for merging blocks. It bounds the traces of a merged block, too: one per 200 bytes. `auto`: 1/8 of
-        /// `memory_limit`.
+        /// the rest.
         compaction_memory_limit: Option<ByteSize> = "auto",
     }
     "Limits" {

@@ -14,7 +14,7 @@ fn every_default_is_valid_and_stands_as_it_is_shown() {
         assert_eq!((setting.key, setting.default), (key, shown.as_str()));
     }
     assert_eq!(config.retention, Duration::from_secs(7 * 24 * 3600));
-    assert_eq!(config.memory().unwrap().head, ByteSize(192 << 20));
+    assert_eq!(config.memory().unwrap().head, ByteSize(156 << 20));
 }
 
 #[test]
@@ -56,7 +56,7 @@ fn errors_are_one_line_that_names_the_place() {
         ("retention: {a: 1}", "spoor.yaml: not a valid configuration file: `retention` must be a duration"),
         ("- a", "spoor.yaml: not a valid configuration file: expected `key: value` lines"),
         ("tempo_port: 4317", "tempo_port and otlp_grpc_port are both 4317; each needs a port of its own"),
-        ("memory_limit: 1MiB", "memory_limit is 1MiB, at least 64MiB are needed"),
+        ("memory_limit: 1MiB", "memory_limit is 1MiB, at least 192MiB are needed"),
         ("query_timeout: 0", "query_timeout must be more than 0"),
         ("compaction_cpu_share: 0", "compaction_cpu_share is 0, it must be 1 to 100 percent"),
         ("compaction_window: 0", "compaction_window must be more than 0"),
@@ -68,13 +68,18 @@ fn errors_are_one_line_that_names_the_place() {
 #[test]
 fn the_parts_of_memory_must_fit_into_the_whole() {
     let err = from_yaml("head_memory_limit: 512MiB").unwrap_err();
-    assert!(err.starts_with("head_memory_limit (512MiB), ") && err.ends_with("exceed memory_limit (512MiB)"), "{err}");
+    assert!(
+        err.starts_with("head_memory_limit (512MiB), ") && err.contains("exceed memory_limit (512MiB) less 96MiB"),
+        "{err}"
+    );
     let err = from_yaml("head_cut_bytes: 97MiB").unwrap_err();
-    assert!(err.contains("at most half of head_memory_limit (192MiB)"), "{err}");
-    let err = from_yaml("max_message_bytes: 65MiB").unwrap_err();
-    assert!(err.contains("at most ingest_inflight_bytes (64MiB)"), "{err}");
+    assert!(err.contains("at most half of head_memory_limit (156MiB)"), "{err}");
+    let err = from_yaml("max_message_bytes: 57MiB\ningest_inflight_bytes: 56MiB").unwrap_err();
+    assert!(err.contains("at most ingest_inflight_bytes (56MiB)"), "{err}");
+    let smallest = from_yaml("memory_limit: 192MiB").unwrap().memory().unwrap();
+    assert_eq!((smallest.head, smallest.ingest_inflight), (ByteSize(36 << 20), ByteSize(16 << 20)));
     let plan = from_yaml("memory_limit: 1GiB\nhead_cut_bytes: 100MiB").unwrap().memory().unwrap();
-    assert_eq!((plan.head, plan.head_cut), (ByteSize(384 << 20), ByteSize(100 << 20)));
+    assert_eq!((plan.head, plan.head_cut), (ByteSize(348 << 20), ByteSize(100 << 20)));
 }
 
 #[test]

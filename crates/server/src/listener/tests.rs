@@ -9,6 +9,7 @@ const LIMITS: ConnectionLimits = ConnectionLimits {
     connections_max: 8,
     receive_timeout: Duration::from_secs(30),
     shutdown_timeout: Duration::from_secs(30),
+    window_bytes: 1 << 20,
 };
 
 async fn started(router: Router, limits: ConnectionLimits) -> (SocketAddr, watch::Sender<bool>, JoinSet<()>) {

@@ -190,20 +190,44 @@ struct Sink {
 }
 
 enum Destination {
-    Json(Box<dyn Write>),
-    Protobuf(Box<dyn Write>),
+    Json(Output),
+    Protobuf(Output),
     Parquet(Box<Blocks>),
+}
+
+/// Where one stream of bytes goes.
+enum Output {
+    Terminal(BufWriter<std::io::Stdout>),
+    File(BufWriter<File>),
+}
+
+impl Output {
+    fn writer(&mut self) -> &mut dyn Write {
+        match self {
+            Self::Terminal(out) => out,
+            Self::File(out) => out,
+        }
+    }
+
+    /// Who is told that an export is done may pull the plug: a file is on disk by then.
+    fn finish(mut self) -> std::io::Result<()> {
+        self.writer().flush()?;
+        match self {
+            Self::Terminal(_) => Ok(()),
+            Self::File(out) => out.get_ref().sync_all(),
+        }
+    }
 }
 
 impl Sink {
     fn open(arguments: &ExportArguments) -> Result<Self, String> {
-        let writer = |path: &Option<PathBuf>| -> Result<Box<dyn Write>, String> {
+        let writer = |path: &Option<PathBuf>| -> Result<Output, String> {
             Ok(match path {
-                None => Box::new(BufWriter::new(std::io::stdout())),
+                None => Output::Terminal(BufWriter::new(std::io::stdout())),
                 // Never over something that is there.
                 Some(path) => {
                     let file = File::create_new(path).map_err(|err| format!("{}: {err}", path.display()))?;
-                    Box::new(BufWriter::with_capacity(1 << 20, file))
+                    Output::File(BufWriter::with_capacity(1 << 20, file))
                 }
             })
         };
@@ -222,14 +246,14 @@ impl Sink {
             self.span_count += trace.entries.len() as u64;
             match &mut self.to {
                 Destination::Json(out) => {
-                    serde_json::to_writer(&mut *out, &TracesDataJson(trace)).map_err(|err| failed(&err))?;
-                    out.write_all(b"\n").map_err(|err| failed(&err))?;
+                    serde_json::to_writer(out.writer(), &TracesDataJson(trace)).map_err(|err| failed(&err))?;
+                    out.writer().write_all(b"\n").map_err(|err| failed(&err))?;
                 }
                 Destination::Protobuf(out) => {
                     let message = spoor_otlp::encode::traces_data(trace);
                     let length = u32::try_from(message.len()).map_err(|_| failed(&"a trace of more than 4 GiB"))?;
-                    out.write_all(&length.to_be_bytes()).map_err(|err| failed(&err))?;
-                    out.write_all(&message).map_err(|err| failed(&err))?;
+                    out.writer().write_all(&length.to_be_bytes()).map_err(|err| failed(&err))?;
+                    out.writer().write_all(&message).map_err(|err| failed(&err))?;
                 }
                 Destination::Parquet(blocks) => blocks.put(trace)?,
             }
@@ -240,8 +264,8 @@ impl Sink {
     /// Counts of traces and spans.
     fn finish(self) -> Result<(u64, u64), String> {
         match self.to {
-            Destination::Json(mut out) | Destination::Protobuf(mut out) => {
-                out.flush().map_err(|err| format!("cannot write the export: {err}"))?;
+            Destination::Json(out) | Destination::Protobuf(out) => {
+                out.finish().map_err(|err| format!("cannot write the export: {err}"))?;
             }
             Destination::Parquet(mut blocks) => blocks.cut()?,
         }

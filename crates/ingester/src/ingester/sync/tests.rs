@@ -41,9 +41,9 @@ fn merged(one: &World, a: &TenantId) -> Vec<BlockMeta> {
 fn blocks_of_another_process_are_seen_once_also_after_a_crash() {
     let (one, mut two, a) = two_processes(3);
     let cut = one.ingester().blocks(&a);
-    assert!(two.ingester().sync_blocks(&a, &cut, &[]).unwrap());
+    assert!(two.ingester().sync_blocks(&a, &cut, &[], &BTreeSet::new()).unwrap());
     two.check();
-    assert!(two.ingester().sync_blocks(&a, &cut, &[]).unwrap(), "known ones are not added again");
+    assert!(two.ingester().sync_blocks(&a, &cut, &[], &BTreeSet::new()).unwrap(), "known ones are not added again");
     two.append(&a, 7).unwrap();
     two.check();
     two.crash(0);
@@ -56,15 +56,15 @@ fn blocks_of_another_process_are_seen_once_also_after_a_crash() {
 fn a_merge_of_another_process_is_taken_over_in_one_step_and_files_are_left_alone() {
     let (one, two, a) = two_processes(3);
     let cut = one.ingester().blocks(&a);
-    assert!(two.ingester().sync_blocks(&a, &cut, &[]).unwrap());
+    assert!(two.ingester().sync_blocks(&a, &cut, &[], &BTreeSet::new()).unwrap());
     let before = two.ingester().snapshot(&a);
     let new = merged(&one, &a);
     let files = two.blocks.names();
-    assert!(two.ingester().sync_blocks(&a, &new, &ids(&cut)).unwrap());
+    assert!(two.ingester().sync_blocks(&a, &new, &ids(&cut), &BTreeSet::new()).unwrap());
     two.check();
     assert_eq!(two.ingester().blocks(&a).len(), new.len());
     drop(before);
-    assert!(two.ingester().sync_blocks(&a, &[], &ids(&new)).unwrap());
+    assert!(two.ingester().sync_blocks(&a, &[], &ids(&new), &BTreeSet::new()).unwrap());
     assert!(two.ingester().blocks(&a).is_empty());
     assert_eq!(two.blocks.names(), files, "whoever took the blocks out removes their files");
 }
@@ -73,10 +73,10 @@ fn a_merge_of_another_process_is_taken_over_in_one_step_and_files_are_left_alone
 fn what_was_deleted_stays_hidden_in_what_replaces_its_block() {
     let (one, mut two, a) = two_processes(2);
     let cut = one.ingester().blocks(&a);
-    assert!(two.ingester().sync_blocks(&a, &cut, &[]).unwrap());
+    assert!(two.ingester().sync_blocks(&a, &cut, &[], &BTreeSet::new()).unwrap());
     assert!(two.delete(&a, trace_of(3)).unwrap() > 0);
     two.check();
-    assert!(two.ingester().sync_blocks(&a, &merged(&one, &a), &ids(&cut)).unwrap());
+    assert!(two.ingester().sync_blocks(&a, &merged(&one, &a), &ids(&cut), &BTreeSet::new()).unwrap());
     two.check();
     two.crash(0);
     two.check();
@@ -92,7 +92,7 @@ fn a_block_that_is_being_written_here_is_not_taken_for_that_of_another() {
         one.blocks.wait_for_writer();
         let (_, id) = one.blocks.names().remove(0);
         let listed = BlockMeta::without_files(id, a.clone(), spoor_model::UnixNano(1), TimeRange::ALL);
-        assert!(!one.ingester().sync_blocks(&a, &[listed], &[]).unwrap());
+        assert!(!one.ingester().sync_blocks(&a, &[listed], &[], &BTreeSet::new()).unwrap());
         one.check();
         one.blocks.open_gate();
         flush.join().unwrap().unwrap();
@@ -105,11 +105,60 @@ fn a_block_that_could_not_be_opened_is_seen_when_it_can() {
     let (one, two, a) = two_processes(1);
     let cut = one.ingester().blocks(&a);
     two.blocks.lose(&a, cut[0].id);
-    assert!(two.ingester().sync_blocks(&a, &cut, &[]).unwrap());
+    assert!(two.ingester().sync_blocks(&a, &cut, &[], &BTreeSet::new()).unwrap());
     assert_eq!(two.ingester().snapshot(&a).skipped.len(), 1);
     two.ingester().reopen_blocks();
     assert_eq!(two.ingester().snapshot(&a).skipped.len(), 1);
     two.blocks.add_stray(&a, cut[0].id);
     two.ingester().reopen_blocks();
     assert!(two.ingester().snapshot(&a).skipped.is_empty());
+}
+
+/// A process that has heard of the deletions of `one`: hides them, keeps to it when it hears again, and after a crash.
+fn check_hidden(mut heard: World, one: &World, a: &TenantId, deletions: &BTreeSet<(BlockId, TraceId)>) {
+    heard.acknowledged.clone_from(&one.acknowledged);
+    heard.deleted.clone_from(&one.deleted);
+    heard.check();
+    let own = heard.ingester().deletions(a);
+    assert!(!own.is_empty());
+    heard.ingester().hide_deleted(a, deletions).unwrap();
+    assert_eq!(heard.ingester().deletions(a), own);
+    heard.crash(0);
+    heard.check();
+}
+
+#[test]
+fn what_another_process_deleted_is_hidden_in_blocks_known_before_and_after() {
+    for is_known_before in [true, false] {
+        let (mut one, two, a) = two_processes(2);
+        let cut = one.ingester().blocks(&a);
+        assert!(one.delete(&a, trace_of(3)).unwrap() > 0);
+        let deletions = one.ingester().deletions(&a);
+        assert!(!deletions.is_empty());
+        if is_known_before {
+            assert!(two.ingester().sync_blocks(&a, &cut, &[], &BTreeSet::new()).unwrap());
+            two.ingester().hide_deleted(&a, &deletions).unwrap();
+        } else {
+            assert!(two.ingester().sync_blocks(&a, &cut, &[], &deletions).unwrap());
+        }
+        check_hidden(two, &one, &a, &deletions);
+    }
+}
+
+#[test]
+fn what_another_process_deleted_is_hidden_in_what_was_merged_meanwhile() {
+    let (mut one, two, a) = two_processes(2);
+    let cut = one.ingester().blocks(&a);
+    let mut three = World::new();
+    three.numbers(2000);
+    three.blocks = Arc::clone(&one.blocks);
+    three.open().unwrap();
+    assert!(one.delete(&a, trace_of(3)).unwrap() > 0);
+    let deletions = one.ingester().deletions(&a);
+    // The second merges before it hears of it, the third knows nothing but the outcome.
+    assert!(two.ingester().sync_blocks(&a, &cut, &[], &BTreeSet::new()).unwrap());
+    let merged = merged(&two, &a);
+    assert!(three.ingester().sync_blocks(&a, &merged, &[], &BTreeSet::new()).unwrap());
+    three.ingester().hide_deleted(&a, &deletions).unwrap();
+    check_hidden(three, &one, &a, &deletions);
 }
