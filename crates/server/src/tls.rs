@@ -77,7 +77,9 @@ impl Tls {
             match self.look() {
                 Ok(true) => tracing::info!(file = %self.files.cert.display(), "a new TLS certificate is in use"),
                 Ok(false) => {}
-                Err(err) => tracing::warn!(error = %err, "the changed TLS files cannot be used; the old certificate stays"),
+                Err(err) => {
+                    tracing::warn!(error = %err, "the changed TLS files cannot be used; the old certificate stays")
+                }
             }
         }
     }

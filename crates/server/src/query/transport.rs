@@ -9,11 +9,11 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderName, Method, Request, Response, StatusCode, Uri, header};
 use http_body_util::{BodyExt, Full};
 use hyper_util::rt::TokioIo;
+use rustls::pki_types::ServerName;
 use spoor_api::{partial, tempo};
 use spoor_model::batch::SpanBatch;
 use spoor_model::ingest::Decode;
 use spoor_model::{Trace, TraceId};
-use rustls::pki_types::ServerName;
 use spoor_otlp::OtlpDecoder;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
@@ -50,10 +50,7 @@ pub(crate) enum Transport {
         tenant: Option<String>,
     },
     /// Tempo's routes over a directory; all tenants are asked as one server would be.
-    AtRest {
-        routes: Router,
-        tenant: Option<String>,
-    },
+    AtRest { routes: Router, tenant: Option<String> },
 }
 
 /// What came back, successful.

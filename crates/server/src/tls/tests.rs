@@ -43,8 +43,7 @@ impl Authority {
     fn client(&self, has_certificate: bool) -> TlsConnector {
         let mut roots = RootCertStore::empty();
         roots.add(self.0.der().clone()).unwrap();
-        let versions =
-            ClientConfig::builder_with_provider(provider()).with_safe_default_protocol_versions().unwrap();
+        let versions = ClientConfig::builder_with_provider(provider()).with_safe_default_protocol_versions().unwrap();
         let trusting = versions.with_root_certificates(roots);
         let mut config = match has_certificate {
             true => {
@@ -72,8 +71,13 @@ const CERT_AND_KEY: [(&str, &str); 2] = [("tls_cert_file", "cert.pem"), ("tls_ke
 
 /// A port that says hello, until the sender is dropped.
 async fn started(tls: &Arc<Tls>) -> (SocketAddr, watch::Sender<bool>) {
-    let second = Duration::from_secs(30);
-    let limits = ConnectionLimits { connections_max: 8, receive_timeout: second, shutdown_timeout: second };
+    let patience = Duration::from_secs(30);
+    let limits = ConnectionLimits {
+        connections_max: 8,
+        receive_timeout: patience,
+        shutdown_timeout: patience,
+        window_bytes: 1 << 20,
+    };
     let port = Port::bind("tempo_port", "127.0.0.1", 0).await.unwrap();
     let address = port.address();
     let (stop, stopped) = watch::channel(false);
