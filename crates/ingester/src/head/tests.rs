@@ -307,6 +307,7 @@ fn request() -> impl Strategy<Value = ColumnRequest> {
         tree: flags.2,
         copies: flags.3,
         range: TimeRange { start: UnixNano(from), end: UnixNano(from + length) },
+        intervals: None,
     })
 }
 

@@ -74,8 +74,8 @@ proptest! {
                 DataType::Utf8 => read.as_string::<i32>().value(row).as_bytes(),
                 _ => read.as_binary::<i32>().value(row),
             };
-            for row in 0..values.len() {
-                let expect = values[row].as_ref().filter(|_| wanted.contains(row)).map(String::as_bytes);
+            for (row, expect) in values.iter().enumerate() {
+                let expect = expect.as_ref().filter(|_| wanted.contains(row)).map(String::as_bytes);
                 prop_assert_eq!(read.is_valid(row).then(|| value(row)), expect, "row {}", row);
             }
         }
