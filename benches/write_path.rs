@@ -163,6 +163,7 @@ fn scan(block: &Block) {
         tree: false,
         copies: false,
         range: TimeRange::ALL,
+        intervals: None,
     };
     let service_is = |name: &str| is(service(), Test::Eq(text(name)));
     let failed = || is(Field::Status, Test::Eq(Literal::Int(2)));

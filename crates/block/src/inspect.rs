@@ -118,6 +118,7 @@ pub fn verify(files: &Arc<dyn BlockFiles>, meta: &BlockMeta, read: &mut dyn FnMu
         tree: true,
         copies: true,
         range: TimeRange::ALL,
+        intervals: None,
     };
     let scan = block.scan(&asked, &ctx).map_err(failed)?;
     let (mut spans, mut traces, mut range) = (0, 0, None::<TimeRange>);

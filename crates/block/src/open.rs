@@ -62,6 +62,27 @@ pub(crate) struct Opened {
     coded: Arc<Schema>,
 }
 
+/// How values of a column chunk are stored.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct StoredAs<'a> {
+    pub(crate) layout: StoredLayout,
+    /// What they become.
+    pub(crate) data_type: &'a DataType,
+    /// Whether pages begin with levels that say which rows have a value.
+    pub(crate) is_nullable: bool,
+}
+
+/// What follows the levels.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum StoredLayout {
+    /// Numbers as byte streams.
+    Streams,
+    /// Texts as codes of a dictionary.
+    Codes,
+    /// Texts or bytes, each behind its length.
+    Plain,
+}
+
 /// One row group.
 #[derive(Debug)]
 pub(crate) struct Group {
@@ -347,12 +368,25 @@ impl Opened {
         chunks.dictionary_page(column).map_err(|err| Error::corrupt(&self.object, err.to_string()))
     }
 
-    /// What the values of a column become that every row has, if they are stored as byte streams.
-    pub(crate) fn streamed_type(&self, group: usize, column: usize) -> Option<&DataType> {
+    /// How the values of a column are stored in a row group, if it is one of the ways that scans read by themselves.
+    pub(crate) fn stored_as(&self, group: usize, column: usize) -> Option<StoredAs<'_>> {
         let chunk = self.chunk(group, column);
-        let is_streamed = chunk.column_descr().max_def_level() == 0
-            && chunk.encodings().any(|encoding| encoding == Encoding::BYTE_STREAM_SPLIT);
-        is_streamed.then(|| self.plain.field(column).data_type())
+        let (is_nullable, repeats) = (chunk.column_descr().max_def_level(), chunk.column_descr().max_rep_level());
+        if is_nullable > 1 || repeats > 0 {
+            return None;
+        }
+        let data_type = self.plain.field(column).data_type();
+        let is_streamed = || chunk.encodings().any(|encoding| encoding == Encoding::BYTE_STREAM_SPLIT);
+        let has_dictionary = chunk.dictionary_page_offset().is_some();
+        let layout = match data_type {
+            DataType::Utf8 if has_dictionary => self.is_all_coded(group, column).then_some(StoredLayout::Codes)?,
+            DataType::Utf8 | DataType::Binary if !has_dictionary => StoredLayout::Plain,
+            DataType::Int32 | DataType::Int64 | DataType::Float64 | DataType::Timestamp(..) => {
+                is_streamed().then_some(StoredLayout::Streams)?
+            }
+            _ => return None,
+        };
+        Some(StoredAs { layout, data_type, is_nullable: is_nullable == 1 })
     }
 
     /// The pages of a column of one row group, unpacked.

@@ -23,7 +23,7 @@ use parking_lot::Mutex;
 use spoor_model::TimeRange;
 use spoor_model::bits::Bits;
 use spoor_model::columns::{
-    ColumnBatch, ColumnPart, ColumnRequest, ColumnScan, FieldColumn, GroupInfo, Pruned, ValuesOf,
+    ColumnBatch, ColumnPart, ColumnRequest, ColumnScan, FieldColumn, GroupInfo, NO_ROW, Pruned, ValuesOf,
 };
 use spoor_model::scan::{QueryContext, ScanError, ScanStats};
 
@@ -36,12 +36,13 @@ mod compile;
 mod evaluate;
 mod group;
 mod lists;
+mod stored;
 mod tree;
 mod values;
 
 use compile::Node;
 use group::GroupReader;
-use values::Source;
+use values::{Asked, Source};
 
 /// A request compiled for one block, of which something may satisfy it.
 struct BlockScan<'a> {
@@ -143,27 +144,43 @@ impl BlockScan<'_> {
             None => node.evaluate(reader, &everything),
         });
         let masks = masks.collect::<Result<_, Error>>()?;
+        let (mut parents, mut roots) = (Vec::new(), Vec::new());
+        if request.tree {
+            parents = tree::parents(reader)?;
+            roots = tree::roots(reader, &parents)?;
+        }
         let wanted = match request.values_of {
-            ValuesOf::AllRows => &everything,
-            ValuesOf::NeededRows => &needed,
+            ValuesOf::AllRows => everything,
+            ValuesOf::NeededRows => needed,
+            ValuesOf::OneEach => {
+                roots.iter().filter(|root| **root != NO_ROW).for_each(|root| needed.insert(*root as usize));
+                needed
+            }
         };
-        let columns = values::read(&self.sources, reader, wanted)?;
         let group = reader.group();
+        let trace_ranges: Vec<TimeRange> = group.traces.clone().map(|trace| reader.traces.range(trace)).collect();
+        let crossing = request.intervals.map(|intervals| {
+            let mut rows = Bits::none(reader.row_count());
+            let traces = intervals.crossed_by(&trace_ranges);
+            traces.iter().for_each(|trace| rows.insert_range(tree::rows_of_trace(reader, trace)));
+            rows.intersect(&wanted);
+            rows
+        });
+        let starts_of = crossing.as_ref().unwrap_or(&wanted);
+        let first_will_do = request.values_of == ValuesOf::OneEach;
+        let columns = values::read(&self.sources, reader, &Asked { rows: &wanted, starts_of, first_will_do })?;
         let mut trace_rows = vec![0];
         trace_rows.extend((0..group.traces.len()).map(|trace| tree::rows_of_trace(reader, trace).end as u32));
         let mut batch = ColumnBatch {
             trace_ids: reader.trace_ids()?.to_vec(),
             trace_rows,
-            trace_ranges: group.traces.clone().map(|trace| reader.traces.range(trace)).collect(),
+            trace_ranges,
             irregular: Bits::none(group.traces.len()),
             masks,
             columns,
-            ..ColumnBatch::default()
+            parents,
+            roots,
         };
-        if request.tree {
-            batch.parents = tree::parents(reader)?;
-            batch.roots = tree::roots(reader, &batch.parents)?;
-        }
         if request.tree || request.copies {
             batch.irregular = tree::irregular(reader)?;
         }

@@ -113,7 +113,16 @@ fn text(text: &str) -> Literal {
 
 fn request(masks: Vec<Predicate>, columns: Vec<Field>) -> ColumnRequest {
     let (tree, copies, values_of) = (false, true, ValuesOf::AllRows);
-    ColumnRequest { masks, needed: Vec::new(), columns, values_of, tree, copies, range: TimeRange::ALL }
+    ColumnRequest {
+        masks,
+        needed: Vec::new(),
+        columns,
+        values_of,
+        tree,
+        copies,
+        range: TimeRange::ALL,
+        intervals: None,
+    }
 }
 
 fn scans(head: &dyn SpanSource) {

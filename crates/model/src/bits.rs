@@ -136,6 +136,33 @@ impl Bits {
         parts(rows).into_iter().flatten().for_each(|(word, part)| self.words[word] |= part);
     }
 
+    /// Adds the rows `first`, `first + 1`, .. whose bits in the word are set, lowest first. Panics when one lies past the
+    /// end.
+    #[inline]
+    pub fn insert_word(&mut self, first: usize, word: u64) {
+        let end = first + 64 - word.leading_zeros() as usize;
+        assert!(word == 0 || end <= self.len, "rows up to {end} of {}", self.len);
+        let (place, shift) = (first / 64, first % 64);
+        if word << shift != 0 {
+            self.words[place] |= word << shift;
+        }
+        if shift > 0 && word >> (64 - shift) != 0 {
+            self.words[place + 1] |= word >> (64 - shift);
+        }
+    }
+
+    /// Visits the rows of a range that are in, ascending. Panics when it ends past the end.
+    #[inline]
+    pub fn for_each_in(&self, rows: std::ops::Range<usize>, mut visit: impl FnMut(usize)) {
+        for (place, part) in parts(rows).into_iter().flatten() {
+            let mut left = self.words[place] & part;
+            while left != 0 {
+                visit(place * 64 + left.trailing_zeros() as usize);
+                left &= left - 1;
+            }
+        }
+    }
+
     /// The bits as words: row `n` is bit `n % 64` of word `n / 64`; those past the end are zero.
     pub fn words(&self) -> &[u64] {
         &self.words
@@ -195,6 +222,14 @@ mod tests {
             let range = 0..(seed as usize % (a.len() + 1));
             prop_assert_eq!(set(&a).any_in(range.clone()), a[range.clone()].contains(&true));
             prop_assert_eq!(set(&a).count_in(range.clone()), a[range.clone()].iter().filter(|is_in| **is_in).count());
+            let mut visited = Vec::new();
+            set(&a).for_each_in(range.clone(), |row| visited.push(row));
+            prop_assert_eq!(visited, range.clone().filter(|row| a[*row]).collect::<Vec<_>>());
+            let (first, word) = (range.end, u64::MAX.checked_shr(64 - (a.len() - range.end).min(64) as u32).unwrap_or(0) & seed);
+            let mut with_word = set(&a);
+            with_word.insert_word(first, word);
+            let is_in = |row: usize| a[row] || (row >= first && row < first + 64 && word >> (row - first) & 1 == 1);
+            prop_assert_eq!(with_word, Bits::from_fn(a.len(), is_in));
             let mut filled = Bits::none(a.len());
             filled.insert_range(range.clone());
             prop_assert_eq!(filled, Bits::from_fn(a.len(), |row| range.contains(&row)));

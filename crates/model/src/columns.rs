@@ -47,6 +47,47 @@ pub struct ColumnRequest {
     pub copies: bool,
     /// Groups without a trace that overlaps this are left out.
     pub range: TimeRange,
+    /// When start times only tell in which of these a span starts: of spans whose whole trace lies in one, and of spans that
+    /// start in none, [`Field::StartTime`] may seem to have no value.
+    pub intervals: Option<Intervals>,
+}
+
+/// Neighbouring intervals of one length, open on the left: the first is `(start, start + step]`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Intervals {
+    /// Where the first begins, in nanoseconds since the epoch.
+    pub start_nano: u64,
+    /// The length of each in nanoseconds, at least 1.
+    pub step_nano: u64,
+    /// How many.
+    pub count: u64,
+}
+
+impl Intervals {
+    /// The traces, by their ranges, of which it makes a difference when their spans start: they reach over an edge.
+    /// Cheap when neighbours lie in the same interval.
+    pub fn crossed_by(&self, ranges: &[TimeRange]) -> Bits {
+        let mut common = 0..=self.start_nano;
+        Bits::from_fn(ranges.len(), |trace| {
+            let (start, end) = (ranges[trace].start.0, ranges[trace].end.0);
+            if !common.contains(&start) {
+                common = self.around(start);
+            }
+            !common.contains(&end)
+        })
+    }
+
+    /// The instants that lie in the same interval as one, or before all of them, or behind.
+    fn around(&self, instant: u64) -> std::ops::RangeInclusive<u64> {
+        let Some(after) = instant.checked_sub(self.start_nano).and_then(|after| after.checked_sub(1)) else {
+            return 0..=self.start_nano;
+        };
+        let edge = |number: u64| self.start_nano.saturating_add(self.step_nano.saturating_mul(number));
+        match after / self.step_nano {
+            number if number < self.count => edge(number) + 1..=edge(number + 1),
+            _ => edge(self.count) + 1..=u64::MAX,
+        }
+    }
 }
 
 /// For which rows columns must have values.
@@ -56,6 +97,9 @@ pub enum ValuesOf {
     AllRows,
     /// For rows that are in one of the needed masks; others may seem to have none. Sources skip pages.
     NeededRows,
+    /// One value each for rows that are in one of the needed masks and for roots: what counting values needs. Others
+    /// may seem to have none, and of a field of events or links the first value will do.
+    OneEach,
 }
 
 /// Some traces' spans in one source. Rows of a trace are adjacent.
@@ -229,4 +273,36 @@ pub trait ColumnScan: Send + Sync {
     /// Reads a group, by its place in [`Self::groups`]. `None` when none of its spans is in a needed mask:
     /// then columns were not read. Blocks; reserves what the batch holds.
     fn read(&self, group: usize, ctx: &QueryContext) -> Result<(Option<ColumnBatch>, ScanStats), ScanError>;
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        /// A trace crosses an edge exactly when two instants of it lie in different intervals, or one in none.
+        #[test]
+        fn traces_that_cross_no_edge_lie_in_one_interval_or_in_none(
+            (start_nano, step_nano, count) in (0..40u64, 1..20u64, 1..6u64),
+            ranges in prop::collection::vec((0..200u64, 0..30u64), 0..20),
+        ) {
+            let intervals = Intervals { start_nano, step_nano, count };
+            let ranges: Vec<TimeRange> = ranges
+                .into_iter()
+                .map(|(start, length)| TimeRange { start: UnixNano(start), end: UnixNano(start + length) })
+                .collect();
+            // Before the first, its number, or behind the last.
+            let place = |instant: u64| match instant.checked_sub(start_nano + 1) {
+                None => -1,
+                Some(after) => (after / step_nano).min(count) as i64,
+            };
+            let crossed = intervals.crossed_by(&ranges);
+            for (trace, range) in ranges.iter().enumerate() {
+                let is_crossed = place(range.start.0) != place(range.end.0);
+                prop_assert_eq!(crossed.contains(trace), is_crossed, "{:?}", range);
+            }
+        }
+    }
 }

@@ -54,6 +54,7 @@ impl Querier {
                 tree: true,
                 copies: true,
                 range,
+                intervals: None,
             };
             let mut stage = Stage { name: "dependencies".to_owned(), ..Stage::default() };
             let edges = fold(&Counter, &asked, Reach::Around, &self.limits, &self.pairs, &mut sources, &mut stage)?;

@@ -88,6 +88,7 @@ fn candidates(
         tree: false,
         copies: false,
         range: rest,
+        intervals: None,
     };
     let limit = request.traces_max.max(1);
     let (ctx, all) = (sources.ctx, sources.all);

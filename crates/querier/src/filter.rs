@@ -13,7 +13,7 @@ use crate::request::Filter;
 /// match.
 pub(crate) fn masks_request(masks: Vec<Predicate>, needed: Vec<usize>, range: TimeRange) -> ColumnRequest {
     let (columns, values_of) = (Vec::new(), ValuesOf::NeededRows);
-    ColumnRequest { masks, needed, columns, values_of, tree: false, copies: false, range }
+    ColumnRequest { masks, needed, columns, values_of, tree: false, copies: false, range, intervals: None }
 }
 
 /// The traces that have a row in the set.

@@ -118,6 +118,7 @@ impl Querier {
                 tree: false,
                 copies: true,
                 range,
+                intervals: None,
             };
             let mut stage = Stage { name: "service metrics".to_owned(), ..Stage::default() };
             let counter = Counter { request };

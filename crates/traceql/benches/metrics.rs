@@ -159,7 +159,7 @@ fn main() {
             plan = plan.with_attributes(&attributes());
         }
         let window = Window::aligned(START, START + HOUR, step_seconds * 1_000_000_000);
-        let request = plan.operands()[0].request(&window);
+        let request = plan.operands()[0].request(&window, 0);
         let firsts = (0..row_count).step_by(BATCH_ROWS);
         let batches: Vec<ColumnBatch> =
             firsts.map(|first| batch(&request, first, BATCH_ROWS.min(row_count - first))).collect();

@@ -67,7 +67,7 @@ pub fn plan_search(query: &Query) -> Result<SearchPlan, PlanError> {
 impl SearchPlan {
     /// What to ask of sources, for traces that overlap `range`.
     pub fn request(&self, range: TimeRange) -> ColumnRequest {
-        self.layout.request(self.spansets.needed(), self.spansets.values_of(), range)
+        self.layout.request(self.spansets.needed(), self.spansets.values_of(&self.layout), range, None)
     }
 
     /// Whether a trace matches exactly when one of its parts, taken alone, does: then there is no need

@@ -143,7 +143,7 @@ fn series(plan: &MetricsPlan, window: &spoor_traceql::Window, parts: &[&[Trace]]
     let results = plan.operands().iter().map(|operand| {
         let mut whole = operand.start(window, 100);
         for traces in parts {
-            let batch = ColumnBatch::of_traces(traces, &operand.request(window));
+            let batch = ColumnBatch::of_traces(traces, &operand.request(window, 100));
             let mut partial = operand.start(window, 100);
             operand.add(&mut partial, &batch, &Bits::none(traces.len()));
             operand.merge(&mut whole, &partial);

@@ -7,12 +7,7 @@
 //! ```
 //!
 //! Each step joins two streams into one of twice the width, which compilers turn into vector instructions; byte by
-//! byte it takes four times as long. Columns that every row has a value in are decoded here, straight into the array that
-//! scans work on; whatever is stored in another way is left to the Parquet crate.
-
-use parquet::basic::Encoding;
-use parquet::column::page::{Page, PageReader};
-use parquet::errors::Result;
+//! byte it takes four times as long.
 
 /// Values that are joined at once: what is in between stays in the first cache.
 const JOINED_AT_ONCE: usize = 512;
@@ -64,7 +59,7 @@ fn join_bytes(streams: &[&[u8]], pairs: &mut [[u16; JOINED_AT_ONCE]]) {
 }
 
 /// Adds the values of a page to those before.
-fn join_page<T: Streamed>(page: &[u8], values: &mut Vec<T>) {
+pub(super) fn join_page<T: Streamed>(page: &[u8], values: &mut Vec<T>) {
     let len = page.len() / T::BYTES;
     let first = values.len();
     values.resize(first + len, T::default());
@@ -74,23 +69,6 @@ fn join_page<T: Streamed>(page: &[u8], values: &mut Vec<T>) {
         let streams: [&[u8]; 8] = std::array::from_fn(|place| stream(place % T::BYTES));
         T::join(&streams[..T::BYTES], values);
     }
-}
-
-/// All values of a column chunk without levels; `None` when a page is stored in another way, or holds as many values
-/// as it cannot.
-pub(super) fn read<T: Streamed>(pages: &mut dyn PageReader, row_count: usize) -> Result<Option<Vec<T>>> {
-    let mut values = Vec::with_capacity(row_count);
-    while let Some(page) = pages.get_next_page()? {
-        match page {
-            Page::DataPage { buf, num_values, encoding: Encoding::BYTE_STREAM_SPLIT, .. }
-                if buf.len() == num_values as usize * T::BYTES =>
-            {
-                join_page(&buf, &mut values);
-            }
-            _ => return Ok(None),
-        }
-    }
-    Ok((values.len() == row_count).then_some(values))
 }
 
 #[cfg(test)]

@@ -5,7 +5,7 @@
 
 use arrow_array::cast::AsArray;
 use arrow_array::types::{Float64Type, Int32Type, Int64Type, TimestampNanosecondType};
-use arrow_array::{Array, ArrayRef, FixedSizeBinaryArray, Int32Array};
+use arrow_array::{Array, ArrayRef, BinaryArray, FixedSizeBinaryArray, Int32Array, StringArray};
 use arrow_schema::DataType;
 use spoor_model::batch::AttrValue;
 use spoor_model::bits::Bits;
@@ -17,11 +17,14 @@ use spoor_model::{Event, Link, Span, SpanId, UnixNano, nested};
 
 use super::compile::{IdField, ItemKind, Items, Node, Part, Table};
 use super::group::{GroupReader, Picked};
+use super::stored::Stored;
 use super::tree;
 use crate::error::Error;
 use crate::rows::attr_value;
 
-/// The field of attributes in an encoded event...
+/// The field of the name in an encoded event...
+const EVENT_NAME: u32 = 2;
+/// ... that of attributes...
 const EVENT_ATTRIBUTES: u32 = 3;
 /// ... and in an encoded link.
 const LINK_ATTRIBUTES: u32 = 4;
@@ -119,7 +122,10 @@ impl Part {
                 }
                 let picked = reader.picked(*column, within)?;
                 let is_unsigned = matches!(self, Self::Unsigned(..));
-                let judged = judge_array(&picked.array, condition, is_unsigned);
+                let judged = match &picked.values {
+                    Stored::Codes { codes, entries } => judge_codes(codes, entries, condition),
+                    Stored::Array(array) => judge_array(array, condition, is_unsigned),
+                };
                 Ok(Judged { has: spread(judged.has, &picked, len), holds: spread(judged.holds, &picked, len) })
             }
             Self::Residual(key, condition) => judge_lists(reader, "residual_otlp", within, |list, _| {
@@ -151,22 +157,23 @@ fn validity(array: &dyn Array) -> Bits {
     }
 }
 
+/// What a condition says about texts: about each entry once.
+fn judge_codes(codes: &Int32Array, entries: &StringArray, condition: &Condition) -> Judged {
+    let text = |text: &str| condition.holds_for_attribute(AttrValue::Str(text.as_bytes()));
+    let mut table: Table = entries.iter().map(|entry| entry.is_some_and(text)).collect();
+    // What stands where there is no value may be no code.
+    table.push(false);
+    let (has, values, last) = (validity(codes), codes.values(), table.len() - 1);
+    let mut holds = Bits::from_fn(values.len(), |row| table[(values[row] as usize).min(last)]);
+    holds.intersect(&has);
+    Judged { has, holds }
+}
+
 /// What a condition says about the values of an array.
 fn judge_array(array: &ArrayRef, condition: &Condition, is_unsigned: bool) -> Judged {
     let has = validity(array);
     let int = |int: i64| condition.holds_for_attribute(AttrValue::Int(int));
     let mut holds = match array.data_type() {
-        DataType::Dictionary(_, _) => {
-            let coded = array.as_dictionary::<Int32Type>();
-            let entries = coded.values().as_string::<i32>();
-            let text = |text: &str| condition.holds_for_attribute(AttrValue::Str(text.as_bytes()));
-            let mut table: Table = entries.iter().map(|entry| entry.is_some_and(text)).collect();
-            // A null's code means nothing and may lie past the end.
-            table.push(false);
-            let last = table.len() - 1;
-            let codes = coded.keys().values();
-            Bits::from_fn(codes.len(), |row| table[(codes[row] as usize).min(last)])
-        }
         DataType::Int32 => {
             let values = array.as_primitive::<Int32Type>().values();
             Bits::from_fn(values.len(), |row| int(i64::from(values[row])))
@@ -250,27 +257,56 @@ fn judge_lists(
     Ok(judged)
 }
 
+/// A column of lists at some rows.
+pub(super) struct Lists {
+    lists: BinaryArray,
+    /// Ascending; `None`: all rows.
+    rows: Option<Vec<u32>>,
+}
+
+impl Lists {
+    /// The lists of a column, at least at the rows of `within`; `None` when there are none at all.
+    pub(super) fn read(reader: &GroupReader<'_>, name: &str, within: &Bits) -> Result<Option<Self>, Error> {
+        let column = reader.opened.column(name).filter(|column| !reader.opened.is_all_null(reader.group, *column));
+        let Some(column) = column else { return Ok(None) };
+        let Picked { values, rows } = reader.picked(column, within)?;
+        let lists = match &values {
+            Stored::Array(array) => array.as_binary_opt::<i32>().cloned(),
+            Stored::Codes { .. } => None,
+        };
+        let lists = lists.ok_or_else(|| reader.corrupt(format!("column {name} has the wrong type")))?;
+        Ok(Some(Self { lists, rows }))
+    }
+
+    /// Visits the rows of `within` that have a list, ascending.
+    pub(super) fn for_each<'a>(
+        &'a self,
+        within: &Bits,
+        mut visit: impl FnMut(usize, &'a [u8]) -> Result<(), Error>,
+    ) -> Result<(), Error> {
+        for place in 0..self.lists.len() {
+            if self.lists.is_valid(place) {
+                let row = self.rows.as_ref().map_or(place, |rows| rows[place] as usize);
+                if within.contains(row) {
+                    visit(row, self.lists.value(place))?;
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
 /// Visits the rows of `within` that have a list in a column, ascending.
 pub(super) fn for_lists(
     reader: &GroupReader<'_>,
     name: &str,
     within: &Bits,
-    mut visit: impl FnMut(usize, &[u8]) -> Result<(), Error>,
+    visit: impl FnMut(usize, &[u8]) -> Result<(), Error>,
 ) -> Result<(), Error> {
-    let Some(column) = reader.opened.column(name).filter(|column| !reader.opened.is_all_null(reader.group, *column))
-    else {
-        return Ok(());
-    };
-    let picked = reader.picked(column, within)?;
-    let lists = picked.array.as_binary_opt::<i32>();
-    let lists = lists.ok_or_else(|| reader.corrupt(format!("column {name} has the wrong type")))?;
-    for place in 0..lists.len() {
-        let row = picked.row(place);
-        if lists.is_valid(place) && within.contains(row) {
-            visit(row, lists.value(place))?;
-        }
+    match Lists::read(reader, name, within)? {
+        Some(lists) => lists.for_each(within, visit),
+        None => Ok(()),
     }
-    Ok(())
 }
 
 /// The first residual attribute of that name. Decodes no other.
@@ -296,6 +332,20 @@ pub(super) fn key_of(message: &[u8]) -> Result<&[u8], WireError> {
         }
     }
     Ok(key)
+}
+
+/// The key and the value of an encoded `KeyValue`, encoded; a value that is missing is empty.
+pub(super) fn key_and_value(message: &[u8]) -> Result<(&[u8], &[u8]), WireError> {
+    let (mut key, mut value): (&[u8], &[u8]) = (&[], &[]);
+    let mut reader = wire::Reader::new(message);
+    while let Some((number, field)) = reader.next_field()? {
+        match number {
+            1 => key = field.bytes(1)?,
+            2 => value = field.bytes(2)?,
+            _ => {}
+        }
+    }
+    Ok((key, value))
 }
 
 fn judge_items(reader: &GroupReader<'_>, items: &Items, within: &Bits) -> Result<Judged, Error> {
@@ -347,11 +397,11 @@ pub(super) struct Item<'a> {
     message: &'a [u8],
 }
 
-impl Item<'_> {
+impl<'a> Item<'a> {
     /// Visits the encoded attributes.
     pub(super) fn for_attributes(
         &self,
-        mut visit: impl FnMut(&[u8]) -> Result<(), WireError>,
+        mut visit: impl FnMut(&'a [u8]) -> Result<(), WireError>,
     ) -> Result<(), WireError> {
         let attributes = match self.kind {
             ItemKind::Event => EVENT_ATTRIBUTES,
@@ -389,6 +439,21 @@ impl Item<'_> {
         })
     }
 
+    /// The name of an event; links have none.
+    pub(super) fn name(&self) -> Result<Option<&'a [u8]>, WireError> {
+        if self.kind == ItemKind::Link {
+            return Ok(None);
+        }
+        let mut name: &[u8] = &[];
+        let mut reader = wire::Reader::new(self.message);
+        while let Some((number, field)) = reader.next_field()? {
+            if number == EVENT_NAME {
+                name = field.bytes(number)?;
+            }
+        }
+        Ok(Some(name))
+    }
+
     /// The event without its attributes.
     fn event(&self) -> Result<Event, WireError> {
         let mut event = Event::default();
@@ -396,7 +461,7 @@ impl Item<'_> {
         while let Some((number, field)) = reader.next_field()? {
             match number {
                 1 => event.time = UnixNano(field.fixed64(1)?),
-                2 => event.name = field.text(2)?.to_owned(),
+                EVENT_NAME => event.name = field.text(number)?.to_owned(),
                 _ => {}
             }
         }
@@ -410,11 +475,11 @@ impl Item<'_> {
 }
 
 /// Visits the events or links of a list.
-pub(super) fn for_items(
+pub(super) fn for_items<'a>(
     reader: &GroupReader<'_>,
     kind: ItemKind,
-    list: &[u8],
-    mut visit: impl FnMut(Item<'_>) -> Result<(), WireError>,
+    list: &'a [u8],
+    mut visit: impl FnMut(Item<'a>) -> Result<(), WireError>,
 ) -> Result<(), Error> {
     let mut visit_all = || {
         for message in nested::split_list(list)? {

@@ -6,16 +6,15 @@ use std::sync::Arc;
 
 use arrow_array::cast::AsArray;
 use arrow_array::types::Int32Type;
-use arrow_array::{Array, ArrayRef, Int32Array, Int64Array, TimestampNanosecondArray};
-use arrow_schema::{DataType, TimeUnit};
+use arrow_array::{Array, ArrayRef, Int32Array};
 use hashbrown::HashMap;
 use parquet::arrow::arrow_reader::{RowSelection, RowSelector};
 use spoor_model::TraceId;
 use spoor_model::bits::Bits;
 
-use super::byte_streams::{self, Streamed};
+use super::stored::{self, Stored};
 use crate::error::Error;
-use crate::open::{Group, Opened};
+use crate::open::{Group, Opened, StoredLayout};
 use crate::traces::TraceTable;
 
 /// Reading single pages pays while at most one row in this many is wanted.
@@ -24,13 +23,13 @@ const FEW_ROWS_SHARE: usize = 32;
 /// Values of a column at some rows.
 pub(super) struct Picked {
     /// One per row picked.
-    pub(super) array: ArrayRef,
+    pub(super) values: Stored,
     /// Ascending; `None`: all rows.
     pub(super) rows: Option<Vec<u32>>,
 }
 
 impl Picked {
-    /// The row of a place in the array.
+    /// The row of a place in the values.
     #[inline]
     pub(super) fn row(&self, place: usize) -> usize {
         self.rows.as_ref().map_or(place, |rows| rows[place] as usize)
@@ -43,7 +42,7 @@ pub(super) struct GroupReader<'a> {
     pub(super) group: usize,
     pub(super) traces: Arc<TraceTable>,
     trace_ids: OnceCell<Arc<[TraceId]>>,
-    whole: RefCell<HashMap<usize, ArrayRef>>,
+    whole: RefCell<HashMap<usize, Stored>>,
     numbers: RefCell<HashMap<&'static str, Int32Array>>,
     read_bytes: Cell<u64>,
 }
@@ -77,37 +76,42 @@ impl<'a> GroupReader<'a> {
         Error::corrupt(&self.opened.object, reason)
     }
 
-    /// A column, by its place in the file.
-    pub(super) fn column(&self, column: usize) -> Result<ArrayRef, Error> {
+    /// A column at least at these rows, by its place in the file. Kept when it is whole.
+    fn stored(&self, column: usize, wanted: &Bits) -> Result<Stored, Error> {
         if let Some(known) = self.whole.borrow().get(&column) {
-            return Ok(Arc::clone(known));
+            return Ok(known.clone());
         }
-        let array = match self.streamed(column)? {
-            Some(array) => array,
-            None => self.opened.column_of_group(self.group, column, None)?,
+        let corrupt = |err: parquet::errors::ParquetError| self.corrupt(err.to_string());
+        let stored_as = self.opened.stored_as(self.group, column);
+        let read = match stored_as {
+            Some(stored_as) => {
+                let mut pages = self.opened.pages_of_group(self.group, column)?;
+                stored::read(&mut *pages, stored_as, wanted).map_err(corrupt)?
+            }
+            None => None,
+        };
+        // Only of plain texts are there fewer than all.
+        let is_partial = read.is_some() && stored_as.is_some_and(|stored| stored.layout == StoredLayout::Plain);
+        let values = match read {
+            Some(values) => values,
+            None => Stored::of(self.opened.column_of_group(self.group, column, None)?),
         };
         self.count_bytes(column, self.row_count());
-        self.whole.borrow_mut().insert(column, Arc::clone(&array));
-        Ok(array)
+        if !is_partial || wanted.count() == wanted.len() {
+            self.whole.borrow_mut().insert(column, values.clone());
+        }
+        Ok(values)
     }
 
-    /// A column of numbers that every row has, if they are stored as byte streams.
-    fn streamed(&self, column: usize) -> Result<Option<ArrayRef>, Error> {
-        let Some(data_type) = self.opened.streamed_type(self.group, column) else { return Ok(None) };
-        Ok(match data_type {
-            DataType::Int32 => self.joined::<i32>(column)?.map(|values| Arc::new(Int32Array::from(values)) as ArrayRef),
-            DataType::Int64 => self.joined::<i64>(column)?.map(|values| Arc::new(Int64Array::from(values)) as ArrayRef),
-            DataType::Timestamp(TimeUnit::Nanosecond, zone) => {
-                let times = |values| TimestampNanosecondArray::from(values).with_timezone_opt(zone.clone());
-                self.joined::<i64>(column)?.map(|values| Arc::new(times(values)) as ArrayRef)
+    /// A column that is no text, by its place in the file.
+    fn column(&self, column: usize) -> Result<ArrayRef, Error> {
+        match self.stored(column, &Bits::all(self.row_count()))? {
+            Stored::Array(array) => Ok(array),
+            Stored::Codes { .. } => {
+                let name = &self.opened.columns[column].name;
+                Err(self.corrupt(format!("column {name} has the wrong type")))
             }
-            _ => None,
-        })
-    }
-
-    fn joined<T: Streamed>(&self, column: usize) -> Result<Option<Vec<T>>, Error> {
-        let mut pages = self.opened.pages_of_group(self.group, column)?;
-        byte_streams::read(&mut *pages, self.row_count()).map_err(|err| self.corrupt(err.to_string()))
+        }
     }
 
     /// A column that every block has.
@@ -137,12 +141,12 @@ impl<'a> GroupReader<'a> {
     pub(super) fn picked(&self, column: usize, rows: &Bits) -> Result<Picked, Error> {
         let count = rows.count();
         if count * FEW_ROWS_SHARE > rows.len() || self.whole.borrow().contains_key(&column) {
-            return Ok(Picked { array: self.column(column)?, rows: None });
+            return Ok(Picked { values: self.stored(column, rows)?, rows: None });
         }
         let rows: Vec<u32> = rows.iter().map(|row| row as u32).collect();
-        let array = self.opened.column_of_group(self.group, column, Some(selection(&rows)))?;
+        let values = Stored::of(self.opened.column_of_group(self.group, column, Some(selection(&rows)))?);
         self.count_bytes(column, count);
-        Ok(Picked { array, rows: Some(rows) })
+        Ok(Picked { values, rows: Some(rows) })
     }
 
     /// Ids of the traces. One page where they are the dictionary of their column; else that column.

@@ -5,6 +5,7 @@
 
 use std::sync::Arc;
 
+use arrow_array::Int32Array;
 use hashbrown::HashMap;
 use spoor_model::bits::Bits;
 use spoor_model::columns::ColumnPart;
@@ -14,8 +15,9 @@ use spoor_model::value::Value;
 use spoor_model::wire::WireError;
 
 use super::compile::ItemKind;
-use super::evaluate::{ItemStarts, for_items, for_lists, key_of};
+use super::evaluate::{ItemStarts, Lists, for_items, for_lists, key_and_value, key_of};
 use super::group::GroupReader;
+use super::stored::nulls;
 use crate::error::Error;
 
 /// A field that is wanted of events or links.
@@ -94,7 +96,109 @@ pub(super) fn items(
     Ok(columns.into_iter().map(part).collect())
 }
 
-/// The same of residual attributes, by their names.
+/// The first value that each row of `rows` has of fields of events or links: one part for each that is wanted, `None`
+/// where no row has any. `None` when a field is no attribute nor a name, or a first value is no text, number or
+/// boolean: then [`items`] are to be read.
+pub(super) fn first_items(
+    reader: &GroupReader<'_>,
+    kind: ItemKind,
+    wanted: &[Wanted<'_>],
+    rows: &Bits,
+) -> Result<Option<Vec<Option<ColumnPart>>>, Error> {
+    let is_known = |field: &Field| match field {
+        Field::Attribute(scope, _) => *scope == kind.scope(),
+        field => matches!((kind, field), (ItemKind::Event, Field::EventName)),
+    };
+    if wanted.is_empty() || !wanted.iter().all(|wanted| is_known(wanted.field)) {
+        return Ok(None);
+    }
+    let slots = slots(wanted.iter().enumerate().filter_map(|(slot, wanted)| match wanted.field {
+        Field::Attribute(_, key) => Some((slot, key)),
+        _ => None,
+    }));
+    let names: Vec<usize> = (0..wanted.len()).filter(|slot| *wanted[*slot].field == Field::EventName).collect();
+    let Some(lists) = Lists::read(reader, kind.column(), rows)? else { return Ok(Some(vec![None; wanted.len()])) };
+    let mut firsts: Vec<Firsts<'_>> = wanted.iter().map(|_| Firsts::default()).collect();
+    let mut is_simple = true;
+    lists.for_each(rows, |row, list| {
+        for_items(reader, kind, list, |item| {
+            if let (false, Some(name)) = (names.is_empty(), item.name()?) {
+                let value = |name: &[u8]| decoded_text(name).map(Some);
+                names.iter().try_for_each(|slot| firsts[*slot].take(row, name, value).map(|_| ()))?;
+            }
+            item.for_attributes(|attribute| {
+                let (key, value) = key_and_value(attribute)?;
+                for slot in slots.get(key).into_iter().flatten() {
+                    is_simple &= firsts[*slot].take(row, value, simple_value)?;
+                }
+                Ok(())
+            })
+        })
+    })?;
+    Ok(is_simple.then(|| firsts.into_iter().map(|firsts| firsts.finish(reader.row_count())).collect()))
+}
+
+/// The first values of a field, each different one decoded once.
+#[derive(Default)]
+struct Firsts<'a> {
+    /// By their bytes.
+    known: HashMap<&'a [u8], i32>,
+    values: Vec<Option<Value>>,
+    /// Ascending.
+    rows: Vec<u32>,
+    /// One per row listed.
+    codes: Vec<i32>,
+}
+
+impl<'a> Firsts<'a> {
+    /// Takes a value unless the row, which is not before those that were given, has one. Whether it could.
+    fn take(
+        &mut self,
+        row: usize,
+        bytes: &'a [u8],
+        decode: impl Fn(&[u8]) -> Result<Option<Value>, WireError>,
+    ) -> Result<bool, WireError> {
+        if self.rows.last() == Some(&(row as u32)) {
+            return Ok(true);
+        }
+        let code = match self.known.get(bytes) {
+            Some(code) => *code,
+            None => {
+                let Some(value) = decode(bytes)? else { return Ok(false) };
+                self.values.push(Some(value));
+                let code = self.values.len() as i32 - 1;
+                self.known.insert(bytes, code);
+                code
+            }
+        };
+        self.rows.push(row as u32);
+        self.codes.push(code);
+        Ok(true)
+    }
+
+    fn finish(self, row_count: usize) -> Option<ColumnPart> {
+        let mut codes = vec![0; row_count];
+        let mut present = Bits::none(row_count);
+        for (row, code) in self.rows.iter().zip(&self.codes) {
+            codes[*row as usize] = *code;
+            present.insert(*row as usize);
+        }
+        let codes = Int32Array::new(codes.into(), nulls(&present));
+        (!self.rows.is_empty()).then(|| ColumnPart::Coded { codes, values: self.values.into() })
+    }
+}
+
+fn decoded_text(bytes: &[u8]) -> Result<Value, WireError> {
+    std::str::from_utf8(bytes).map(|text| Value::Str(text.to_owned())).map_err(|_| WireError::Utf8)
+}
+
+/// A text, number or boolean; `None` for what else there is.
+fn simple_value(bytes: &[u8]) -> Result<Option<Value>, WireError> {
+    let value = nested::decode_value(bytes)?;
+    Ok(matches!(value, Value::Str(_) | Value::Int(_) | Value::Double(_) | Value::Bool(_)).then_some(value))
+}
+
+/// What [`items`] are of events, of residual attributes, by their names.
 pub(super) fn residual(
     reader: &GroupReader<'_>,
     wanted: &[&Arc<str>],

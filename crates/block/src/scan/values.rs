@@ -5,6 +5,7 @@ use std::sync::Arc;
 use arrow_array::cast::AsArray;
 use arrow_array::types::{ArrowPrimitiveType, Int32Type, Int64Type, TimestampNanosecondType};
 use arrow_array::{Array, ArrayRef, Int32Array, Int64Array, PrimitiveArray, StringArray};
+use arrow_buffer::NullBuffer;
 use arrow_schema::DataType;
 use hashbrown::HashMap;
 use spoor_model::bits::Bits;
@@ -14,8 +15,9 @@ use spoor_model::value::{self, Value};
 
 use super::compile::{IdField, ItemKind};
 use super::evaluate::{clamped, hex};
-use super::group::{GroupReader, Picked};
+use super::group::GroupReader;
 use super::lists::{self, Wanted};
+use super::stored::{Stored, Texts, nulls};
 use super::tree;
 use crate::error::Error;
 use crate::open::Opened;
@@ -43,6 +45,8 @@ enum SourcePart {
     Column(usize),
     /// A column of unsigned numbers.
     Unsigned(usize),
+    /// The column of start times.
+    Starts(usize),
     Residual(Arc<str>),
     /// Of each event or link; of a lookup in all scopes only those that have it.
     Items {
@@ -71,7 +75,7 @@ impl Source {
             Field::Kind => column("kind").or_else(|| shapes(opened, |shape| int(shape.kind))),
             Field::Status => column("status_code").or_else(|| shapes(opened, |shape| int(shape.status_code))),
             Field::Duration => unsigned("duration_nano"),
-            Field::StartTime => unsigned("start_time_unix_nano"),
+            Field::StartTime => opened.column("start_time_unix_nano").map(SourcePart::Starts),
             Field::TraceId => Some(SourcePart::Ids(IdField::Trace)),
             Field::SpanId => Some(SourcePart::Ids(IdField::Span)),
             Field::ParentSpanId => Some(SourcePart::Ids(IdField::Parent)),
@@ -120,8 +124,19 @@ impl Source {
     }
 }
 
-/// The values of a row group, one column per source, at least at the rows of `wanted`.
-pub(super) fn read(sources: &[Source], reader: &GroupReader<'_>, wanted: &Bits) -> Result<Vec<FieldColumn>, Error> {
+/// Which values are to be read.
+pub(super) struct Asked<'a> {
+    /// At least those of these rows.
+    pub(super) rows: &'a Bits,
+    /// Start times at least of these.
+    pub(super) starts_of: &'a Bits,
+    /// Of events and links perhaps only the first.
+    pub(super) first_will_do: bool,
+}
+
+/// The values of a row group, one column per source.
+pub(super) fn read(sources: &[Source], reader: &GroupReader<'_>, asked: &Asked<'_>) -> Result<Vec<FieldColumn>, Error> {
+    let wanted = asked.rows;
     let parts = || sources.iter().flat_map(|source| &source.parts);
     let items = |kind: ItemKind| {
         let fields = parts().filter_map(|part| match part {
@@ -130,7 +145,13 @@ pub(super) fn read(sources: &[Source], reader: &GroupReader<'_>, wanted: &Bits) 
             }
             _ => None,
         });
-        lists::items(reader, kind, &fields.collect::<Vec<_>>(), wanted).map(Vec::into_iter)
+        let fields: Vec<_> = fields.collect();
+        if asked.first_will_do
+            && let Some(firsts) = lists::first_items(reader, kind, &fields, wanted)?
+        {
+            return Ok(firsts.into_iter());
+        }
+        lists::items(reader, kind, &fields, wanted).map(Vec::into_iter)
     };
     let keys = parts().filter_map(|part| if let SourcePart::Residual(key) = part { Some(key) } else { None });
     // In the order of the parts that want them.
@@ -144,6 +165,7 @@ pub(super) fn read(sources: &[Source], reader: &GroupReader<'_>, wanted: &Bits) 
                 SourcePart::Items { kind: ItemKind::Event, .. } => events.next().flatten(),
                 SourcePart::Items { kind: ItemKind::Link, .. } => links.next().flatten(),
                 SourcePart::Residual(_) => residual.next().flatten(),
+                SourcePart::Starts(column) => starts(reader, *column, asked.starts_of)?,
                 part => part.read(reader, wanted)?,
             });
         }
@@ -183,33 +205,53 @@ impl SourcePart {
                     return Ok(None);
                 }
                 let picked = reader.picked(*column, wanted)?;
-                of_array(&picked, matches!(self, Self::Unsigned(_))).map_err(|reason| reader.corrupt(reason))
+                let is_unsigned = matches!(self, Self::Unsigned(_));
+                match (&picked.values, &picked.rows) {
+                    (Stored::Codes { codes, entries }, _) => of_codes(reader, codes, entries, wanted).map(Some),
+                    (Stored::Array(array), Some(rows)) => Ok(of_few(array, rows, is_unsigned)),
+                    (Stored::Array(array), None) => {
+                        of_array(array, is_unsigned).map(Some).map_err(|reason| reader.corrupt(reason))
+                    }
+                }
             }
-            // Read with all others of their kind.
-            Self::Items { .. } | Self::Residual(_) => Ok(None),
+            // Read with all others of their kind, or for rows of their own.
+            Self::Items { .. } | Self::Residual(_) | Self::Starts(_) => Ok(None),
             Self::Ids(field) => read_ids(reader, *field, wanted).map(Some),
         }
     }
 }
 
-/// The values of a column as they are stored; few values of few rows as themselves.
-fn of_array(picked: &Picked, is_unsigned: bool) -> Result<Option<ColumnPart>, String> {
-    let array = &picked.array;
-    let int = |value: i64| if is_unsigned { clamped(value) } else { value };
-    if let Some(rows) = &picked.rows {
-        let value = |place: usize| match array.data_type() {
-            DataType::Int32 => Some(Value::Int(i64::from(array.as_primitive::<Int32Type>().value(place)))),
-            DataType::Int64 if is_unsigned => Some(Value::Int(int(array.as_primitive::<Int64Type>().value(place)))),
-            DataType::Timestamp(..) => {
-                Some(Value::Int(int(array.as_primitive::<TimestampNanosecondType>().value(place))))
-            }
-            _ => attr_value(array, place).map(|value| value.to_value()),
-        };
-        let found = rows.iter().enumerate().filter_map(|(place, row)| value(place).map(|value| (*row, value)));
-        let (rows, values): (Vec<u32>, Vec<Value>) = found.unzip();
-        return Ok((!rows.is_empty()).then_some(ColumnPart::Sparse { rows, values }));
+/// Start times, at least at the rows of `wanted`: a number per row, so that few are counted as fast as all.
+fn starts(reader: &GroupReader<'_>, column: usize, wanted: &Bits) -> Result<Option<ColumnPart>, Error> {
+    if wanted.is_empty() {
+        return Ok(None);
     }
-    Ok(Some(match array.data_type() {
+    let picked = reader.picked(column, wanted)?;
+    let Stored::Array(array) = &picked.values else { return Err(reader.corrupt("start times are no numbers")) };
+    let part = of_array(array, true).map_err(|reason| reader.corrupt(reason))?;
+    let (ColumnPart::Int(starts), Some(rows)) = (&part, &picked.rows) else { return Ok(Some(part)) };
+    let mut by_row = vec![0; wanted.len()];
+    rows.iter().zip(starts.values()).for_each(|(row, start)| by_row[*row as usize] = *start);
+    Ok(Some(ColumnPart::Int(Int64Array::new(by_row.into(), nulls(wanted)))))
+}
+
+/// The values of few rows, as themselves.
+fn of_few(array: &ArrayRef, rows: &[u32], is_unsigned: bool) -> Option<ColumnPart> {
+    let int = |value: i64| if is_unsigned { clamped(value) } else { value };
+    let value = |place: usize| match array.data_type() {
+        DataType::Int32 => Some(Value::Int(i64::from(array.as_primitive::<Int32Type>().value(place)))),
+        DataType::Int64 if is_unsigned => Some(Value::Int(int(array.as_primitive::<Int64Type>().value(place)))),
+        DataType::Timestamp(..) => Some(Value::Int(int(array.as_primitive::<TimestampNanosecondType>().value(place)))),
+        _ => attr_value(array, place).map(|value| value.to_value()),
+    };
+    let found = rows.iter().enumerate().filter_map(|(place, row)| value(place).map(|value| (*row, value)));
+    let (rows, values): (Vec<u32>, Vec<Value>) = found.unzip();
+    (!rows.is_empty()).then_some(ColumnPart::Sparse { rows, values })
+}
+
+/// The values of a column as they are stored.
+fn of_array(array: &ArrayRef, is_unsigned: bool) -> Result<ColumnPart, String> {
+    Ok(match array.data_type() {
         DataType::Int32 => {
             let values = array.as_primitive::<Int32Type>();
             ColumnPart::Int(values.values().iter().map(|value| i64::from(*value)).collect::<Vec<_>>().into())
@@ -222,10 +264,9 @@ fn of_array(picked: &Picked, is_unsigned: bool) -> Result<Option<ColumnPart>, St
         DataType::Float64 => ColumnPart::Double(array.as_primitive().clone()),
         DataType::Boolean => ColumnPart::Bool(array.as_boolean().clone()),
         DataType::Utf8 => ColumnPart::Text(array.as_string::<i32>().clone()),
-        DataType::Dictionary(..) => of_dictionary(array),
         DataType::Binary => of_encoded(array),
         other => return Err(format!("a column of type {other}")),
-    }))
+    })
 }
 
 /// Unsigned numbers, those past the largest integer as that. There are none as a rule; then nothing is copied.
@@ -236,15 +277,36 @@ fn ints<T: ArrowPrimitiveType<Native = i64>>(array: &PrimitiveArray<T>) -> Int64
     }
 }
 
-fn of_dictionary(array: &ArrayRef) -> ColumnPart {
-    let coded = array.as_dictionary::<Int32Type>();
-    let entries = coded.values().as_string::<i32>();
-    if entries.len() * CODED_ROWS_PER_ENTRY > coded.len() {
-        let text = |code: Option<i32>| code.map(|code| entries.value(code as usize));
-        return ColumnPart::Text(coded.keys().iter().map(text).collect::<StringArray>());
+/// Texts: coded where an entry stands for several of the wanted rows, else as they are.
+fn of_codes(
+    reader: &GroupReader<'_>,
+    codes: &Int32Array,
+    entries: &StringArray,
+    wanted: &Bits,
+) -> Result<ColumnPart, Error> {
+    let mut rows = match codes.nulls() {
+        Some(nulls) => of_nulls(nulls),
+        None => Bits::all(codes.len()),
+    };
+    rows.intersect(wanted);
+    if entries.len() * CODED_ROWS_PER_ENTRY <= rows.count() {
+        let values = entries.iter().map(|entry| entry.map(|text| Value::Str(text.to_owned()))).collect();
+        return Ok(ColumnPart::Coded { codes: codes.clone(), values });
     }
-    let values = entries.iter().map(|entry| entry.map(|text| Value::Str(text.to_owned()))).collect();
-    ColumnPart::Coded { codes: coded.keys().clone(), values }
+    let mut texts = Texts::with_rows(codes.len());
+    let values = codes.values();
+    let mut is_sound = true;
+    rows.for_each_in(0..codes.len(), |row| {
+        is_sound &= texts.push(row, entries.value(values[row] as usize).as_bytes()).is_some();
+    });
+    let texts = texts.finish(codes.len()).filter(|_| is_sound);
+    texts.map(ColumnPart::Text).ok_or_else(|| reader.corrupt("a column of more than 2 GiB of text"))
+}
+
+fn of_nulls(nulls: &NullBuffer) -> Bits {
+    let mut rows = Bits::none(nulls.len());
+    nulls.inner().set_slices().for_each(|(from, to)| rows.insert_range(from..to));
+    rows
 }
 
 /// Encoded values: mostly few different ones, each decoded once.

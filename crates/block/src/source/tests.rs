@@ -276,6 +276,7 @@ pub(crate) fn matching_ids(block: &Block, predicate: &Predicate) -> Vec<TraceId>
         tree: false,
         copies: false,
         range: TimeRange::ALL,
+        intervals: None,
     };
     let scan = block.scan(&request, &context()).unwrap();
     let batches = (0..scan.groups().len()).filter_map(|group| scan.read(group, &context()).unwrap().0);

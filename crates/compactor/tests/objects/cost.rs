@@ -39,6 +39,7 @@ fn equals(scope: AttrScope, key: &str, value: &str) -> ColumnRequest {
         tree: false,
         copies: false,
         range: TimeRange::ALL,
+        intervals: None,
     }
 }
 

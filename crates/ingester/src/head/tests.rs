@@ -307,6 +307,7 @@ fn request() -> impl Strategy<Value = ColumnRequest> {
         tree: flags.2,
         copies: flags.3,
         range: TimeRange { start: UnixNano(from), end: UnixNano(from + length) },
+        intervals: None,
     })
 }
 
@@ -488,6 +489,7 @@ fn spans_that_come_during_a_scan_are_not_in_its_batches() {
         tree: true,
         copies: true,
         range: TimeRange::ALL,
+        intervals: None,
     };
     let scan = head.scan(&request, &context()).unwrap();
     push(&mut head.segments[1].write(), &row(3));

@@ -397,6 +397,7 @@ pub(super) fn numbers_in(ingester: &Ingester, tenant: &TenantId) -> Vec<u64> {
             tree: false,
             copies: false,
             range: TimeRange::ALL,
+            intervals: None,
         };
         let scan = source.scan(&request, &ctx).unwrap();
         let groups = (0..scan.groups().len()).filter_map(|group| scan.read(group, &ctx).unwrap().0);

@@ -73,6 +73,7 @@ fn counted(sources: &[Arc<Oracle>], range: TimeRange, reach: Reach, limits: &Lim
         tree: true,
         copies: true,
         range,
+        intervals: None,
     };
     let mut stage = Stage::default();
     let pairs = PairCache::default();

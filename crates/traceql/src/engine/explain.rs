@@ -25,6 +25,7 @@ pub(crate) fn request(request: &ColumnRequest) -> String {
         let whose = match request.values_of {
             ValuesOf::AllRows => "",
             ValuesOf::NeededRows => ", of needed rows",
+            ValuesOf::OneEach => ", one each of needed rows and roots",
         };
         let _ = writeln!(text, "columns{whose}: {}", columns.join(", "));
     }

@@ -2,8 +2,8 @@
 
 use hashbrown::HashMap;
 use spoor_model::TimeRange;
-use spoor_model::columns::{ColumnRequest, ValuesOf};
-use spoor_model::scan::{Field, Predicate};
+use spoor_model::columns::{ColumnRequest, Intervals, ValuesOf};
+use spoor_model::scan::{AttrScope, Field, Predicate};
 
 /// The masks and columns of a plan; each once, wherever in the query it is used.
 #[derive(Debug, Clone, Default)]
@@ -14,7 +14,9 @@ pub(crate) struct Layout {
     columns: Vec<Field>,
     tree: bool,
     copies: bool,
-    reads_elsewhere: bool,
+    reads_parents: bool,
+    reads_roots: bool,
+    reads_items: bool,
 }
 
 impl Layout {
@@ -29,6 +31,13 @@ impl Layout {
 
     /// The place of a field's column.
     pub(crate) fn column(&mut self, field: Field) -> usize {
+        let is_lookup = matches!(field, Field::Attribute(AttrScope::Any, _));
+        self.reads_items |= is_lookup || field.is_of_events() || field.is_of_links();
+        self.counted_column(field)
+    }
+
+    /// The place of the column of a field of which one value per row is read, whatever there is.
+    pub(crate) fn counted_column(&mut self, field: Field) -> usize {
         self.columns.iter().position(|known| *known == field).unwrap_or_else(|| {
             self.columns.push(field);
             self.columns.len() - 1
@@ -40,14 +49,30 @@ impl Layout {
         self.columns.iter().position(|known| known == field)
     }
 
-    /// Notes that columns are read of rows other than those under evaluation: of parents, of roots.
-    pub(crate) fn read_elsewhere(&mut self) {
-        self.reads_elsewhere = true;
+    /// Notes that columns are read of the parents of the rows under evaluation.
+    pub(crate) fn read_parents(&mut self) {
+        self.reads_parents = true;
     }
 
-    /// Whether columns are read of rows other than those under evaluation.
-    pub(crate) fn reads_elsewhere(&self) -> bool {
-        self.reads_elsewhere
+    /// Notes that columns are read of the roots of the rows under evaluation.
+    pub(crate) fn read_roots(&mut self) {
+        self.reads_roots = true;
+    }
+
+    /// Whose values are read, when those of needed rows are all that is read of the rows under evaluation.
+    pub(crate) fn values_of(&self) -> ValuesOf {
+        match self.reads_parents || self.reads_roots {
+            true => ValuesOf::AllRows,
+            false => ValuesOf::NeededRows,
+        }
+    }
+
+    /// The same for plans that count single values.
+    pub(crate) fn counted_values_of(&self) -> ValuesOf {
+        match self.reads_parents || self.reads_items {
+            true => ValuesOf::AllRows,
+            false => ValuesOf::OneEach,
+        }
     }
 
     /// Whether anything of the whole trace is asked for.
@@ -76,7 +101,13 @@ impl Layout {
     }
 
     /// The request: groups without a row in one of the `needed` masks are left out (empty: none is).
-    pub(crate) fn request(&self, needed: &[usize], values_of: ValuesOf, range: TimeRange) -> ColumnRequest {
+    pub(crate) fn request(
+        &self,
+        needed: &[usize],
+        values_of: ValuesOf,
+        range: TimeRange,
+        intervals: Option<Intervals>,
+    ) -> ColumnRequest {
         ColumnRequest {
             masks: self.masks.clone(),
             needed: needed.to_vec(),
@@ -85,6 +116,7 @@ impl Layout {
             tree: self.tree,
             copies: self.copies,
             range,
+            intervals,
         }
     }
 }

@@ -192,10 +192,18 @@ impl Operand {
             Attribute::Named(..) => Self::of_field(attribute.field(), layout),
             Attribute::OfParent(scope, name) => {
                 layout.need_tree();
-                layout.read_elsewhere();
+                layout.read_parents();
                 let field = Field::Attribute(*scope, Arc::clone(name));
                 Self::OfParent(Box::new(Self::of_field(Some(field), layout)))
             }
+        }
+    }
+
+    /// Plans an attribute of which one value per row is counted.
+    pub(crate) fn counted(attribute: &Attribute, layout: &mut Layout) -> Self {
+        match attribute.field() {
+            Some(field) => Self::Field { meaning: Meaning::of(&field), column: layout.counted_column(field) },
+            None => Self::of(attribute, layout),
         }
     }
 
@@ -223,12 +231,12 @@ impl Operand {
             }
             Intrinsic::RootName => {
                 layout.need_tree();
-                layout.read_elsewhere();
+                layout.read_roots();
                 Self::OfTrace(TraceValue::RootName(layout.column(Field::Name)))
             }
             Intrinsic::RootServiceName => {
                 layout.need_tree();
-                layout.read_elsewhere();
+                layout.read_roots();
                 let field = Field::Attribute(AttrScope::Resource, "service.name".into());
                 Self::OfTrace(TraceValue::RootServiceName(layout.column(field)))
             }

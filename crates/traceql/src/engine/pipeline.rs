@@ -21,7 +21,7 @@ use crate::{PlanError, compute, fold};
 pub(crate) struct SpansetPlan {
     pub(super) steps: Vec<Step>,
     needed: Vec<usize>,
-    values_of: ValuesOf,
+    is_covered: bool,
     is_single_span: bool,
 }
 
@@ -59,9 +59,8 @@ impl SpansetPlan {
             layout.need_copies();
         }
         let facts = facts.unwrap_or_default();
-        let is_covered = facts.cover.is_some() && facts.cover == facts.needed && !layout.reads_elsewhere();
-        let values_of = if is_covered { ValuesOf::NeededRows } else { ValuesOf::AllRows };
-        Ok(Self { steps, needed: facts.needed.unwrap_or_default(), values_of, is_single_span })
+        let is_covered = facts.cover.is_some() && facts.cover == facts.needed;
+        Ok(Self { steps, needed: facts.needed.unwrap_or_default(), is_covered, is_single_span })
     }
 
     /// The rows in the spansets that come out, each at most once.
@@ -84,9 +83,15 @@ impl SpansetPlan {
         &self.needed
     }
 
-    /// Whose values the plan reads, and so whose values may be read of the rows that it selects.
-    pub(crate) fn values_of(&self) -> ValuesOf {
-        self.values_of
+    /// Whose values the plan, of this layout, reads, and so whose values may be read of the rows that it selects.
+    pub(crate) fn values_of(&self, layout: &Layout) -> ValuesOf {
+        if self.is_covered { layout.values_of() } else { ValuesOf::AllRows }
+    }
+
+    /// The same when of the rows that it selects single values are counted.
+    pub(crate) fn counted_values_of(&self, layout: &Layout) -> ValuesOf {
+        // Without needed masks every row is needed.
+        if self.is_covered || self.needed.is_empty() { layout.counted_values_of() } else { ValuesOf::AllRows }
     }
 
     /// Whether each span is selected for itself, whatever else its trace holds.

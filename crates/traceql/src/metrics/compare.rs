@@ -61,7 +61,7 @@ impl Comparison {
         let selection = SpansetPlan::new(&pipeline, layout)?;
         let counted = INTRINSICS.map(|(intrinsic, skips_empty)| Counted {
             label: intrinsic.text().into(),
-            operand: Operand::of(&Attribute::Intrinsic(intrinsic), layout),
+            operand: Operand::counted(&Attribute::Intrinsic(intrinsic), layout),
             skips_empty,
         });
         let top = numbers.first().and_then(|top| usize::try_from(*top).ok()).unwrap_or(TOP_DEFAULT);
@@ -77,10 +77,15 @@ impl Comparison {
         for (scope, names) in keys.iter().filter(|(scope, _)| **scope != AttrScope::Any) {
             for name in names {
                 let attribute = Attribute::Named(*scope, name.as_str().into());
-                let operand = Operand::of(&attribute, layout);
+                let operand = Operand::counted(&attribute, layout);
                 self.counted.push(Counted { label: attribute.to_string().into(), operand, skips_empty: false });
             }
         }
+    }
+
+    /// Whether it matters when exactly spans start.
+    pub(super) fn is_limited_in_time(&self) -> bool {
+        self.between.is_some()
     }
 
     /// How many attributes are counted.

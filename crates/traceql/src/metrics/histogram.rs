@@ -65,11 +65,17 @@ impl Buckets {
         self.runs.resize(group_count.max(self.runs.len()), Vec::new());
     }
 
+    #[inline]
     fn run(&mut self, group: usize, place: Place) -> usize {
-        let of_group = &mut self.runs[group];
-        if let Some(run) = of_group.get(place as usize).filter(|run| **run != NONE) {
-            return *run as usize;
+        match self.runs[group].get(place as usize) {
+            Some(run) if *run != NONE => *run as usize,
+            _ => self.begin_run(group, place),
         }
+    }
+
+    #[cold]
+    fn begin_run(&mut self, group: usize, place: Place) -> usize {
+        let of_group = &mut self.runs[group];
         let len = of_group.len().max(place as usize + 1);
         of_group.resize(len, NONE);
         of_group[place as usize] = self.run_count;

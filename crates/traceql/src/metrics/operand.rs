@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use spoor_model::TimeRange;
 use spoor_model::bits::Bits;
-use spoor_model::columns::{ColumnBatch, ColumnRequest, ValuesOf};
+use spoor_model::columns::{ColumnBatch, ColumnRequest, Intervals, ValuesOf};
 use spoor_model::scan::{Field, KeySet};
 
 use super::cells::Cells;
@@ -100,15 +100,26 @@ impl MetricsOperand {
         }
     }
 
-    /// What to ask of sources.
-    pub fn request(&self, window: &Window) -> ColumnRequest {
-        self.layout.request(self.spansets.needed(), self.values_of(), window.range())
+    /// What to ask of sources, to keep at most that many exemplars.
+    pub fn request(&self, window: &Window, exemplars_max: usize) -> ColumnRequest {
+        let intervals = self.intervals(window, exemplars_max);
+        self.layout.request(self.spansets.needed(), self.values_of(), window.range(), intervals)
+    }
+
+    /// The intervals, if all that counts is in which a span starts.
+    fn intervals(&self, window: &Window, exemplars_max: usize) -> Option<Intervals> {
+        let is_told = match &self.function {
+            Function::Compare(comparison) => comparison.is_limited_in_time(),
+            // Exemplars say when they start.
+            _ => exemplars_max > 0,
+        };
+        (!is_told).then(|| window.intervals())
     }
 
     fn values_of(&self) -> ValuesOf {
-        match self.layout.reads_elsewhere() {
-            true => ValuesOf::AllRows,
-            false => self.spansets.values_of(),
+        match self.is_compare() {
+            true => self.spansets.counted_values_of(&self.layout),
+            false => self.spansets.values_of(&self.layout),
         }
     }
 
@@ -257,7 +268,7 @@ impl MetricsOperand {
 
     /// The plan for people to read.
     pub(super) fn explain(&self) -> String {
-        let request = self.layout.request(self.spansets.needed(), self.values_of(), TimeRange::ALL);
+        let request = self.layout.request(self.spansets.needed(), self.values_of(), TimeRange::ALL, None);
         let mut text = explain::request(&request);
         text.push_str(&explain::steps(&self.spansets, &self.layout));
         match &self.function {

@@ -45,7 +45,7 @@ fn compute(query: &str, window: Window, batch_traces: usize, merged: bool) -> Ve
     let plan = plan_metrics(&parse(query).unwrap()).unwrap().with_attributes(&keys());
     let traces = fifty();
     let results = plan.operands().iter().map(|operand| {
-        let request = operand.request(&window);
+        let request = operand.request(&window, 100);
         let batches = traces.chunks(batch_traces).map(|traces| ColumnBatch::of_traces(traces, &request));
         let mut whole = operand.start(&window, 100);
         let mut partials = Vec::new();

@@ -2,6 +2,7 @@
 
 use spoor_model::TimeRange;
 use spoor_model::UnixNano;
+use spoor_model::columns::Intervals;
 
 /// Consecutive intervals of one length. Interval `i` holds spans with a start in
 /// `(start + i * step, start + (i + 1) * step]`, and its point stands at its right end.
@@ -81,6 +82,11 @@ impl Window {
         let after = start_nano.checked_sub(self.start_nano)?.checked_sub(1)?;
         let interval = after / self.step_nano;
         (interval < self.interval_count).then_some(interval as usize)
+    }
+
+    /// The intervals as sources know them.
+    pub(super) fn intervals(&self) -> Intervals {
+        Intervals { start_nano: self.start_nano, step_nano: self.step_nano, count: self.interval_count }
     }
 
     /// Whatever has a span that counts overlaps this.

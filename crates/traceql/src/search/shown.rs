@@ -146,6 +146,7 @@ impl TreeOfTrace {
             tree: true,
             copies: false,
             range: TimeRange::ALL,
+            intervals: None,
         };
         let batch = ColumnBatch::of_traces(std::slice::from_ref(trace), &request);
         let order = Tree::of(trace).order;

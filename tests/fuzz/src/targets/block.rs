@@ -102,6 +102,7 @@ impl Sound {
             tree: true,
             copies: true,
             range: TimeRange::ALL,
+            intervals: None,
         };
         if let Ok(scan) = block.scan(&request, &context()) {
             (0..scan.groups().len()).for_each(|group| drop(scan.read(group, &context())));

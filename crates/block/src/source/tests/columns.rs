@@ -1,6 +1,6 @@
 //! Columns of blocks against columns of the traces that they hold.
 
-use spoor_model::columns::{ColumnBatch, NO_ROW, ValuesOf};
+use spoor_model::columns::{ColumnBatch, Intervals, NO_ROW, ValuesOf};
 use spoor_model::structure::{MISSING, ROOT};
 
 use super::*;
@@ -10,10 +10,11 @@ prop_compose! {
         masks in vec(predicate(), 0..4),
         needed in vec(any::<prop::sample::Index>(), 0..3),
         mut columns in vec(field(), 0..4),
-        is_all_rows in any::<bool>(),
+        values_of in select(vec![ValuesOf::AllRows, ValuesOf::NeededRows, ValuesOf::OneEach]),
         tree in any::<bool>(),
         copies in any::<bool>(),
         range in (0..1u64 << 40, 0..1u64 << 40),
+        intervals in prop::option::of((0..1u64 << 40, 1..1u64 << 40, 1..10u64)),
     ) -> ColumnRequest {
         let needed = match masks.len() {
             0 => vec![],
@@ -22,24 +23,35 @@ prop_compose! {
         // So that rows can be told apart.
         columns.extend([Field::SpanId, Field::StartTime, Field::Name]);
         let range = TimeRange { start: UnixNano(range.0), end: UnixNano(range.0 + range.1) };
-        let values_of = if is_all_rows { ValuesOf::AllRows } else { ValuesOf::NeededRows };
-        ColumnRequest { masks, needed, columns, values_of, tree, copies, range }
+        let intervals = intervals.map(|(start_nano, step_nano, count)| Intervals { start_nano, step_nano, count });
+        ColumnRequest { masks, needed, columns, values_of, tree, copies, range, intervals }
     }
 }
 
 /// Everything that a batch says of each row, by trace, in no order.
 fn spell(batch: &ColumnBatch, request: &ColumnRequest) -> BTreeMap<TraceId, Vec<String>> {
+    let is_regular = |trace: &usize| request.tree && !batch.irregular.contains(*trace);
+    let regular = (0..batch.roots.len()).filter(is_regular);
+    let roots: BTreeSet<usize> = regular.map(|trace| batch.roots[trace] as usize).collect();
     let is_wanted = |row: usize| {
         let mut needed = request.needed.iter();
         request.values_of == ValuesOf::AllRows
             || needed.len() == 0
             || needed.any(|mask| batch.masks[*mask].contains(row))
+            || request.values_of == ValuesOf::OneEach && roots.contains(&row)
+    };
+    let crossed = request.intervals.map(|intervals| intervals.crossed_by(&batch.trace_ranges));
+    let has_starts = |trace: usize| crossed.as_ref().is_none_or(|crossed| crossed.contains(trace));
+    let values = |column: usize, row: usize, has_starts: bool| match request.values_of {
+        _ if request.columns[column] == Field::StartTime && !has_starts => vec![],
+        ValuesOf::OneEach => vec![batch.columns[column].value(row)],
+        _ => batch.columns[column].items(row),
     };
     let span_id = request.columns.len() - 3;
-    let spell_row = |row: usize, has_tree: bool| {
+    let spell_row = |row: usize, has_tree: bool, has_starts: bool| {
         let masks: Vec<bool> = batch.masks.iter().map(|mask| mask.contains(row)).collect();
         let values: Vec<_> = match is_wanted(row) {
-            true => batch.columns.iter().map(|column| column.items(row)).collect(),
+            true => (0..batch.columns.len()).map(|column| values(column, row, has_starts)).collect(),
             false => vec![],
         };
         let parent = match has_tree.then(|| batch.parents[row]) {
@@ -64,11 +76,11 @@ fn spell(batch: &ColumnBatch, request: &ColumnRequest) -> BTreeMap<TraceId, Vec<
             };
             assert!(rows.clone().all(is_behind), "parents stand before their children, in their trace");
         }
-        let mut of_trace: Vec<String> = rows.clone().map(|row| spell_row(row, has_tree)).collect();
+        let mut of_trace: Vec<String> = rows.clone().map(|row| spell_row(row, has_tree, has_starts(trace))).collect();
         of_trace.sort();
         let root = has_tree.then(|| match batch.roots[trace] {
             NO_ROW => "none".to_owned(),
-            row => spell_row(row as usize, true),
+            row => spell_row(row as usize, true, has_starts(trace)),
         });
         of_trace.push(format!("{:?} {:?} root {root:?}", batch.irregular.contains(trace), batch.trace_ranges[trace]));
         spelled.insert(*id, of_trace);
@@ -171,6 +183,7 @@ fn keys_and_scans_that_find_nothing_load_no_trace_table() {
         tree: false,
         copies: true,
         range: TimeRange::ALL,
+        intervals: None,
     };
     let (nothing, everything) = (request(nobody), request(Predicate::True));
     assert!(written.block.scan(&nothing, &context()).unwrap().groups().is_empty());
@@ -200,6 +213,7 @@ fn exact_copies_are_written_once_and_counted() {
         tree: true,
         copies: true,
         range: TimeRange::ALL,
+        intervals: None,
     };
     check(&written, &request);
     let ctx = context();
@@ -228,6 +242,7 @@ fn spans_and_columns_are_counted_against_the_query_memory() {
         tree: false,
         copies: false,
         range: TimeRange::ALL,
+        intervals: None,
     };
     let scan = written.block.scan(&request, &ctx).unwrap();
     assert!(matches!(scan.read(0, &ctx), Err(ScanError::MemoryLimit { .. })));
