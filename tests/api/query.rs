@@ -91,7 +91,8 @@ fn mistakes_stand_under_their_place_and_nothing_is_sent() {
 fn what_cannot_be_reached_is_named() {
     let shown = refused(&["--url", "http://127.0.0.1:1", "{ }"]);
     assert!(shown.starts_with("spoor: 127.0.0.1:1: ") && shown.contains("is Spoor running there?"), "{shown}");
-    assert!(refused(&["--url", "https://127.0.0.1", "{ }"]).contains("TLS is not supported"));
+    assert!(refused(&["--url", "https://127.0.0.1:1", "{ }"]).contains("127.0.0.1:1"));
+    assert!(refused(&["--url", "ftp://127.0.0.1", "{ }"]).contains("expected http://host:port or https://host:port"));
     assert!(refused(&["--start", "yesterday", "{ }"]).contains("--start: `yesterday` is no time"));
     assert!(refused(&["--data-dir", "/no/such/place", "{ }"]).contains("/no/such/place"));
     assert!(refused(&["abc", "--url", "http://127.0.0.1:1"]).contains("127.0.0.1:1"));

@@ -238,8 +238,8 @@ impl Trace {
     /// Assembles what heads and blocks hold of a trace: exact copies (retried exports) fall away,
     /// spans that share an id but differ are all kept. `None` when there are no spans.
     ///
-    /// Attributes of spans come out by their keys, those of one key by their types, those of one type as they were sent:
-    /// heads and blocks have orders of their own, and an answer must not change when a head becomes a block.
+    /// Attributes of spans come out by their keys: heads and blocks have orders of their own, and an answer must not change
+    /// when a head becomes a block. Those of one key stay as they were: queries look at the first.
     pub fn assemble(id: TraceId, mut entries: Vec<SpanEntry>) -> Option<Self> {
         assert!(entries.iter().all(|entry| entry.span.trace_id == id), "a span of another trace");
         if entries.is_empty() {
@@ -249,7 +249,7 @@ impl Trace {
         entries.sort_by_key(place);
         let mut kept: Vec<SpanEntry> = Vec::with_capacity(entries.len());
         for mut entry in entries {
-            entry.span.attributes.sort_by(|a, b| (&a.key, type_place(&a.value)).cmp(&(&b.key, type_place(&b.value))));
+            entry.span.attributes.sort_by(|a, b| a.key.cmp(&b.key));
             // Only spans at the same place can be copies, and these lie at the end.
             let twins_from = kept.iter().rposition(|other| place(other) != place(&entry)).map_or(0, |last| last + 1);
             let is_copy = kept[twins_from..]
@@ -278,17 +278,6 @@ impl Trace {
     }
 }
 
-/// Text, numbers, truth values, then the others, which are stored as one type.
-fn type_place(value: &Value) -> u8 {
-    match value {
-        Value::Str(_) => 0,
-        Value::Int(_) => 1,
-        Value::Double(_) => 2,
-        Value::Bool(_) => 3,
-        _ => 4,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -308,12 +297,12 @@ mod tests {
     }
 
     #[test]
-    fn attributes_come_by_key_and_type_and_then_as_they_were() {
+    fn attributes_come_by_key_and_then_as_they_were() {
         let attribute = |key: &str, number| KeyValue::new(key, Value::Int(number));
         let text = || KeyValue::new("b", Value::Str("x".into()));
         let sent = vec![attribute("b", 2), attribute("c", 1), text(), attribute("b", 1), attribute("a", 3)];
         let trace = Trace::assemble(TraceId([1; 16]), vec![entry(1, sent)]).expect("has spans");
-        let want = vec![attribute("a", 3), text(), attribute("b", 2), attribute("b", 1), attribute("c", 1)];
+        let want = vec![attribute("a", 3), attribute("b", 2), text(), attribute("b", 1), attribute("c", 1)];
         assert_eq!(trace.entries[0].span.attributes, want);
     }
 
