@@ -270,11 +270,30 @@ impl Trace {
         Some(Self { id, entries: kept })
     }
 
+    /// Puts attributes that repeat a key in the order of their types, for answers: which comes first differs between heads
+    /// and blocks. What queries look at is the first as it was.
+    pub fn order_repeated_keys(&mut self) {
+        for entry in &mut self.entries {
+            entry.span.attributes.sort_by(|a, b| (&a.key, type_place(&a.value)).cmp(&(&b.key, type_place(&b.value))));
+        }
+    }
+
     /// Earliest start and latest end.
     pub fn range(&self) -> TimeRange {
         let start = self.entries.iter().map(|entry| entry.span.start).min().expect("a trace has spans");
         let end = self.entries.iter().map(|entry| entry.span.end).max().expect("a trace has spans");
         TimeRange { start, end }
+    }
+}
+
+/// Text, numbers, truth values, then the others, which are stored as one type.
+fn type_place(value: &Value) -> u8 {
+    match value {
+        Value::Str(_) => 0,
+        Value::Int(_) => 1,
+        Value::Double(_) => 2,
+        Value::Bool(_) => 3,
+        _ => 4,
     }
 }
 
@@ -301,8 +320,11 @@ mod tests {
         let attribute = |key: &str, number| KeyValue::new(key, Value::Int(number));
         let text = || KeyValue::new("b", Value::Str("x".into()));
         let sent = vec![attribute("b", 2), attribute("c", 1), text(), attribute("b", 1), attribute("a", 3)];
-        let trace = Trace::assemble(TraceId([1; 16]), vec![entry(1, sent)]).expect("has spans");
+        let mut trace = Trace::assemble(TraceId([1; 16]), vec![entry(1, sent)]).expect("has spans");
         let want = vec![attribute("a", 3), attribute("b", 2), text(), attribute("b", 1), attribute("c", 1)];
+        assert_eq!(trace.entries[0].span.attributes, want);
+        trace.order_repeated_keys();
+        let want = vec![attribute("a", 3), text(), attribute("b", 2), attribute("b", 1), attribute("c", 1)];
         assert_eq!(trace.entries[0].span.attributes, want);
     }
 

@@ -134,8 +134,9 @@ impl Querier {
                 traces_inspected: u64::from(!entries.is_empty()),
                 bytes_inspected: 0,
             };
-            let trace = Trace::assemble(id, entries);
+            let mut trace = Trace::assemble(id, entries);
             ctx.reserve(trace.as_ref().map_or(0, held_bytes))?;
+            trace.iter_mut().for_each(Trace::order_repeated_keys);
             Ok(sources.into_answer(trace, stats, Explain::default()))
         })
     }
