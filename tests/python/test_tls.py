@@ -23,6 +23,8 @@ class SecureSpoor(Spoor):
         super().__init__(directory, *flags)
         self.root = root
         self.session.verify = str(root)
+        # Or REQUESTS_CA_BUNDLE would win.
+        self.session.trust_env = False
 
     def is_ready(self) -> bool:
         try:
@@ -102,7 +104,7 @@ def test_who_does_not_trust_the_root_does_not_connect(spoor):
 
 
 def test_a_command_asks_over_https(spoor, trace_id):
-    command = [str(binary()), "query", "--url", spoor.tempo(""), "--format", "json", '{ name = "GET /cart" }']
+    command = [str(binary()), "query", "--url", spoor.tempo(""), "--output", "json", '{ name = "GET /cart" }']
     trusting = {**os.environ, "SSL_CERT_FILE": str(spoor.root)}
     done = subprocess.run(command, env=trusting, capture_output=True, text=True, timeout=PATIENCE_S, check=True)
     assert [trace["traceID"] for trace in json.loads(done.stdout)["traces"]] == [trace_id.lstrip("0")]
