@@ -5,8 +5,8 @@ use super::{ByteSize, Config, ConfigError};
 /// The parts of `memory_limit`. The process itself comes first; the others share what is left.
 ///
 /// ```text
-///   | own 96 MiB |----- head 3/8 -----|- in flight 1/8 -|-- queries 1/4 --|- blocks 1/16 -|- merging 1/8 -|- rest 1/16 -|
-///   program,     | open | being cut   |                                    indexes read                   encoders, RocksDB
+///   | own 96 MiB |----- head 3/8 -----|- in flight 1/8 -|-- queries 1/4 --|- blocks 1/8 -|- merging 1/8 -|
+///   program,     | open | being cut   |                                    indexes read
 ///   connections, allocator
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -48,13 +48,20 @@ impl Config {
         }
         let total = self.memory_limit.0 - OWN.0;
         let head = self.head_memory_limit.unwrap_or(ByteSize(total / 8 * 3));
+        let ingest_inflight = self.ingest_inflight_bytes.unwrap_or(ByteSize(total / 8).max(self.max_message_bytes));
+        let queries = self.query_memory_limit.unwrap_or(ByteSize(total / 4));
+        let merging = ByteSize(if self.compaction { total / 8 } else { 0 });
+        let compaction = self.compaction_memory_limit.unwrap_or(merging);
+        // Gives way to what was asked for: half the cache costs counts over 21 M spans a seventh more CPU.
+        let left =
+            [head, ingest_inflight, queries, compaction].iter().fold(total, |left, part| left.saturating_sub(part.0));
         let plan = MemoryPlan {
             head,
             head_cut: self.head_cut_bytes.unwrap_or_else(|| head_cut(head)),
-            ingest_inflight: self.ingest_inflight_bytes.unwrap_or(ByteSize(total / 8).max(self.max_message_bytes)),
-            queries: self.query_memory_limit.unwrap_or(ByteSize(total / 4)),
-            block_cache: self.block_cache_bytes.unwrap_or(ByteSize(total / 16)),
-            compaction: self.compaction_memory_limit.unwrap_or(ByteSize(if self.compaction { total / 8 } else { 0 })),
+            ingest_inflight,
+            queries,
+            block_cache: self.block_cache_bytes.unwrap_or(ByteSize(left.clamp(total / 16, total / 8))),
+            compaction,
         };
         let parts = [
             ("head_memory_limit", plan.head),

@@ -192,8 +192,8 @@ settings! {
         ingest_inflight_bytes: Option<ByteSize> = "auto",
         /// Memory of all running queries. `auto`: 1/4 of the rest.
         query_memory_limit: Option<ByteSize> = "auto",
-        /// Memory for indexes and dictionaries of blocks that were read before. `auto`: 1/16 of
-        /// the rest.
+        /// Memory for indexes and dictionaries of blocks that were read before. `auto`: 1/8 of
+        /// the rest, down to 1/16 where the other parts were given more.
         block_cache_bytes: Option<ByteSize> = "auto",
         /// Memory for merging blocks. It bounds the traces of a merged block, too: one per 200 bytes. `auto`: 1/8 of
         /// the rest.

@@ -14,7 +14,8 @@ fn every_default_is_valid_and_stands_as_it_is_shown() {
         assert_eq!((setting.key, setting.default), (key, shown.as_str()));
     }
     assert_eq!(config.retention, Duration::from_secs(7 * 24 * 3600));
-    assert_eq!(config.memory().unwrap().head, ByteSize(156 << 20));
+    let plan = config.memory().unwrap();
+    assert_eq!((plan.head, plan.block_cache), (ByteSize(156 << 20), ByteSize(52 << 20)));
 }
 
 #[test]
@@ -78,6 +79,7 @@ fn the_parts_of_memory_must_fit_into_the_whole() {
     assert!(err.contains("at most ingest_inflight_bytes (56MiB)"), "{err}");
     let smallest = from_yaml("memory_limit: 192MiB").unwrap().memory().unwrap();
     assert_eq!((smallest.head, smallest.ingest_inflight), (ByteSize(36 << 20), ByteSize(16 << 20)));
+    assert_eq!(smallest.block_cache, ByteSize(8 << 20));
     let plan = from_yaml("memory_limit: 1GiB\nhead_cut_bytes: 100MiB").unwrap().memory().unwrap();
     assert_eq!((plan.head, plan.head_cut), (ByteSize(348 << 20), ByteSize(100 << 20)));
 }
