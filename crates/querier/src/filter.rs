@@ -3,7 +3,7 @@
 use spoor_model::bits::Bits;
 use spoor_model::columns::{ColumnBatch, ColumnRequest, ValuesOf};
 use spoor_model::scan::Predicate;
-use spoor_model::{TimeRange, Trace};
+use spoor_model::{SpanEntry, TimeRange, Trace};
 use spoor_traceql::{MatchedSpanset, TraceMatches};
 
 use crate::group;
@@ -26,6 +26,7 @@ impl Filter {
     pub(crate) fn request(&self, range: TimeRange) -> ColumnRequest {
         match self {
             Self::Span(predicate) => masks_request(vec![predicate.clone()], vec![0], range),
+            Self::Test(test) => masks_request(vec![test.necessary()], vec![0], range),
             Self::Query(plan) => plan.request(range),
             Self::Group(conditions) => {
                 let masks = group::necessary(conditions);
@@ -39,17 +40,18 @@ impl Filter {
     /// Whether a trace matches exactly when one of its parts does.
     pub(crate) fn is_single_span(&self) -> bool {
         match self {
-            Self::Span(_) => true,
+            Self::Span(_) | Self::Test(_) => true,
             Self::Query(plan) => plan.is_single_span(),
             Self::Group(_) => false,
         }
     }
 
     /// Which traces of a batch, the answer to `request`, match as far as it holds them, and which could if they
-    /// went on elsewhere. Of [`Filter::Group`] the former too may be too many, never too few.
+    /// went on elsewhere. Of [`Filter::Group`] and [`Filter::Test`] the former too may be too many, never too
+    /// few.
     pub(crate) fn matches(&self, batch: &ColumnBatch, request: &ColumnRequest) -> TraceMatches {
         match self {
-            Self::Span(_) => {
+            Self::Span(_) | Self::Test(_) => {
                 let matched = traces_with(&batch.masks[0], batch);
                 TraceMatches { may_match: matched.clone(), matched }
             }
@@ -66,12 +68,14 @@ impl Filter {
 
     /// What matches in a whole trace; empty when it does not match.
     pub fn evaluate(&self, trace: &Trace) -> Vec<MatchedSpanset> {
+        let passing = |passes: &dyn Fn(&SpanEntry) -> bool| {
+            let indexed = trace.entries.iter().enumerate();
+            indexed.filter(|(_, entry)| passes(entry)).map(|(index, _)| index).collect()
+        };
         let spans: Vec<usize> = match self {
             Self::Query(plan) => return plan.evaluate(trace),
-            Self::Span(predicate) => {
-                let indexed = trace.entries.iter().enumerate();
-                indexed.filter(|(_, entry)| predicate.matches(entry)).map(|(index, _)| index).collect()
-            }
+            Self::Span(predicate) => passing(&|entry| predicate.matches(entry)),
+            Self::Test(test) => passing(&|entry| test.holds(entry)),
             Self::Group(conditions) => group::matched(trace, conditions),
         };
         let found = (!spans.is_empty()).then(|| MatchedSpanset { spans, attributes: Vec::new() });

@@ -60,7 +60,7 @@ pub use explain::{Explain, SourceScan, Stage};
 pub use export::{ExportPage, ExportRequest};
 pub use filtered::SpanFilter;
 pub use metrics::Metrics;
-pub use request::{Filter, FoundTrace, GroupCondition, Limits, SearchRequest};
+pub use request::{Filter, FoundTrace, GroupCondition, Limits, SearchRequest, SpanTest};
 pub use root::root;
 pub use service_metrics::{ServiceMetricsRequest, ServicePoint, ServiceSeries};
 pub use turns::Turn;

@@ -1,9 +1,11 @@
 //! What can be asked of a search, and what it answers.
 
+use std::fmt::Debug;
+use std::sync::Arc;
 use std::time::Duration;
 
 use spoor_model::scan::{Condition, Predicate};
-use spoor_model::{TimeRange, Trace};
+use spoor_model::{SpanEntry, TimeRange, Trace};
 use spoor_traceql::{MatchedSpanset, SearchPlan};
 
 /// Bounds on single queries.
@@ -53,10 +55,22 @@ pub struct SearchRequest {
 pub enum Filter {
     /// One span satisfies this.
     Span(Predicate),
+    /// One span passes this, which no predicate says in full.
+    Test(Arc<dyn SpanTest>),
     /// A TraceQL query finds spans.
     Query(SearchPlan),
     /// Tempo's legacy tags: all conditions hold within the spans of one resource.
     Group(Vec<GroupCondition>),
+}
+
+/// A test of single spans that goes beyond predicates. Sources are asked for what it needs; whole traces that have
+/// such a span are assembled, and their spans tested.
+pub trait SpanTest: Debug + Send + Sync {
+    /// What every span that passes satisfies. The less it leaves to [`Self::holds`], the fewer traces are assembled.
+    fn necessary(&self) -> Predicate;
+
+    /// Whether a span passes.
+    fn holds(&self, entry: &SpanEntry) -> bool;
 }
 
 /// One condition of Tempo's legacy search.

@@ -18,10 +18,18 @@ const COMPILED_BYTES_MAX: usize = 1 << 20;
 
 /// An expression that matches a text as a whole; dots match line ends too. Errors say why in one line.
 pub fn anchored(pattern: &str) -> Result<Regex, String> {
-    let compile = |pattern: &str| RegexBuilder::new(pattern).size_limit(COMPILED_BYTES_MAX).build();
     let translated = translated(pattern);
     // By itself first: `a)(b` is no expression, though it would be one between our parentheses.
-    compile(&translated).and_then(|_| compile(&format!("^(?s:{translated})$"))).map_err(|error| {
+    compiled(&translated).and_then(|_| compiled(&format!("^(?s:{translated})$")))
+}
+
+/// An expression that matches a text of which any part matches. Errors say why in one line.
+pub fn anywhere(pattern: &str) -> Result<Regex, String> {
+    compiled(&translated(pattern))
+}
+
+fn compiled(pattern: &str) -> Result<Regex, String> {
+    RegexBuilder::new(pattern).size_limit(COMPILED_BYTES_MAX).build().map_err(|error| {
         let text = error.to_string();
         text.lines().last().unwrap_or_default().trim_start_matches("error: ").to_owned()
     })
@@ -146,6 +154,13 @@ mod tests {
         check("a|b.", &["a", "bc", "b\n"], &["ab", "xa", "a\n"]);
         check("(?i)get .*", &["GET /", "get "], &["got /"]);
         check("", &[""], &["a"]);
+    }
+
+    #[test]
+    fn any_part_of_a_text_may_match() {
+        let regex = anywhere("b{x}|^y").unwrap();
+        assert!(regex.is_match("ab{x}c") && regex.is_match("yz") && !regex.is_match("zy"));
+        assert!(anywhere("a)(b").is_err());
     }
 
     #[test]

@@ -11,7 +11,7 @@ use spoor_traceql::{MatchedSpanset, parse, plan_search};
 
 use super::*;
 use crate::oracle::{Fault, Oracle, at_hand, origin, span};
-use crate::request::{Filter, GroupCondition};
+use crate::request::{Filter, GroupCondition, SpanTest};
 use crate::root;
 use crate::turns::{Lanes, Turns};
 
@@ -159,6 +159,20 @@ fn any_predicate() -> impl Strategy<Value = Predicate> {
     })
 }
 
+/// Spans with an odd id that satisfy a predicate: more than the predicate says.
+#[derive(Debug)]
+struct OfOddId(Predicate);
+
+impl SpanTest for OfOddId {
+    fn necessary(&self) -> Predicate {
+        self.0.clone()
+    }
+
+    fn holds(&self, entry: &SpanEntry) -> bool {
+        entry.span.span_id.0[7] % 2 == 1 && self.0.matches(entry)
+    }
+}
+
 fn any_filter() -> impl Strategy<Value = Filter> {
     let filter = prop::sample::select(vec![
         r#"{ name = "a" }"#,
@@ -181,6 +195,7 @@ fn any_filter() -> impl Strategy<Value = Filter> {
     ];
     prop_oneof![
         any_predicate().prop_map(Filter::Span),
+        any_predicate().prop_map(|necessary| Filter::Test(Arc::new(OfOddId(necessary)))),
         spanset.prop_map(|text| query(&text)),
         prop::collection::vec(condition, 0..3).prop_map(Filter::Group),
     ]
