@@ -19,7 +19,8 @@ fn every_fixture_is_answered_as_it_stands_before_and_after_a_block_is_cut() {
     let request = std::fs::read(format!("{DIRECTORY}/request.json")).unwrap();
     let sent = spoor.post(&[("content-type", "application/json")], &request);
     assert_eq!((sent.status, sent.text().as_str()), (200, "{}"));
-    let files = ["lists.http", "search.http", "traces.http", "dependencies.http", "v3.http", "other.http"];
+    let files =
+        ["lists.http", "search.http", "traces.http", "dependencies.http", "v3.http", "filter.http", "other.http"];
     let check_all = |spoor: &Spoor| files.iter().map(|file| check(&JAEGER, spoor, file)).sum::<usize>();
     assert!(check_all(&spoor) >= 100);
     spoor.server.stop();

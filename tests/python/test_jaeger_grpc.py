@@ -62,6 +62,23 @@ def test_searches_agree(jaeger, traces):
         assert {one.trace_id.hex() for one in found} == expected
 
 
+def test_a_structured_filter_finds_the_same_in_both_generations(jaeger, traces):
+    said = jaeger.call("jaeger.storage.v2.Capabilities", "GetCapabilities")[0].search.filter
+    assert set(said.levels) == {"span", "resource", "scope", "event", "link"} and {"not", "some", "regex"} <= set(said.operators)
+    names = jaeger.call(V2, "GetServices")[0].services
+    service = {"field": {"name": "service", "level": "resource"}}
+    one_of = {"op": "in", "args": [service, {"list": {"values": names[:2]}}]}
+    longer = {"op": "gt", "args": [{"field": {"name": "duration", "level": "span"}}, {"scalar": {"value": "1ms"}}]}
+    for wanted in (one_of, {"op": "and", "args": [{"call": one_of}, {"call": {"op": "not", "args": [{"call": longer}]}}]}):
+        query = {"filter": wanted, "search_depth": 1000, "start_time_min": EARLY, "start_time_max": LATE}
+        summaries = jaeger.call(V3, "FindTraceSummaries", query=query)
+        found = {one.trace_id for message in summaries for one in message.summaries}
+        assert found == {one.trace_id.hex() for one in jaeger.call(STORAGE, "FindTraceIDs", query=query)[0].trace_ids}
+        is_short = lambda row: wanted is one_of or int(row["Duration"]) <= 1_000_000
+        is_wanted = lambda row: boutique.service_of(row["PodName"]) in names[:2] and is_short(row)
+        assert found == {trace_id for trace_id, rows in traces.items() if any(map(is_wanted, rows))} != set()
+
+
 def test_dependencies_are_the_edges_between_parents_and_children(jaeger, traces):
     expected: dict[tuple[str, str], int] = {}
     for rows in traces.values():

@@ -11,6 +11,7 @@
 
 mod adjust;
 mod envelope;
+mod filter;
 mod grpc;
 mod legacy;
 mod model;
@@ -34,11 +35,13 @@ use spoor_model::{Clock, TenantId};
 use tower_http::compression::CompressionLayer;
 
 use self::envelope::no_such_page;
+use self::filter::{FilterError, StructuredFilter};
 use self::reads::Shown;
 use crate::cors;
 use crate::error::ApiError;
 use crate::gate::QueryGate;
 use crate::params::Params;
+use crate::query_metrics::Reason;
 use crate::request_metrics::{self, Observed, RequestMetrics};
 use crate::tenant::Tenancy;
 
@@ -74,12 +77,28 @@ pub struct Options {
     pub points_max: usize,
     /// Largest trace that `/api/transform` takes (`max_message_bytes`).
     pub body_bytes_max: usize,
+    /// Longest structured filter (`query_max_bytes`).
+    pub filter_bytes_max: usize,
 }
 
 impl Default for Options {
     fn default() -> Self {
         let (base_path, skew_max) = (String::new(), Duration::ZERO);
-        Self { base_path, skew_max, points_max: 10_000, body_bytes_max: 16 << 20 }
+        Self { base_path, skew_max, points_max: 10_000, body_bytes_max: 16 << 20, filter_bytes_max: 131_072 }
+    }
+}
+
+impl State {
+    /// A filter that was read, or why it could not be: counted, when it is for its length.
+    fn checked_filter(
+        &self,
+        read: impl FnOnce(usize) -> Result<StructuredFilter, FilterError>,
+    ) -> Result<StructuredFilter, FilterError> {
+        let filter = read(self.options.filter_bytes_max);
+        if matches!(filter, Err(FilterError::TooLong { .. })) {
+            self.gate.metrics().refuse(Reason::query_bytes);
+        }
+        filter
     }
 }
 

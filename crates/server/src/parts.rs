@@ -249,6 +249,7 @@ impl Queries {
                 skew_max: config.jaeger_max_clock_skew_adjust,
                 points_max: config.query_metrics_max_intervals,
                 body_bytes_max: config.max_message_bytes.bytes(),
+                filter_bytes_max: config.query_max_bytes.bytes(),
             },
             ui: ui.map_err(|err| err.to_string())?,
         }))

@@ -22,6 +22,7 @@ use tonic::service::Routes;
 use tonic::{Request, Response, Status};
 
 use super::State;
+use super::filter::StructuredFilter;
 use super::reads::{self, Shown};
 use super::search::{LIMIT_DEFAULT, Terms};
 use super::summary::{self, Summary};
@@ -29,7 +30,8 @@ use crate::error::ApiError;
 use crate::grpc::{self, Messages};
 use crate::proto::jaeger::{
     api_v2::query_service_server::QueryServiceServer as ApiV2,
-    api_v3::query_service_server::QueryServiceServer as ApiV3, storage::v2::capabilities_server::CapabilitiesServer,
+    api_v3::query_service_server::QueryServiceServer as ApiV3, expression::v1::Call,
+    storage::v2::capabilities_server::CapabilitiesServer,
     storage::v2::dependency_reader_server::DependencyReaderServer, storage::v2::trace_reader_server::TraceReaderServer,
 };
 use crate::{otlp, partial};
@@ -206,17 +208,18 @@ struct Asked<'a> {
     min: Option<&'a ProtoDuration>,
     max: Option<&'a ProtoDuration>,
     depth: i32,
-    has_filter: bool,
+    filter: Option<&'a Call>,
 }
 
 impl Asked<'_> {
     /// The terms of a search; what has no time is not bounded by it.
-    fn terms(&self, tags: impl IntoIterator<Item = (String, String)>) -> Result<Terms, Status> {
-        if self.has_filter {
-            return Err(Status::invalid_argument("filter is not supported; use attributes"));
-        }
+    fn terms(&self, state: &State, tags: impl IntoIterator<Item = (String, String)>) -> Result<Terms, Status> {
+        let filter = self.filter.map(|call| {
+            let filter = state.checked_filter(|bytes_max| StructuredFilter::from_call(call, bytes_max));
+            filter.map_err(|err| Status::invalid_argument(format!("malformed filter: {err}")))
+        });
         let text = |text: &str| (!text.is_empty()).then(|| text.to_owned());
-        Ok(Terms {
+        let terms = Terms {
             service: text(self.service),
             operation: text(self.operation),
             tags: tags.into_iter().collect(),
@@ -224,8 +227,15 @@ impl Asked<'_> {
             end: self.end.map_or(UnixNano(u64::MAX), unix_nano),
             min_duration_nano: nanos(self.min),
             max_duration_nano: nanos(self.max),
+            filter: filter.transpose()?,
             limit: usize::try_from(self.depth).ok().filter(|depth| *depth > 0).unwrap_or(LIMIT_DEFAULT),
-        })
+        };
+        match terms.filter.is_some() && terms.has_classic() {
+            true => Err(Status::invalid_argument(
+                "filter cannot be combined with service_name, operation_name, attributes, duration_min or duration_max",
+            )),
+            false => Ok(terms),
+        }
     }
 }
 

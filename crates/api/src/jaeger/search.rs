@@ -17,6 +17,7 @@ use spoor_model::scan::{AttrScope, Condition, Field, Literal, Predicate, Test};
 use spoor_model::{TimeRange, TraceId, UnixNano};
 use spoor_querier::{Filter, SearchRequest};
 
+use super::filter::StructuredFilter;
 use super::model::{EMPTY_SERVICE, MISSING_SERVICE};
 use crate::error::ApiError;
 use crate::go_duration;
@@ -44,6 +45,8 @@ pub(crate) struct Terms {
     pub(crate) min_duration_nano: u64,
     /// The span lasts at most this; 0 for no bound.
     pub(crate) max_duration_nano: u64,
+    /// What the span satisfies, in the place of all that is said of it above.
+    pub(crate) filter: Option<StructuredFilter>,
     /// The newest so many.
     pub(crate) limit: usize,
 }
@@ -67,12 +70,29 @@ impl Terms {
             end,
             min_duration_nano,
             max_duration_nano,
+            filter: None,
             limit: limit(params)?,
         })
     }
 
+    /// Whether anything is said of the span beside a structured filter, with which it cannot be combined.
+    pub(crate) fn has_classic(&self) -> bool {
+        let is_named = self.service.is_some() || self.operation.is_some() || !self.tags.is_empty();
+        is_named || self.min_duration_nano != 0 || self.max_duration_nano != 0
+    }
+
     /// What to ask of the querier; `None` when there is nothing to find.
     pub(crate) fn request(&self) -> Option<SearchRequest> {
+        (self.start <= self.end).then(|| SearchRequest {
+            filter: self.filter.as_ref().map_or_else(|| self.classic_filter(), StructuredFilter::to_filter),
+            min_duration_nano: None,
+            max_duration_nano: None,
+            range: TimeRange { start: self.start, end: self.end },
+            limit: self.limit,
+        })
+    }
+
+    fn classic_filter(&self) -> Filter {
         let mut all: Vec<Predicate> = Vec::new();
         all.extend(self.service.as_deref().map(service_predicate));
         all.extend(self.operation.as_deref().map(|name| is_text(Field::Name, name)));
@@ -81,13 +101,7 @@ impl Terms {
         let (min, max) = (self.min_duration_nano, self.max_duration_nano);
         all.extend((min != 0).then(|| is(Field::Duration, Test::Ge(nanos(min)))));
         all.extend((max != 0).then(|| is(Field::Duration, Test::Le(nanos(max)))));
-        (self.start <= self.end).then_some(SearchRequest {
-            filter: Filter::Span(Predicate::And(all)),
-            min_duration_nano: None,
-            max_duration_nano: None,
-            range: TimeRange { start: self.start, end: self.end },
-            limit: self.limit,
-        })
+        Filter::Span(Predicate::And(all))
     }
 }
 

@@ -13,6 +13,7 @@ use spoor_otlp::json::write::{ResourceSpansJson, Spelling};
 use spoor_querier::Querier;
 
 use super::envelope;
+use super::filter::StructuredFilter;
 use super::reads::{self, Shown};
 use super::search::{self, LIMIT_DEFAULT, Terms};
 use super::summary::{Summary, summary};
@@ -175,7 +176,7 @@ pub(super) async fn find_traces(Extract(state): Shared, headers: HeaderMap, RawQ
     let answer = async {
         let request = Request::parse(&state, &headers, query.as_deref())?;
         let shown = shown(&state, &request.params, "query.rawTraces", "query.raw_traces")?;
-        let terms = terms(&request.params)?;
+        let terms = terms(&state, &request.params)?;
         let run = move |querier: &Querier, ctx: &QueryContext| {
             let (traces, skipped) = reads::find(querier, &request.tenants, &terms, ctx)?;
             traces_answer(traces, shown, &skipped)
@@ -195,7 +196,7 @@ pub(super) async fn summaries(Extract(state): Shared, headers: HeaderMap, RawQue
     let answer = async {
         let request = Request::parse(&state, &headers, query.as_deref())?;
         let adjusted = Shown::Adjusted(state.options.skew_max);
-        let terms = terms(&request.params)?;
+        let terms = terms(&state, &request.params)?;
         let run = move |querier: &Querier, ctx: &QueryContext| {
             let (traces, skipped) = reads::find(querier, &request.tenants, &terms, ctx)?;
             let summaries = traces.into_iter().map(|trace| summary(&adjusted.otlp(trace))).collect();
@@ -274,10 +275,7 @@ fn duration(params: &Params, name: &'static str, old: &'static str) -> Result<u6
 }
 
 /// What a search asks for: the parameters `query.*`, under their names and their older ones.
-fn terms(params: &Params) -> Result<Terms, ApiError> {
-    if params.get("query.filter").is_some() {
-        return Err(ApiError::invalid("query.filter is not supported; use query.attributes"));
-    }
+fn terms(state: &State, params: &Params) -> Result<Terms, ApiError> {
     let start = time(params, "query.startTimeMin", "query.start_time_min")?;
     let end = time(params, "query.startTimeMax", "query.start_time_max")?;
     let (Some(start), Some(end)) = (start, end) else {
@@ -292,7 +290,11 @@ fn terms(params: &Params) -> Result<Terms, ApiError> {
         return Err(ApiError::invalid("query.durationMax must not be less than query.durationMin"));
     }
     let text = |name, old| either(params, name, old).map(|(_, text)| text.to_owned());
-    Ok(Terms {
+    let filter = params.get("query.filter").map(|text| {
+        let filter = state.checked_filter(|bytes_max| StructuredFilter::from_json(text, bytes_max));
+        filter.map_err(|err| malformed("query.filter", &err))
+    });
+    let terms = Terms {
         service: text("query.serviceName", "query.service_name"),
         operation: text("query.operationName", "query.operation_name"),
         tags: attributes(params)?,
@@ -300,8 +302,16 @@ fn terms(params: &Params) -> Result<Terms, ApiError> {
         end,
         min_duration_nano,
         max_duration_nano,
+        filter: filter.transpose()?,
         limit: depth(params)?,
-    })
+    };
+    match terms.filter.is_some() && terms.has_classic() {
+        true => Err(ApiError::invalid(
+            "query.filter cannot be combined with query.serviceName, query.operationName, query.attributes, \
+             query.durationMin or query.durationMax",
+        )),
+        false => Ok(terms),
+    }
 }
 
 fn depth(params: &Params) -> Result<usize, ApiError> {

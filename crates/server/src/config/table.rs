@@ -224,7 +224,7 @@ settings! {
         query_max_trace_duration: Duration = "1h",
         /// Tenants that one query may ask at once (`X-Scope-OrgID: a|b`). 1: each for itself.
         query_max_tenants: usize = "100",
-        /// Longest query text, in bytes; longer ones are refused unread.
+        /// Longest query text, or structured filter of Jaeger's, in bytes; longer ones are refused unread.
         query_max_bytes: ByteSize = "128KiB",
         /// Longest time range of a search that names one. 0: no limit.
         query_search_max_range: Duration = "0",

@@ -66,9 +66,9 @@ impl QueryService for Service {
             min: query.duration_min.as_ref(),
             max: query.duration_max.as_ref(),
             depth: query.search_depth,
-            has_filter: false,
+            filter: None,
         };
-        let terms = asked.terms(query.tags.clone())?;
+        let terms = asked.terms(&self.state, query.tags.clone())?;
         Ok(self.find(tenants, terms, move |trace| chunks(shown.jaeger(trace))).await?.map(streamed))
     }
 

@@ -7,6 +7,7 @@ use tonic::{Request, Response, Status};
 use super::chunks::{self, QUERY_SPANS_MAX};
 use super::{Asked, Messages, Service, count, streamed, unix_nano};
 use crate::error::{ApiError, Kind};
+use crate::jaeger::State;
 use crate::jaeger::reads::{self, Shown};
 use crate::jaeger::search::Terms;
 use crate::jaeger::summary::{self, Summary};
@@ -43,7 +44,7 @@ impl QueryService for Service {
         request: Request<FindTracesRequest>,
     ) -> Result<Response<Self::FindTracesStream>, Status> {
         let tenants = self.tenants(&request)?;
-        let (terms, is_raw) = terms(request.into_inner().query)?;
+        let (terms, is_raw) = terms(&self.state, request.into_inner().query)?;
         let shown = Shown::new(is_raw, self.state.options.skew_max);
         let messages = move |trace| chunks::of_trace(shown.otlp(trace), QUERY_SPANS_MAX);
         Ok(self.find(tenants, terms, messages).await?.map(streamed))
@@ -56,7 +57,7 @@ impl QueryService for Service {
         request: Request<FindTraceSummariesRequest>,
     ) -> Result<Response<Self::FindTraceSummariesStream>, Status> {
         let tenants = self.tenants(&request)?;
-        let (terms, _) = terms(request.into_inner().query)?;
+        let (terms, _) = terms(&self.state, request.into_inner().query)?;
         let message = |summaries| FindTraceSummariesResponse { summaries };
         self.summaries(tenants, terms, trace_summary, message).await
     }
@@ -104,7 +105,7 @@ fn required_range(start: Option<&Timestamp>, end: Option<&Timestamp>) -> Result<
 }
 
 /// The terms of a search, and whether it wants traces as they are stored.
-fn terms(query: Option<TraceQueryParameters>) -> Result<(Terms, bool), Status> {
+fn terms(state: &State, query: Option<TraceQueryParameters>) -> Result<(Terms, bool), Status> {
     let query = query.ok_or_else(|| Status::invalid_argument("missing query"))?;
     if query.start_time_min.is_none() || query.start_time_max.is_none() {
         return Err(Status::invalid_argument("start time min and max are required parameters"));
@@ -117,9 +118,9 @@ fn terms(query: Option<TraceQueryParameters>) -> Result<(Terms, bool), Status> {
         min: query.duration_min.as_ref(),
         max: query.duration_max.as_ref(),
         depth: query.search_depth,
-        has_filter: query.filter.is_some(),
+        filter: query.filter.as_ref(),
     };
-    Ok((asked.terms(query.attributes.clone())?, query.raw_traces))
+    Ok((asked.terms(state, query.attributes.clone())?, query.raw_traces))
 }
 
 fn trace_summary(summary: Summary) -> TraceSummary {

@@ -8,15 +8,16 @@ use tonic::{Request, Response, Status};
 
 use super::chunks::{self, STORAGE_SPANS_MAX};
 use super::{Asked, Messages, Service, count, streamed, timestamp, trace_id, unix_nano};
-use crate::jaeger::reads;
+use crate::jaeger::filter::{LEVELS, OPERATORS};
 use crate::jaeger::search::Terms;
 use crate::jaeger::summary::{self, Summary};
+use crate::jaeger::{State, reads};
 use crate::proto::jaeger::storage::v2::any_value::Value as Any;
 use crate::proto::jaeger::storage::v2::capabilities_server::Capabilities;
 use crate::proto::jaeger::storage::v2::dependency_reader_server::DependencyReader;
 use crate::proto::jaeger::storage::v2::trace_reader_server::TraceReader;
 use crate::proto::jaeger::storage::v2::{
-    AnyValue, Dependency, FindTraceIDsRequest, FindTraceIDsResponse, FindTraceSummariesRequest,
+    AnyValue, Dependency, FilterCapabilities, FindTraceIDsRequest, FindTraceIDsResponse, FindTraceSummariesRequest,
     FindTraceSummariesResponse, FindTracesRequest, FoundTraceId, GetCapabilitiesRequest, GetCapabilitiesResponse,
     GetDependenciesRequest, GetDependenciesResponse, GetOperationsRequest, GetOperationsResponse, GetServicesRequest,
     GetServicesResponse, GetTracesRequest, KeyValue, Operation, SearchCapabilities, ServiceSummary,
@@ -53,7 +54,7 @@ impl TraceReader for Service {
         request: Request<FindTracesRequest>,
     ) -> Result<Response<Self::FindTracesStream>, Status> {
         let tenants = self.tenants(&request)?;
-        let terms = terms(request.into_inner().query)?;
+        let terms = terms(&self.state, request.into_inner().query)?;
         Ok(self.find(tenants, terms, |trace| chunks::of_trace(trace, STORAGE_SPANS_MAX)).await?.map(streamed))
     }
 
@@ -62,7 +63,7 @@ impl TraceReader for Service {
         request: Request<FindTraceIDsRequest>,
     ) -> Result<Response<FindTraceIDsResponse>, Status> {
         let tenants = self.tenants(&request)?;
-        let terms = terms(request.into_inner().query)?;
+        let terms = terms(&self.state, request.into_inner().query)?;
         let found = |trace: Trace| {
             let range = trace.range();
             let (start, end) = (Some(timestamp(range.start)), Some(timestamp(range.end)));
@@ -78,7 +79,7 @@ impl TraceReader for Service {
         request: Request<FindTraceSummariesRequest>,
     ) -> Result<Response<Self::FindTraceSummariesStream>, Status> {
         let tenants = self.tenants(&request)?;
-        let terms = terms(request.into_inner().query)?;
+        let terms = terms(&self.state, request.into_inner().query)?;
         let message = |summaries| FindTraceSummariesResponse { summaries };
         self.summaries(tenants, terms, trace_summary, message).await
     }
@@ -130,12 +131,14 @@ impl Capabilities for Service {
         &self,
         _: Request<GetCapabilitiesRequest>,
     ) -> Result<Response<GetCapabilitiesResponse>, Status> {
-        let search = SearchCapabilities { without_service_name: true, same_span_conjunction: true, filter: None };
+        let texts = |texts: &[&str]| texts.iter().map(|text| (*text).to_owned()).collect();
+        let filter = Some(FilterCapabilities { levels: texts(&LEVELS), operators: texts(&OPERATORS) });
+        let search = SearchCapabilities { without_service_name: true, same_span_conjunction: true, filter };
         Ok(Response::new(GetCapabilitiesResponse { search: Some(search) }))
     }
 }
 
-fn terms(query: Option<TraceQueryParameters>) -> Result<Terms, Status> {
+fn terms(state: &State, query: Option<TraceQueryParameters>) -> Result<Terms, Status> {
     let query = query.ok_or_else(|| Status::invalid_argument("missing query"))?;
     let asked = Asked {
         service: &query.service_name,
@@ -145,10 +148,10 @@ fn terms(query: Option<TraceQueryParameters>) -> Result<Terms, Status> {
         min: query.duration_min.as_ref(),
         max: query.duration_max.as_ref(),
         depth: query.search_depth,
-        has_filter: query.filter.is_some(),
+        filter: query.filter.as_ref(),
     };
     let text = |tag: &KeyValue| (tag.key.clone(), value_text::plain(&plain(tag.value.as_ref())));
-    asked.terms(query.attributes.iter().map(text))
+    asked.terms(state, query.attributes.iter().map(text))
 }
 
 /// The value whose text is compared. The caller's query map has texts only, whatever people meant.

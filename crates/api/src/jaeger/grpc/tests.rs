@@ -52,6 +52,14 @@ fn seconds(seconds: i64) -> Option<Timestamp> {
     Some(Timestamp { seconds, nanos: 0 })
 }
 
+/// The structured filter `n = 7`.
+fn is_seven() -> Call {
+    use crate::proto::jaeger::expression::v1::{Attribute, Expression, Scalar, expression::Kind};
+    let attribute = Kind::Attr(Attribute { key: "n".into(), ..Default::default() });
+    let seven = Kind::Scalar(Scalar { value: "7".into(), ..Default::default() });
+    Call { op: "eq".into(), args: [attribute, seven].map(|kind| Expression { kind: Some(kind) }).into() }
+}
+
 const EARLY: i64 = 1_699_999_000;
 const LATE: i64 = 1_700_001_000;
 
@@ -144,8 +152,13 @@ async fn the_current_generation_sends_otlp() {
     assert_eq!(span_counts(FIND, &find(one)).await.unwrap(), [1]);
     let open = span_counts(FIND, &find(api_v3::TraceQueryParameters::default())).await.unwrap_err();
     assert_eq!(open, (3, "start time min and max are required parameters".into()));
-    let filtered = api_v3::TraceQueryParameters { filter: Some(Default::default()), ..v3_query("") };
-    assert_eq!(span_counts(FIND, &find(filtered)).await.unwrap_err().0, 3);
+    let filtered = |filter| api_v3::TraceQueryParameters { filter: Some(filter), ..v3_query("") };
+    assert_eq!(span_counts(FIND, &find(filtered(is_seven()))).await.unwrap(), [1]);
+    let wrong = span_counts(FIND, &find(filtered(Default::default()))).await.unwrap_err();
+    assert_eq!(wrong, (3, "malformed filter: a call needs an op".into()));
+    let both = api_v3::TraceQueryParameters { filter: Some(is_seven()), ..v3_query("cart") };
+    let (code, text) = span_counts(FIND, &find(both)).await.unwrap_err();
+    assert!(code == 3 && text.starts_with("filter cannot be combined with service_name"), "{code} {text}");
 }
 
 #[tokio::test]
@@ -192,6 +205,9 @@ async fn a_storage_skips_traces_that_are_not_there_and_sends_each_apart() {
                 .unwrap();
         assert_eq!((ids[0].trace_ids.len(), ids[0].trace_ids[0].trace_id[0]), (1, 0x0a));
     }
+    let filtered = v2::TraceQueryParameters { filter: Some(is_seven()), ..Default::default() };
+    let find = v2::FindTracesRequest { query: Some(filtered) };
+    assert_eq!(span_counts("/jaeger.storage.v2.TraceReader/FindTraces", &find).await.unwrap(), [1]);
     let summaries = v2::FindTraceSummariesRequest { query: Some(v2::TraceQueryParameters::default()) };
     let summaries: Vec<v2::FindTraceSummariesResponse> =
         ask("/jaeger.storage.v2.TraceReader/FindTraceSummaries", &summaries).await.unwrap();
@@ -200,6 +216,8 @@ async fn a_storage_skips_traces_that_are_not_there_and_sends_each_apart() {
         ask("/jaeger.storage.v2.Capabilities/GetCapabilities", &v2::GetCapabilitiesRequest {}).await.unwrap();
     let search = capabilities[0].search.as_ref().unwrap();
     assert!(search.without_service_name && search.same_span_conjunction);
+    let filter = search.filter.as_ref().unwrap();
+    assert_eq!((filter.levels.len(), filter.operators.len()), (5, 14));
     let range = v2::GetDependenciesRequest { start_time: seconds(EARLY), end_time: seconds(LATE) };
     let calls: Vec<v2::GetDependenciesResponse> =
         ask("/jaeger.storage.v2.DependencyReader/GetDependencies", &range).await.unwrap();

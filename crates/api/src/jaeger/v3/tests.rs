@@ -7,6 +7,9 @@ const REQUEST: &[u8] = include_bytes!("../../../../../api/fixtures/jaeger/worked
 
 const RANGE: &str = "query.startTimeMin=2023-11-14T00:00:00Z&query.startTimeMax=2023-11-15T00:00:00.5%2B00:00";
 
+const EXISTS: &str =
+    "query.filter=%7B%22op%22:%22exists%22,%22args%22:%5B%7B%22attr%22:%7B%22key%22:%22z%22%7D%7D%5D%7D";
+
 async fn ask(path: &str) -> Reply {
     get(&jaeger(Store::with(REQUEST), Tenancy::Single), path, &[]).await
 }
@@ -89,7 +92,12 @@ async fn mistakes_are_named() {
         (&format!("{RANGE}&query.attributes=x"), "malformed parameter query.attributes: "),
         (&format!("{RANGE}&query.searchDepth=x"), "malformed parameter query.searchDepth: "),
         (&format!("{RANGE}&query.rawTraces=x"), "malformed parameter query.rawTraces: "),
-        (&format!("{RANGE}&query.filter=x"), "query.filter is not supported"),
+        (&format!("{RANGE}&query.filter=x"), "malformed parameter query.filter: expected value"),
+        (
+            &format!("{RANGE}&query.filter=%7B%22op%22:%22and%22%7D"),
+            "malformed parameter query.filter: and needs arguments",
+        ),
+        (&format!("{RANGE}&{EXISTS}&query.serviceName=s"), "query.filter cannot be combined with query.serviceName, "),
     ] {
         let (status, message) = error(&ask(&format!("/api/v3/traces?{query}")).await);
         assert!(status == 400 && message.starts_with(text), "{query}: {status} {message}");
