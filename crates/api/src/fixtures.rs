@@ -21,6 +21,7 @@ use spoor_model::scan::{
 use spoor_model::{Clock, SpanEntry, TenantId, TimeRange, Trace, TraceId, UnixNano, Value, value};
 use spoor_otlp::OtlpDecoder;
 use spoor_querier::{Limits, Metrics, Querier};
+use tokio::sync::watch;
 use tower::ServiceExt;
 
 use crate::gate::{QueryGate, QueryLimits};
@@ -210,7 +211,8 @@ pub(crate) fn tempo_state(store: impl Snapshots + 'static, tenancy: Tenancy) -> 
         requests: RequestMetrics::register(&mut registry, Arc::new(FixedClock)),
         cors_allowed_origins: vec!["https://page.example".to_owned()],
         build: tempo::BuildInfo { version: "0.1.0".to_owned(), ..tempo::BuildInfo::default() },
-        ready: Arc::new(|| Ok(())),
+        serving: watch::channel(true).1,
+        health: Arc::new(tempo::Health::default),
         metrics: Arc::new(move || {
             let mut text = String::new();
             prometheus_client::encoding::text::encode(&mut text, &registry).unwrap();
@@ -239,6 +241,7 @@ pub(crate) fn jaeger_state(store: Store, tenancy: Tenancy, options: jaeger::Opti
         tenancy,
         clock: Arc::new(FixedClock),
         requests,
+        serving: watch::channel(true).1,
         cors_allowed_origins: Vec::new(),
         options,
         ui: None,

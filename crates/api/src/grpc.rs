@@ -7,6 +7,7 @@ mod health;
 use std::pin::Pin;
 
 use axum::Router;
+use tokio::sync::watch;
 use tokio_stream::Stream;
 use tonic::service::Routes;
 use tonic::{Code, Status};
@@ -27,11 +28,12 @@ impl From<ApiError> for Status {
 }
 
 /// A port's services, with health and reflection beside them. `reflected` are those that reflection lists, `healthy`
-/// the names that health knows.
+/// the names that health knows. `serving` turns false when the process stops.
 pub(crate) fn with_health_and_reflection(
     services: Routes,
     reflected: &[&str],
     healthy: &'static [&'static str],
+    serving: watch::Receiver<bool>,
 ) -> Router {
     const OWN: [&str; 3] =
         ["grpc.health.v1.Health", "grpc.reflection.v1.ServerReflection", "grpc.reflection.v1alpha.ServerReflection"];
@@ -43,7 +45,7 @@ pub(crate) fn with_health_and_reflection(
     };
     let checked = "a test reads the descriptors";
     services
-        .add_service(tonic_health::pb::health_server::HealthServer::new(Health { names: healthy }))
+        .add_service(tonic_health::pb::health_server::HealthServer::new(Health { names: healthy, serving }))
         .add_service(reflection().build_v1().expect(checked))
         .add_service(reflection().build_v1alpha().expect(checked))
         .into_axum_router()

@@ -32,6 +32,7 @@ use axum::response::Response;
 use axum::routing::{MethodRouter, get, post};
 use http::HeaderMap;
 use spoor_model::{Clock, TenantId};
+use tokio::sync::watch;
 use tower_http::compression::CompressionLayer;
 
 use self::envelope::no_such_page;
@@ -58,6 +59,8 @@ pub struct State {
     pub clock: Arc<dyn Clock>,
     /// Where durations are counted.
     pub requests: RequestMetrics,
+    /// True until the process stops.
+    pub serving: watch::Receiver<bool>,
     /// Whose pages may query from a browser; `*` for all.
     pub cors_allowed_origins: Vec<String>,
     /// What bounds and shapes answers.

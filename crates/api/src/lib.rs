@@ -17,6 +17,7 @@ pub mod jaeger;
 pub mod otlp;
 pub mod partial;
 pub mod query_metrics;
+mod request_body;
 pub mod request_metrics;
 pub mod tempo;
 pub mod tenant;

@@ -20,6 +20,10 @@ pub(crate) enum Reason {
     range,
     /// It asks for more than `query_metrics_max_intervals`.
     intervals,
+    /// It asks for more than `query_max_results` or `query_max_spans_per_spanset`.
+    results,
+    /// Its body is larger than `query_max_body_bytes`, or a file than `max_message_bytes`.
+    body_bytes,
 }
 
 /// What an answer ends at.

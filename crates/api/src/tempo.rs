@@ -35,11 +35,13 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodRouter, any, get};
 use http::{StatusCode, header};
 use spoor_model::Clock;
+use tokio::sync::watch;
 use tower_http::compression::CompressionLayer;
 
 use crate::cors;
 use crate::error::Kind;
 use crate::gate::QueryGate;
+use crate::request_body::BodyBound;
 use crate::request_metrics::{self, Observed, RequestMetrics};
 use crate::tenant::Tenancy;
 
@@ -53,8 +55,17 @@ pub use time_range::parse_time;
 /// A text that is made when somebody asks.
 pub type TextFn = Arc<dyn Fn() -> String + Send + Sync>;
 
-/// Whether the process takes requests; if not, why.
-pub type ReadyFn = Arc<dyn Fn() -> Result<(), String> + Send + Sync>;
+/// How the process is, whenever somebody asks.
+pub type HealthFn = Arc<dyn Fn() -> Health + Send + Sync>;
+
+/// How the process is, while it serves.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Health {
+    /// Why spans are refused, while they are. Queries go on.
+    pub refusing: Option<String>,
+    /// What else somebody should look at, a line each.
+    pub troubles: Vec<String>,
+}
 
 /// What this build is.
 #[derive(Debug, Clone, Default)]
@@ -89,8 +100,10 @@ pub struct State {
     pub cors_allowed_origins: Vec<String>,
     /// For `/api/status/buildinfo` and `/status/version`.
     pub build: BuildInfo,
-    /// For `/ready`.
-    pub ready: ReadyFn,
+    /// True until the process stops.
+    pub serving: watch::Receiver<bool>,
+    /// For `/ready` and `/status/health`.
+    pub health: HealthFn,
     /// For `/metrics`: OpenMetrics text.
     pub metrics: TextFn,
     /// For `/status/config`: YAML.
@@ -106,6 +119,10 @@ pub struct State {
 }
 
 impl State {
+    fn body_bound(&self) -> BodyBound {
+        BodyBound { bytes_max: self.limits.body_bytes_max, key: "query_max_body_bytes" }
+    }
+
     fn bounds(&self) -> limits::Bounds<'_> {
         limits::Bounds { limits: &self.limits, metrics: self.gate.metrics() }
     }
@@ -149,6 +166,7 @@ fn routes() -> Vec<Route> {
         ("any", "/metrics", any(status::metrics)),
         ("get", "/status", get(status::overview)),
         ("get", "/status/version", get(status::version)),
+        ("get", "/status/health", get(status::health)),
         ("get", "/status/config", get(status::config)),
         ("get", "/status/runtime_config", get(overrides::runtime_config)),
         ("get", "/status/overrides", get(overrides::all)),

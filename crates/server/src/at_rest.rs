@@ -13,6 +13,7 @@ use spoor_ingester::AtRest;
 use spoor_model::scan::Snapshots;
 use spoor_model::{Clock, TenantId};
 use spoor_otlp::OtlpDecoder;
+use tokio::sync::watch;
 
 use crate::clock::SystemClock;
 use crate::config::Config;
@@ -39,9 +40,10 @@ pub(crate) fn routes(config: &Config, has_tenants: bool) -> Result<Router, Strin
         tenancy: parts::tenancy(config, has_tenants),
         requests: RequestMetrics::register(&mut registry, Arc::clone(&clock)),
         clock,
+        serving: watch::channel(true).1,
         cors_allowed_origins: Vec::new(),
     };
-    Ok(tempo::router(queries.tempo(config, registry, &Arc::default(), None)))
+    Ok(tempo::router(queries.tempo(config, registry, Arc::new(tempo::Health::default), None)))
 }
 
 /// Whoever names no tenant means the one that a server without tenants has.

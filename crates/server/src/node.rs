@@ -71,7 +71,7 @@ async fn live(config: &Config) -> Result<ExitCode, String> {
 
     signals.wait().await;
     tracing::info!("stopping: open requests finish, then the head is written; a second signal ends at once");
-    parts.is_ready.store(false, std::sync::atomic::Ordering::Relaxed);
+    parts.serving.send_replace(false);
     parts.life.pull_brake();
     stop.send_replace(true);
     let finish = async {

@@ -1,7 +1,6 @@
 //! The wiring: which parts there are, and what each gets.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use axum::Router;
@@ -12,7 +11,7 @@ use spoor_api::request_metrics::RequestMetrics;
 use spoor_api::tenant::Tenancy;
 use spoor_api::{jaeger, otlp, tempo};
 use spoor_distributor::Distributor;
-use spoor_ingester::Ingester;
+use spoor_ingester::{Health, Ingester};
 use spoor_model::compute::ComputePool;
 use spoor_model::ingest::Append;
 use spoor_model::memory::MemoryBudget;
@@ -20,6 +19,7 @@ use spoor_model::scan::Snapshots;
 use spoor_model::{Clock, TenantId};
 use spoor_otlp::OtlpDecoder;
 use spoor_querier::Querier;
+use tokio::sync::watch;
 use tower_http::catch_panic::CatchPanicLayer;
 
 use crate::block_life::{BlockLife, RunningLife};
@@ -42,8 +42,8 @@ pub(crate) struct Parts {
     pub(crate) shared: Option<Arc<Shared>>,
     /// What each port serves.
     pub(crate) routers: Routers,
-    /// Whether `/ready` says yes.
-    pub(crate) is_ready: Arc<AtomicBool>,
+    /// True until the process stops; `/ready` and gRPC health say so.
+    pub(crate) serving: watch::Sender<bool>,
 }
 
 /// What each port serves.
@@ -76,7 +76,7 @@ impl Parts {
             shared.keep_lease(&*clock);
             shared.poll(&ingester, &*clock, false);
         }
-        let is_ready = Arc::new(AtomicBool::new(true));
+        let serving = watch::Sender::new(true);
         let metrics = spoor_compactor::Metrics::register(&mut registry);
         let life = BlockLife::new(config, &memory, &ingester, storage.shared.as_ref(), &clock, metrics);
         let requests = RequestMetrics::register(&mut registry, Arc::clone(&clock));
@@ -86,6 +86,7 @@ impl Parts {
             tenancy: tenancy(config, config.multitenancy),
             clock: Arc::clone(&clock),
             requests,
+            serving: serving.subscribe(),
             cors_allowed_origins: config.cors_allowed_origins.clone(),
         };
         let jaeger = queries.jaeger(config)?;
@@ -94,10 +95,15 @@ impl Parts {
             otlp_grpc: survive_panics(otlp::grpc_router(receivers.clone())),
             otlp_http: survive_panics(otlp::http_router(receivers)),
             jaeger: survive_panics(jaeger::router(jaeger)),
-            tempo: survive_panics(tempo::router(queries.tempo(config, registry, &is_ready, Some(life.admin())))),
+            tempo: survive_panics(tempo::router(queries.tempo(
+                config,
+                registry,
+                health_of(&ingester),
+                Some(life.admin()),
+            ))),
         };
         let life = life.start()?;
-        Ok(Self { ingester, life, shared: storage.shared, routers, is_ready })
+        Ok(Self { ingester, life, shared: storage.shared, routers, serving })
     }
 
     /// Writes the head and stops all threads. Blocks.
@@ -203,6 +209,9 @@ pub(crate) fn query_gate(
 fn tempo_limits(config: &Config) -> tempo::Limits {
     tempo::Limits {
         query_bytes_max: config.query_max_bytes.bytes(),
+        body_bytes_max: config.query_max_body_bytes.bytes(),
+        results_max: config.query_max_results,
+        spans_per_spanset_max: config.query_max_spans_per_spanset,
         search_range_max: config.query_search_max_range,
         metrics_range_max: config.query_metrics_max_range,
         metrics_intervals_max: config.query_metrics_max_intervals,
@@ -224,12 +233,28 @@ fn overrides(config: &Config) -> tempo::Overrides {
     tempo::Overrides { defaults, by_tenant: config.retention_by_tenant.iter().map(own).collect() }
 }
 
+/// What somebody should know of the ingester.
+fn health(Health { refusing, cut_failing, blocks_skipped, records_in_quarantine }: Health) -> tempo::Health {
+    let cut = cut_failing.map(|why| format!("a head cannot become a block: {why}"));
+    let skipped = (blocks_skipped > 0).then(|| format!("blocks that queries do without: {blocks_skipped}"));
+    let aside = (records_in_quarantine > 0)
+        .then(|| format!("log records that could not be read and were set aside: {records_in_quarantine}"));
+    tempo::Health { refusing, troubles: [cut, skipped, aside].into_iter().flatten().collect() }
+}
+
+fn health_of(ingester: &Arc<Ingester>) -> tempo::HealthFn {
+    let ingester = Arc::clone(ingester);
+    Arc::new(move || health(ingester.health()))
+}
+
 /// What both query surfaces get.
 pub(crate) struct Queries {
     pub(crate) gate: Arc<QueryGate>,
     pub(crate) tenancy: Tenancy,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) requests: RequestMetrics,
+    /// True until the process stops.
+    pub(crate) serving: watch::Receiver<bool>,
     pub(crate) cors_allowed_origins: Vec<String>,
 }
 
@@ -243,6 +268,7 @@ impl Queries {
             tenancy: self.tenancy,
             clock: Arc::clone(&self.clock),
             requests: self.requests.clone(),
+            serving: self.serving.clone(),
             cors_allowed_origins: self.cors_allowed_origins.clone(),
             options: jaeger::Options {
                 base_path,
@@ -259,10 +285,9 @@ impl Queries {
         &self,
         config: &Config,
         registry: Registry,
-        is_ready: &Arc<AtomicBool>,
+        health: tempo::HealthFn,
         admin: Option<Arc<dyn tempo::BlockAdmin>>,
     ) -> tempo::State {
-        let is_ready = Arc::clone(is_ready);
         let (limits, trace_deletion) = (tempo_limits(config), config.trace_deletion);
         let stream_interval = config.query_stream_interval;
         let (mcp, overrides) = (config.mcp, overrides(config));
@@ -280,10 +305,8 @@ impl Queries {
                 revision: build_info::REVISION.to_owned(),
                 ..tempo::BuildInfo::default()
             },
-            ready: Arc::new(move || match is_ready.load(Ordering::Relaxed) {
-                true => Ok(()),
-                false => Err("stopping".to_owned()),
-            }),
+            serving: self.serving.clone(),
+            health,
             metrics: Arc::new(move || metrics::text(&registry)),
             config: Arc::new(move || config.clone()),
             mcp,

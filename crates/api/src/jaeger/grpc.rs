@@ -70,7 +70,7 @@ fn services(state: Arc<State>) -> Router {
         .add_service(TraceReaderServer::new(service()))
         .add_service(DependencyReaderServer::new(service()))
         .add_service(CapabilitiesServer::new(service()));
-    grpc::with_health_and_reflection(routes, &SERVICES, &HEALTHY)
+    grpc::with_health_and_reflection(routes, &SERVICES, &HEALTHY, state.serving.clone())
 }
 
 /// The five services: all of them ask the same state.

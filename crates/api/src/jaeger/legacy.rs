@@ -25,6 +25,7 @@ use super::{Request, Shared, State};
 use crate::error::{ApiError, Kind};
 use crate::params::{Params, Plus, percent_decode};
 use crate::partial;
+use crate::request_body::BodyBound;
 
 /// A request's answer: the JSON, or an error in Jaeger's envelope.
 type Answered = Result<Vec<u8>, ApiError>;
@@ -224,11 +225,8 @@ pub(super) async fn transform(
 ) -> Response {
     let answer = async {
         let request = Request::parse(&state, &headers, query.as_deref())?;
-        let limit = state.options.body_bytes_max;
-        let body = axum::body::to_bytes(body, limit).await.map_err(|_| {
-            let text = format!("the body could not be read, or is larger than {limit} bytes; raise max_message_bytes");
-            ApiError::new(Kind::TooLarge, text)
-        })?;
+        let bound = BodyBound { bytes_max: state.options.body_bytes_max, key: "max_message_bytes" };
+        let body = bound.read(body, state.gate.metrics()).await?;
         let run = move |_: &Querier, ctx: &QueryContext| {
             // The JSON, its protobuf and the spans are in memory together.
             ctx.reserve(body.len().saturating_mul(3)).map_err(QueryError::from)?;

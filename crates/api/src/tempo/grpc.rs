@@ -54,10 +54,10 @@ const TRACE_BYTES_MAX: usize = 3 << 20;
 
 /// The service, with health and reflection.
 pub(super) fn router(state: Arc<State>) -> Router {
-    let requests = state.requests.clone();
+    let (requests, serving) = (state.requests.clone(), state.serving.clone());
     let routes = Routes::new(StreamingQuerierServer::new(Service { state }));
     // The fallback is that of HTTP, which knows calls, too.
-    let router = grpc::with_health_and_reflection(routes, &[SERVICE], &[SERVICE]).reset_fallback();
+    let router = grpc::with_health_and_reflection(routes, &[SERVICE], &[SERVICE], serving).reset_fallback();
     grpc::counted(router, requests)
 }
 

@@ -18,6 +18,12 @@ use crate::query_metrics::{QueryMetrics, Reason};
 pub struct Limits {
     /// Longest query text (`query_max_bytes`); zero means zero.
     pub query_bytes_max: usize,
+    /// Largest body of a request (`query_max_body_bytes`); zero means zero.
+    pub body_bytes_max: usize,
+    /// Most traces of one answer (`query_max_results`); zero means zero.
+    pub results_max: usize,
+    /// Most spans that are shown of each spanset (`query_max_spans_per_spanset`); zero means zero.
+    pub spans_per_spanset_max: usize,
     /// Longest range of a search (`query_search_max_range`).
     pub search_range_max: Duration,
     /// Longest range of a metrics query (`query_metrics_max_range`).
@@ -37,6 +43,9 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             query_bytes_max: 131_072,
+            body_bytes_max: 2 << 20,
+            results_max: 262_144,
+            spans_per_spanset_max: 100,
             search_range_max: Duration::ZERO,
             metrics_range_max: Duration::from_secs(24 * 3600),
             metrics_intervals_max: 10_000,
@@ -74,6 +83,14 @@ impl Bounds<'_> {
         }
         let text = format!("query expression is {} bytes long, at most {max}; raise query_max_bytes", text.len());
         Err(self.refusal(Reason::query_bytes, text))
+    }
+
+    /// Refuses to list more than so many of something.
+    pub(super) fn check_count(self, name: &str, asked: usize, max: usize, key: &str) -> Result<usize, ApiError> {
+        if asked <= max {
+            return Ok(asked);
+        }
+        Err(self.refusal(Reason::results, format!("invalid {name} {asked}: expected at most {max}; raise {key}")))
     }
 
     /// Refuses searches over too long a range. A range without ends is not one that somebody specified.

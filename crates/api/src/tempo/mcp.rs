@@ -12,7 +12,7 @@ mod tools;
 
 use std::sync::Arc;
 
-use axum::body::Bytes;
+use axum::body::Body;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use http::{HeaderMap, Method, StatusCode, header};
@@ -48,7 +48,7 @@ pub(super) async fn serve(
     State(state): State<Arc<super::State>>,
     method: Method,
     headers: HeaderMap,
-    body: Bytes,
+    body: Body,
 ) -> Response {
     if !state.mcp {
         return (StatusCode::NOT_FOUND, "404 page not found\n").into_response();
@@ -64,7 +64,10 @@ pub(super) async fn serve(
     let version = headers.get("mcp-protocol-version").map(|version| version.to_str().unwrap_or_default());
     match method {
         Method::POST if version.is_none_or(|version| VERSIONS.contains(&version)) => {
-            post(&state, &headers, &body).await
+            match state.body_bound().read(body, state.gate.metrics()).await {
+                Ok(body) => post(&state, &headers, &body).await,
+                Err(err) => err.into_response(),
+            }
         }
         Method::POST => {
             let text = format!("unknown MCP-Protocol-Version, expected one of {}", VERSIONS.join(", "));

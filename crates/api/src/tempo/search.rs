@@ -20,12 +20,8 @@ use crate::{go_duration, partial};
 
 /// Traces per answer unless the client says.
 const LIMIT_DEFAULT: usize = 20;
-/// Most traces per answer.
-const LIMIT_MAX: usize = 262_144;
 /// Spans per span set unless the client says; zero means this too.
 const SPANS_DEFAULT: usize = 3;
-/// Most spans per span set.
-const SPANS_MAX: usize = 100;
 
 /// Parameters that are not tags, whatever else the URL has.
 const KNOWN: [&str; 10] =
@@ -110,16 +106,14 @@ impl Search {
         };
         let limit = match params.parsed::<u32>("limit")?.map(|limit| limit as usize) {
             None => LIMIT_DEFAULT,
-            Some(limit @ 1..=LIMIT_MAX) => limit,
-            Some(limit) => {
-                return Err(ApiError::invalid(format!("invalid limit {limit}: expected 1 to {LIMIT_MAX}")));
-            }
+            Some(0) => return Err(ApiError::invalid("invalid limit 0: expected at least 1")),
+            Some(limit) => bounds.check_count("limit", limit, bounds.limits.results_max, "query_max_results")?,
         };
         let spans_max = match params.parsed::<u32>("spss")?.map(|spans| spans as usize) {
             None | Some(0) => SPANS_DEFAULT,
-            Some(spans @ 1..=SPANS_MAX) => spans,
             Some(spans) => {
-                return Err(ApiError::invalid(format!("invalid spss {spans}: expected at most {SPANS_MAX}")));
+                let (max, key) = (bounds.limits.spans_per_spanset_max, "query_max_spans_per_spanset");
+                bounds.check_count("spss", spans, max, key)?
             }
         };
         let range = time_range::from_params(params, Times::Seconds, now)?;

@@ -4,13 +4,14 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use axum::Json;
-use axum::extract::State;
+use axum::extract::{RawQuery, State};
 use axum::response::{IntoResponse, Response};
 use http::{HeaderMap, header};
 use serde::Serialize;
 use spoor_model::TimeRange;
 
 use crate::error::{ApiError, Kind};
+use crate::params::Params;
 use crate::{fan_out, partial};
 
 /// The version of Tempo whose API this is. Clients switch features on by it: Grafana 10 and 11 want
@@ -54,12 +55,33 @@ fn api_version(version: &str) -> String {
     format!("{API_VERSION}+spoor.{}", version.replace('+', "."))
 }
 
-/// Whether requests are taken.
-pub(super) async fn ready(State(state): Shared) -> Result<&'static str, ApiError> {
-    match (state.ready)() {
-        Ok(()) => Ok("ready"),
-        Err(why) => Err(ApiError::new(Kind::Unavailable, why)),
+/// Whether requests are taken. While spans are refused queries are answered still, so that only those who ask for ingest
+/// (`?ingest=true`) are sent elsewhere; others are told.
+pub(super) async fn ready(State(state): Shared, RawQuery(query): RawQuery) -> Result<String, ApiError> {
+    let is_for_ingest = Params::parse(query.as_deref()).flag("ingest")?;
+    if !*state.serving.borrow() {
+        return Err(ApiError::new(Kind::Unavailable, "stopping"));
     }
+    match (state.health)().refusing {
+        None => Ok("ready".to_owned()),
+        Some(why) if is_for_ingest => Err(ApiError::new(Kind::Unavailable, refusal(&why))),
+        Some(why) => Ok(format!("ready, but {}", refusal(&why))),
+    }
+}
+
+fn refusal(why: &str) -> String {
+    format!("spans are refused: {why}")
+}
+
+/// How the process is, a line for each thing that somebody should look at.
+pub(super) async fn health(State(state): Shared) -> String {
+    health_text(&state)
+}
+
+fn health_text(state: &super::State) -> String {
+    let super::Health { refusing, troubles } = (state.health)();
+    let spans = refusing.map_or_else(|| "spans are taken".to_owned(), |why| refusal(&why));
+    [vec![spans], troubles].concat().join("\n") + "\n"
 }
 
 /// The exposition; its text is OpenMetrics, which Prometheus's older format reads too.
@@ -75,8 +97,9 @@ pub(super) async fn metrics(State(state): Shared, headers: HeaderMap) -> Respons
 /// The sections of `/status`, one after the other.
 pub(super) async fn overview(State(state): Shared) -> String {
     format!(
-        "GET /status/version\n{}\n\nGET /status/endpoints\n{}\nGET /status/overrides\n{}\nGET /status/config\n{}\n",
+        "GET /status/version\n{}\n\nGET /status/health\n{}\nGET /status/endpoints\n{}\nGET /status/overrides\n{}\nGET /status/config\n{}\n",
         version_text(&state),
+        health_text(&state),
         endpoints().await,
         state.overrides.to_yaml(&state.limits),
         (state.config)(),

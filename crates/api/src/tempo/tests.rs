@@ -3,7 +3,7 @@ use serde_json::{Value as Json, json};
 use spoor_model::TenantId;
 use spoor_model::wire::{Field, Reader};
 
-use crate::fixtures::{Reply, Store, described, get, send, tempo};
+use crate::fixtures::{Reply, Store, described, get, send, tempo, tempo_state};
 use crate::tenant::Tenancy;
 
 const REQUEST: &[u8] = include_bytes!("../../../../api/fixtures/tempo/trace_by_id/request.json");
@@ -336,6 +336,44 @@ async fn the_process_tells_what_it_is() {
     assert_eq!(get(&router, "/status/services", &[]).await.json(), json!(["db", "shop"]));
     assert!(get(&router, "/status", &[]).await.text().contains("GET /status/version\nspoor, version 0.1.0"));
     assert_eq!(get(&router, "/status/nothing", &[]).await.status.as_u16(), 404);
+}
+
+#[tokio::test]
+async fn who_asks_for_ingest_is_sent_elsewhere_while_spans_are_refused() {
+    let health =
+        crate::tempo::Health { refusing: Some("the disk is full".into()), troubles: vec!["a block is gone".into()] };
+    let (serving, watched) = tokio::sync::watch::channel(true);
+    let state = tempo_state(Store::default(), Tenancy::Single);
+    let state = crate::tempo::State { serving: watched, health: std::sync::Arc::new(move || health.clone()), ..state };
+    let router = crate::tempo::router(state);
+    let ready = |path: &'static str| {
+        let router = router.clone();
+        async move {
+            let reply = get(&router, path, &[]).await;
+            (reply.status.as_u16(), reply.text().to_owned())
+        }
+    };
+    assert_eq!(ready("/ready").await, (200, "ready, but spans are refused: the disk is full".into()));
+    assert_eq!(ready("/ready?ingest=true").await, (503, "spans are refused: the disk is full".into()));
+    let lines = "spans are refused: the disk is full\na block is gone\n";
+    assert_eq!(ready("/status/health").await, (200, lines.into()));
+    assert!(ready("/status").await.1.contains(&format!("GET /status/health\n{lines}\n")));
+    serving.send_replace(false);
+    assert_eq!(ready("/ready").await, (503, "stopping".into()));
+}
+
+#[tokio::test]
+async fn bodies_are_bounded_by_their_key() {
+    let mut state = tempo_state(Store::default(), Tenancy::Single);
+    state.limits.body_bytes_max = 10;
+    let router = crate::tempo::router(state);
+    for path in ["/api/v2/traces/diff", "/api/mcp"] {
+        let request = http::Request::post(path).body(axum::body::Body::from("[1234567890]")).unwrap();
+        let answer = tower::ServiceExt::oneshot(router.clone(), request).await.unwrap();
+        assert_eq!(answer.status().as_u16(), 413, "{path}");
+        let text = axum::body::to_bytes(answer.into_body(), 1_000).await.unwrap();
+        assert_eq!(text, "request body is larger than 10 bytes; raise query_max_body_bytes");
+    }
 }
 
 #[tokio::test]

@@ -17,7 +17,7 @@ mod summary;
 
 use std::sync::Arc;
 
-use axum::body::Bytes;
+use axum::body::Body as HttpBody;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use http::{HeaderMap, Method, StatusCode, header};
@@ -122,12 +122,13 @@ pub(super) async fn diff(
     State(state): State<Arc<super::State>>,
     method: Method,
     headers: HeaderMap,
-    body: Bytes,
+    body: HttpBody,
 ) -> Result<Response, ApiError> {
     if method != Method::POST {
         return Ok((StatusCode::METHOD_NOT_ALLOWED, [(header::ALLOW, "POST")]).into_response());
     }
     let tenants = state.tenancy.for_read(&headers)?;
+    let body = state.body_bound().read(body, state.gate.metrics()).await?;
     Ok(Request::parse(tenants, &body)?.answer(&state).await?.into_response())
 }
 

@@ -226,6 +226,10 @@ settings! {
         query_max_tenants: usize = "100",
         /// Longest query text, or structured filter of Jaeger's, in bytes; longer ones are refused unread.
         query_max_bytes: ByteSize = "128KiB",
+        /// Largest body of a request that compares traces or speaks MCP.
+        query_max_body_bytes: ByteSize = "2MiB",
+        /// Spans that a search shows of each spanset, at most.
+        query_max_spans_per_spanset: usize = "100",
         /// Longest time range of a search that names one. 0: no limit.
         query_search_max_range: Duration = "0",
         /// Longest time range of a metrics query. 0: no limit.

@@ -238,6 +238,25 @@ async fn health_knows_the_services_by_name() {
 }
 
 #[tokio::test]
+async fn health_is_watched_until_the_process_stops() {
+    use tonic_health::pb::{HealthCheckRequest, HealthCheckResponse};
+    const WATCH: &str = "/grpc.health.v1.Health/Watch";
+    let (serving, watched) = tokio::sync::watch::channel(true);
+    let state = Arc::into_inner(jaeger_state(Store::default(), Tenancy::Single, Options::default())).unwrap();
+    let router = services(Arc::new(State { serving: watched, ..state }));
+    let status = |message: Option<Vec<u8>>| HealthCheckResponse::decode(&message.unwrap()[..]).unwrap().status;
+    let ask = |service: &str| HealthCheckRequest { service: service.to_owned() };
+    let mut known = client::start(&router, WATCH, &ask("jaeger.api_v2.QueryService"), &[]).await;
+    let mut unknown = client::start(&router, WATCH, &ask("nobody"), &[]).await;
+    assert_eq!((status(known.next().await), status(unknown.next().await)), (1, 3));
+    serving.send_replace(false);
+    assert_eq!((status(known.next().await), status(unknown.next().await)), (2, 3));
+    assert!(known.rest().await.ok().unwrap().is_empty() && unknown.rest().await.ok().unwrap().is_empty());
+    let checked = call(&router, "/grpc.health.v1.Health/Check", &ask("")).await.unwrap().pop();
+    assert_eq!(status(checked), 2);
+}
+
+#[tokio::test]
 async fn what_an_answer_lacks_is_said_before_it() {
     let store = || Store::with(&spans()).without("block 7", "torn");
     let router = |store| services(jaeger_state(store, Tenancy::Single, Options::default()));

@@ -117,7 +117,10 @@ async fn mistakes_and_missing_tenants_have_the_codes_of_grpc() {
     let (code, text) = error("Search", &search("{")).await;
     assert!(code == 3 && text.starts_with("invalid TraceQL query: parse error at line 1"), "{code} {text}");
     let many = SearchRequest { spans_per_span_set: 101, ..search("{}") };
-    assert_eq!(error("Search", &many).await, (3, "invalid spss 101: expected at most 100".into()));
+    assert_eq!(
+        error("Search", &many).await,
+        (3, "invalid spss 101: expected at most 100; raise query_max_spans_per_spanset".into())
+    );
     let both = SearchRequest { tags: [("a".into(), "b".into())].into(), ..search("{}") };
     assert_eq!(error("Search", &both).await, (3, "q and tags cannot be combined".into()));
     assert_eq!(error("SearchTagValues", &SearchRequest::default()).await.0, 3, "no name");
