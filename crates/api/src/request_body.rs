@@ -40,10 +40,10 @@ mod tests {
     async fn a_body_over_the_bound_is_refused_and_counted() {
         let mut registry = Registry::default();
         let metrics = QueryMetrics::register(&mut registry);
-        let bound = BodyBound { bytes_max: 4, key: "some_key" };
+        let bound = BodyBound { bytes_max: 4, key: "query_max_body_bytes" };
         assert_eq!(bound.read(Body::from("1234"), &metrics).await.unwrap(), "1234");
         let refused = bound.read(Body::from("12345"), &metrics).await.unwrap_err();
-        let text = "request body is larger than 4 bytes; raise some_key";
+        let text = "request body is larger than 4 bytes; raise query_max_body_bytes";
         assert_eq!(refused, ApiError::new(Kind::TooLarge, text));
         let broken = futures_util::stream::iter([Err::<Bytes, _>(std::io::Error::other("gone"))]);
         assert_eq!(bound.read(Body::from_stream(broken), &metrics).await.unwrap_err().kind, Kind::Invalid);
