@@ -10,7 +10,6 @@ use std::sync::{Arc, OnceLock};
 use arrow_array::cast::AsArray;
 use arrow_array::{Array, ArrayRef, RecordBatch};
 use arrow_schema::{DataType, Field, Schema};
-use bytes::Bytes;
 use hashbrown::HashMap;
 use parquet::arrow::arrow_reader::{
     ArrowReaderMetadata, ArrowReaderOptions, ParquetRecordBatchReader, RowSelection, RowSelector,
@@ -356,16 +355,10 @@ impl Opened {
         Ok(Arc::clone(batch.column(0)))
     }
 
-    /// The dictionary of a column in a row group, whose entries stand in the order of their first rows. `None` when
-    /// not all values are codes of it.
-    pub(crate) fn dictionary_of_group(&self, group: usize, column: usize) -> Result<Option<Bytes>, Error> {
-        if !self.is_all_coded(group, column) {
-            return Ok(None);
-        }
-        // No rows: then the dictionary is all that is read.
-        let nothing = RowSelection::from(vec![RowSelector::skip(self.groups[group].rows.len())]);
-        let chunks = GroupChunks::load(&self.file, &self.metadata, group, &[column], Some(&nothing))?;
-        chunks.dictionary_page(column).map_err(|err| Error::corrupt(&self.object, err.to_string()))
+    /// Whether rows may lack a value, or have several.
+    pub(crate) fn is_nullable(&self, group: usize, column: usize) -> bool {
+        let described = self.chunk(group, column).column_descr();
+        described.max_def_level() > 0 || described.max_rep_level() > 0
     }
 
     /// How the values of a column are stored in a row group, if it is one of the ways that scans read by themselves.

@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use parquet::arrow::arrow_reader::{RowGroups, RowSelection};
-use parquet::basic::{Compression, Encoding};
+use parquet::basic::Compression;
 use parquet::column::page::{Page, PageIterator, PageMetadata, PageReader};
 use parquet::errors::{ParquetError, Result};
 use parquet::file::metadata::{ParquetMetaData, RowGroupMetaData};
@@ -246,17 +246,6 @@ impl Iterator for OneChunk {
 }
 
 impl PageIterator for OneChunk {}
-
-impl GroupChunks<'_> {
-    /// The dictionary page of a column: its entries in the order of their codes, plain. `None` when the chunk does
-    /// not begin with one.
-    pub(crate) fn dictionary_page(&self, column: usize) -> Result<Option<Bytes>> {
-        Ok(match self.pages(column)?.get_next_page()? {
-            Some(Page::DictionaryPage { buf, encoding: Encoding::PLAIN | Encoding::PLAIN_DICTIONARY, .. }) => Some(buf),
-            _ => None,
-        })
-    }
-}
 
 /// The column chunks of one row group of a file that is in memory, whole.
 pub(crate) struct TableChunks<'a> {

@@ -156,7 +156,7 @@ pub(crate) fn plan(
 
 fn named_column(role: Role, name: &str) -> PlannedColumn {
     let (data_type, layout, is_nullable) = match role {
-        Role::TraceId => (DataType::FixedSizeBinary(16), Layout::Dictionary, false),
+        Role::TraceId => (DataType::FixedSizeBinary(16), Layout::Plain, false),
         Role::SpanId => (DataType::FixedSizeBinary(8), Layout::Raw, false),
         Role::Start => (DataType::Timestamp(TimeUnit::Nanosecond, Some("UTC".into())), Layout::ByteStreamSplit, false),
         Role::Duration => (DataType::Int64, Layout::ByteStreamSplit, false),

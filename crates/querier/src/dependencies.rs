@@ -57,7 +57,8 @@ impl Querier {
                 intervals: None,
             };
             let mut stage = Stage { name: "dependencies".to_owned(), ..Stage::default() };
-            let edges = fold(&Counter, &asked, Reach::Around, &self.limits, &self.pairs, &mut sources, &mut stage)?;
+            let edges =
+                fold(&Counter, &asked, Reach::Around, &self.limits, &self.remembered, &mut sources, &mut stage)?;
             let mut stats = ScanStats::default();
             stage.sources.iter().for_each(|source| stats += source.stats);
             let explain = Explain { stages: vec![stage] };

@@ -23,12 +23,13 @@ use spoor_model::bits::Bits;
 use spoor_model::columns::{ColumnBatch, ColumnRequest, ColumnScan};
 use spoor_model::scan::{Predicate, ScanError, ScanStats};
 
-use crate::QueryError;
 use crate::explain::{SourceScan, Stage};
 use crate::lookup::Sources;
 use crate::request::Limits;
 use crate::search::widened;
-use crate::torn::{PairCache, Torn};
+use crate::torn::Torn;
+use crate::wholes::Wholes;
+use crate::{QueryError, Remembered};
 
 /// Groups per thread between two looks at the clock and the account.
 const GROUPS_PER_LANE: usize = 4;
@@ -72,7 +73,7 @@ pub(crate) fn fold<A: Accumulate>(
     asked: &ColumnRequest,
     reach: Reach,
     limits: &Limits,
-    pairs: &PairCache,
+    remembered: &Remembered,
     sources: &mut Sources<'_>,
     stage: &mut Stage,
 ) -> Result<A::Partial, QueryError> {
@@ -91,7 +92,8 @@ pub(crate) fn fold<A: Accumulate>(
         accumulate,
         asked,
         sources,
-        torn: Torn::new(all, &ranges, limits.trace_duration_max, pairs),
+        wholes: &remembered.wholes,
+        torn: Torn::new(all, &ranges, limits.trace_duration_max, &remembered.pairs),
         partials: Mutex::default(),
         to_assemble: Vec::new(),
         seen: HashSet::new(),
@@ -110,6 +112,7 @@ struct Fold<'f, 'a, A: Accumulate> {
     asked: &'f ColumnRequest,
     sources: &'f mut Sources<'a>,
     torn: Torn<'f>,
+    wholes: &'f Wholes,
     /// Those that no thread is adding to: at most one per thread.
     partials: Mutex<Vec<A::Partial>>,
     /// Each once, neighbours in a group side by side.
@@ -255,7 +258,7 @@ impl<'a, A: Accumulate> Fold<'_, 'a, A> {
             let added = this.sources.lanes.map(wave, |ids| {
                 let ctx = &this.sources.ctx.part();
                 ctx.check()?;
-                let (traces, errors) = this.sources.assembled(ids, ctx);
+                let (traces, errors) = this.sources.assembled_before(ids, this.wholes, ctx);
                 let batch = ColumnBatch::of_traces(&traces, this.asked);
                 this.add(&batch, &Bits::none(batch.trace_count()));
                 Ok::<_, ScanError>((batch.row_count(), errors))

@@ -44,6 +44,7 @@ mod series;
 mod service_metrics;
 mod torn;
 mod turns;
+mod wholes;
 
 use std::sync::Arc;
 
@@ -53,6 +54,7 @@ use spoor_model::{Clock, TenantId};
 
 use torn::PairCache;
 use turns::{Lanes, Turns};
+use wholes::Wholes;
 
 pub use dependencies::{Calls, Service};
 pub use error::QueryError;
@@ -78,6 +80,13 @@ pub struct Answer<T> {
     pub explain: Explain,
 }
 
+/// What never changes about blocks, from one query to the next.
+#[derive(Debug, Default)]
+struct Remembered {
+    pairs: PairCache,
+    wholes: Wholes,
+}
+
 /// Answers the questions of clients, from what the snapshots hold.
 pub struct Querier {
     snapshots: Arc<dyn Snapshots>,
@@ -85,7 +94,7 @@ pub struct Querier {
     limits: Limits,
     clock: Arc<dyn Clock>,
     metrics: Metrics,
-    pairs: PairCache,
+    remembered: Remembered,
     turns: Turns,
 }
 
@@ -98,7 +107,7 @@ impl Querier {
         clock: Arc<dyn Clock>,
         metrics: Metrics,
     ) -> Self {
-        Self { snapshots, pool, limits, clock, metrics, pairs: PairCache::default(), turns: Turns::default() }
+        Self { snapshots, pool, limits, clock, metrics, remembered: Remembered::default(), turns: Turns::default() }
     }
 
     /// A place among the queries that share the pool, to be held while a query waits for a thread and runs:

@@ -6,13 +6,14 @@ use std::sync::Arc;
 use spoor_model::scan::{
     Field, KeySet, Operation, QueryContext, ScanError, ScanStats, Skipped, Snapshot, SpanSource, ValueSet,
 };
-use spoor_model::{SpanEntry, TenantId, TimeRange, Trace, TraceId, Value};
+use spoor_model::{BlockId, SpanEntry, TenantId, TimeRange, Trace, TraceId, Value};
 
 use crate::explain::Explain;
 use crate::held_bytes::held_bytes;
 use crate::metrics::Op;
 use crate::torn::Errors;
 use crate::turns::Lanes;
+use crate::wholes::{Wholes, holders};
 use crate::{Answer, Querier, QueryError};
 
 /// The sources of a query, asked in parallel, and those that failed.
@@ -103,6 +104,30 @@ impl<'a> Sources<'a> {
         }
         let traces = ids.iter().zip(parts).filter_map(|(id, entries)| Trace::assemble(*id, entries));
         (traces.collect(), errors)
+    }
+
+    /// [`Self::assembled`], where a trace that lies in blocks alone need not be read when it was before.
+    pub(crate) fn assembled_before(
+        &self,
+        ids: &[TraceId],
+        wholes: &Wholes,
+        ctx: &QueryContext,
+    ) -> (Vec<Arc<Trace>>, Errors) {
+        let holders: Vec<Option<Vec<BlockId>>> = ids.iter().map(|id| holders(self.all, *id)).collect();
+        let known = |(id, holders): (&TraceId, &Option<Vec<BlockId>>)| wholes.get(*id, holders.as_ref()?);
+        let mut traces: Vec<Option<Arc<Trace>>> = ids.iter().zip(&holders).map(known).collect();
+        let unknown: Vec<usize> = (0..ids.len()).filter(|place| traces[*place].is_none()).collect();
+        let (read, errors) = self.assembled(&unknown.iter().map(|place| ids[*place]).collect::<Vec<_>>(), ctx);
+        let mut read = read.into_iter().map(Arc::new).peekable();
+        for (place, holders) in unknown.into_iter().map(|place| (place, holders[place].clone())) {
+            let Some(trace) = read.next_if(|trace| trace.id == ids[place]) else { continue };
+            // What a source that failed would have had may be readable the next time.
+            if let Some(holders) = holders.filter(|_| errors.is_empty()) {
+                wholes.insert(holders, &trace);
+            }
+            traces[place] = Some(trace);
+        }
+        (traces.into_iter().flatten().collect(), errors)
     }
 
     pub(crate) fn into_answer<T>(self, value: T, stats: ScanStats, explain: Explain) -> Answer<T> {

@@ -99,7 +99,7 @@ impl Querier {
         self.observed_of_all(Op::search, tenants, ctx, |snapshot| {
             check(request, &self.limits)?;
             let sources = Sources::new(&snapshot, self.lanes(), ctx);
-            search(request, &self.limits, &self.pairs, sources, show)
+            search(request, &self.limits, &self.remembered.pairs, sources, show)
         })
     }
 }

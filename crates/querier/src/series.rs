@@ -48,7 +48,7 @@ impl Querier {
                 // The spans that count are those that satisfy the filter, and copies of one start together.
                 let reach = if operand.is_single_span() { Reach::Range } else { Reach::Around };
                 let asked = operand.request(window, exemplars_max);
-                results.push(fold(&counter, &asked, reach, &self.limits, &self.pairs, &mut sources, &mut stage)?);
+                results.push(fold(&counter, &asked, reach, &self.limits, &self.remembered, &mut sources, &mut stage)?);
                 stage.sources.iter().for_each(|source| stats += source.stats);
                 explain.stages.push(stage);
             }

@@ -122,7 +122,7 @@ impl Querier {
             };
             let mut stage = Stage { name: "service metrics".to_owned(), ..Stage::default() };
             let counter = Counter { request };
-            let cells = fold(&counter, &asked, Reach::Range, &self.limits, &self.pairs, &mut sources, &mut stage)?;
+            let cells = fold(&counter, &asked, Reach::Range, &self.limits, &self.remembered, &mut sources, &mut stage)?;
             let mut stats = ScanStats::default();
             stage.sources.iter().for_each(|source| stats += source.stats);
             let explain = Explain { stages: vec![stage] };

@@ -24,9 +24,9 @@ use spoor_model::bits::Bits;
 use spoor_model::scan::{QueryContext, ScanError, SpanSource};
 use spoor_model::{BlockId, TimeRange, TraceId};
 
-/// Bytes of common fingerprints that are remembered: 100,000 pairs of blocks with a handful of torn
+/// Bytes of common fingerprints that are remembered: 50,000 pairs of blocks with a handful of torn
 /// traces each, which is weeks of blocks.
-const PAIRS_BYTES_MAX: usize = 16 << 20;
+const PAIRS_BYTES_MAX: usize = 8 << 20;
 
 /// What an entry of the cache costs beside its fingerprints: keys in map and queue, and the `Arc`.
 const PAIR_BYTES: usize = 128;

@@ -149,37 +149,35 @@ impl<'a> GroupReader<'a> {
         Ok(Picked { values, rows: Some(rows) })
     }
 
-    /// Ids of the traces. One page where they are the dictionary of their column; else that column.
+    /// Ids of the traces: those of their first spans.
     pub(super) fn trace_ids(&self) -> Result<Arc<[TraceId]>, Error> {
         if let Some(known) = self.trace_ids.get() {
             return Ok(Arc::clone(known));
         }
-        let missing = || self.corrupt("column trace_id is missing");
-        let column = self.opened.column("trace_id").ok_or_else(missing)?;
-        let trace_count = self.group().traces.len();
-        let ids = match self.opened.dictionary_of_group(self.group, column)? {
-            Some(dictionary) => {
-                self.read_bytes.set(self.read_bytes.get() + dictionary.len() as u64);
-                let (ids, rest) = dictionary.as_chunks::<16>();
-                if ids.len() != trace_count || !rest.is_empty() {
-                    let got = ids.len();
-                    return Err(self.corrupt(format!("trace id count mismatch (want {trace_count}, got {got})")));
-                }
-                ids.iter().map(|id| TraceId(*id)).collect()
+        let column = self.opened.column("trace_id").ok_or_else(|| self.corrupt("column trace_id is missing"))?;
+        let group = self.group();
+        let first_rows = || group.traces.clone().map(|trace| self.traces.rows(trace).start - group.rows.start);
+        let read = match self.opened.is_nullable(self.group, column) {
+            true => None,
+            false => {
+                self.count_bytes(column, self.row_count());
+                let mut pages = self.opened.pages_of_group(self.group, column)?;
+                stored::fixed_at(&mut *pages, first_rows()).map_err(|err| self.corrupt(err.to_string()))?
             }
-            None => self.first_trace_ids(column)?,
+        };
+        let ids = match read {
+            Some(ids) => ids.into_iter().map(TraceId).collect(),
+            None => self.ids_at(column, first_rows())?,
         };
         Ok(Arc::clone(self.trace_ids.get_or_init(|| ids)))
     }
 
-    /// The id of the first span of each trace.
-    fn first_trace_ids(&self, column: usize) -> Result<Arc<[TraceId]>, Error> {
+    /// Ids as the Parquet crate reads them.
+    fn ids_at(&self, column: usize, rows: impl Iterator<Item = usize>) -> Result<Arc<[TraceId]>, Error> {
         let array = self.column(column)?;
         let ids = array.as_fixed_size_binary_opt().filter(|ids| ids.value_length() == 16 && ids.null_count() == 0);
         let ids = ids.ok_or_else(|| self.corrupt("column trace_id has the wrong type"))?;
-        let group = self.group();
-        let first_rows = group.traces.clone().map(|trace| self.traces.rows(trace).start - group.rows.start);
-        Ok(first_rows.map(|row| TraceId(ids.value(row).try_into().expect("16 bytes wide"))).collect())
+        Ok(rows.map(|row| TraceId(ids.value(row).try_into().expect("16 bytes wide"))).collect())
     }
 }
 

@@ -84,6 +84,32 @@ pub(super) fn read(pages: &mut dyn PageReader, stored: StoredAs<'_>, wanted: &Bi
     }
 }
 
+/// The values of some rows, ascending, of a column of values of `N` bytes of which every row has one. `None` when it
+/// is to be left to the Parquet crate.
+pub(super) fn fixed_at<const N: usize>(
+    pages: &mut dyn PageReader,
+    rows: impl Iterator<Item = usize>,
+) -> Result<Option<Vec<[u8; N]>>> {
+    let mut rows = rows.peekable();
+    let mut found = Vec::with_capacity(rows.size_hint().0);
+    let mut end = 0;
+    while rows.peek().is_some()
+        && let Some(page) = pages.get_next_page()?
+    {
+        let Page::DataPage { buf, num_values, encoding: Encoding::PLAIN, .. } = page else { return Ok(None) };
+        let (values, rest) = buf.as_chunks::<N>();
+        if values.len() != num_values as usize || !rest.is_empty() {
+            return Ok(None);
+        }
+        let start = end;
+        end += values.len();
+        while let Some(row) = rows.next_if(|row| *row < end) {
+            found.push(values[row - start]);
+        }
+    }
+    Ok(rows.peek().is_none().then_some(found))
+}
+
 fn numbers(chunk: &mut Chunk<'_>, data_type: &DataType) -> Result<Option<ArrayRef>> {
     Ok(match data_type {
         DataType::Int32 => chunk.joined::<i32>()?.map(|(values, nulls)| Arc::new(Int32Array::new(values, nulls)) as _),

@@ -1,6 +1,8 @@
 //! Columns made of whole traces: the reference for all sources, and the way of traces that lie in
 //! several.
 
+use std::borrow::Borrow;
+
 use arrow_array::Int32Array;
 use hashbrown::HashMap;
 
@@ -15,10 +17,10 @@ impl ColumnBatch {
     /// The columns of whole traces. Irregular traces are marked all the same; their parents are good, as
     /// far as there are any. They have a tree, too, when copies are asked for: of an irregular trace, only the
     /// tree tells which spans are roots.
-    pub fn of_traces(traces: &[Trace], request: &ColumnRequest) -> Self {
+    pub fn of_traces<T: Borrow<Trace>>(traces: &[T], request: &ColumnRequest) -> Self {
         let mut batch = Self { trace_rows: vec![0], irregular: Bits::none(traces.len()), ..Self::default() };
         let mut entries: Vec<&SpanEntry> = Vec::new();
-        for (index, trace) in traces.iter().enumerate() {
+        for (index, trace) in traces.iter().map(T::borrow).enumerate() {
             let first = entries.len() as u32;
             if request.tree || request.copies {
                 let tree = Tree::of(trace);

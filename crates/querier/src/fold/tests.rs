@@ -76,8 +76,8 @@ fn counted(sources: &[Arc<Oracle>], range: TimeRange, reach: Reach, limits: &Lim
         intervals: None,
     };
     let mut stage = Stage::default();
-    let pairs = PairCache::default();
-    let counts = fold(&Counts { range }, &asked, reach, limits, &pairs, &mut sources, &mut stage);
+    let remembered = Remembered::default();
+    let counts = fold(&Counts { range }, &asked, reach, limits, &remembered, &mut sources, &mut stage);
     assert!(sources.skipped.is_empty());
     (counts.expect("nothing is in the way"), stage)
 }
