@@ -16,37 +16,37 @@ const JOINED_AT_ONCE: usize = 512;
 pub(super) trait Streamed: Copy + Default {
     const BYTES: usize;
 
-    /// Joins streams that are all as long as `values`, at most [`JOINED_AT_ONCE`].
-    fn join(streams: &[&[u8]], values: &mut [Self]);
+    /// Joins streams of one length, at most [`JOINED_AT_ONCE`], and adds the values.
+    fn join(streams: &[&[u8]], values: &mut Vec<Self>);
 }
 
 impl Streamed for i32 {
     const BYTES: usize = 4;
 
-    fn join(streams: &[&[u8]], values: &mut [Self]) {
+    fn join(streams: &[&[u8]], values: &mut Vec<Self>) {
+        let len = streams[0].len();
         let mut pairs = [[0u16; JOINED_AT_ONCE]; 2];
         join_bytes(streams, &mut pairs);
-        for ((value, low), high) in values.iter_mut().zip(&pairs[0]).zip(&pairs[1]) {
-            *value = (u32::from(*low) | u32::from(*high) << 16) as Self;
-        }
+        let join = |(low, high): (&u16, &u16)| (u32::from(*low) | u32::from(*high) << 16) as Self;
+        values.extend(pairs[0][..len].iter().zip(&pairs[1][..len]).map(join));
     }
 }
 
 impl Streamed for i64 {
     const BYTES: usize = 8;
 
-    fn join(streams: &[&[u8]], values: &mut [Self]) {
+    fn join(streams: &[&[u8]], values: &mut Vec<Self>) {
+        let len = streams[0].len();
         let mut pairs = [[0u16; JOINED_AT_ONCE]; 4];
         join_bytes(streams, &mut pairs);
         let mut halves = [[0u32; JOINED_AT_ONCE]; 2];
         for (half, pairs) in halves.iter_mut().zip(pairs.chunks_exact(2)) {
-            for ((joined, low), high) in half[..values.len()].iter_mut().zip(&pairs[0]).zip(&pairs[1]) {
+            for ((joined, low), high) in half[..len].iter_mut().zip(&pairs[0]).zip(&pairs[1]) {
                 *joined = u32::from(*low) | u32::from(*high) << 16;
             }
         }
-        for ((value, low), high) in values.iter_mut().zip(&halves[0]).zip(&halves[1]) {
-            *value = (u64::from(*low) | u64::from(*high) << 32) as Self;
-        }
+        let join = |(low, high): (&u32, &u32)| (u64::from(*low) | u64::from(*high) << 32) as Self;
+        values.extend(halves[0][..len].iter().zip(&halves[1][..len]).map(join));
     }
 }
 
@@ -61,11 +61,9 @@ fn join_bytes(streams: &[&[u8]], pairs: &mut [[u16; JOINED_AT_ONCE]]) {
 /// Adds the values of a page to those before.
 pub(super) fn join_page<T: Streamed>(page: &[u8], values: &mut Vec<T>) {
     let len = page.len() / T::BYTES;
-    let first = values.len();
-    values.resize(first + len, T::default());
-    for (place, values) in values[first..].chunks_mut(JOINED_AT_ONCE).enumerate() {
-        let from = place * JOINED_AT_ONCE;
-        let stream = |stream: usize| &page[stream * len + from..][..values.len()];
+    values.reserve(len);
+    for from in (0..len).step_by(JOINED_AT_ONCE) {
+        let stream = |stream: usize| &page[stream * len + from..][..JOINED_AT_ONCE.min(len - from)];
         let streams: [&[u8]; 8] = std::array::from_fn(|place| stream(place % T::BYTES));
         T::join(&streams[..T::BYTES], values);
     }

@@ -271,7 +271,8 @@ fn of_array(array: &ArrayRef, is_unsigned: bool) -> Result<ColumnPart, String> {
 
 /// Unsigned numbers, those past the largest integer as that. There are none as a rule; then nothing is copied.
 fn ints<T: ArrowPrimitiveType<Native = i64>>(array: &PrimitiveArray<T>) -> Int64Array {
-    match array.values().iter().any(|value| *value < 0) {
+    // All at once: looking at one after the other until one is negative takes four times as long.
+    match array.values().iter().fold(0, |all, value| all | value) < 0 {
         true => array.values().iter().map(|value| clamped(*value)).collect::<Vec<i64>>().into(),
         false => array.reinterpret_cast(),
     }

@@ -17,20 +17,35 @@ pub(super) type Place = u32;
 #[derive(Debug, Clone)]
 pub(super) struct Buckets {
     interval_count: usize,
-    /// By group and place: which run of cells it has.
-    runs: Vec<Vec<u32>>,
+    /// Group by group, `places` for each: which run of cells a bucket has.
+    runs: Vec<u32>,
+    /// Buckets that there is room for.
+    places: usize,
     /// Run after run, one cell per interval.
     counts: Vec<u64>,
     run_count: u32,
 }
 
+/// Room for all buckets of integers; those of large floats make more.
+const PLACES: usize = 96;
+
 /// The buckets of a group: exponent and counts per interval, by exponent.
 pub(super) type Rows<'a> = Vec<(i32, &'a [u64])>;
+
+/// The place of integers that have no bucket: that of the smallest floats, which no integer is in.
+pub(super) const NO_PLACE: Place = 0;
 
 /// The bucket of an integer, when it has one.
 #[inline]
 pub(super) fn place_of_int(value: i64) -> Option<Place> {
-    (value > 0).then(|| 64 - (value as u64 - 1).leading_zeros() + EXPONENT_MIN.unsigned_abs())
+    (value > 0).then(|| place_or_none(value))
+}
+
+/// The bucket of an integer, or [`NO_PLACE`]. Without branches: counting durations is mostly this.
+#[inline]
+pub(super) fn place_or_none(value: i64) -> Place {
+    let place = 64 - (value as u64).wrapping_sub(1).leading_zeros() + EXPONENT_MIN.unsigned_abs();
+    place * u32::from(value > 0)
 }
 
 /// The bucket of a float, when it has one.
@@ -57,35 +72,61 @@ pub(super) fn exponent_of(place: Place) -> i32 {
 
 impl Buckets {
     pub(super) fn new(interval_count: usize) -> Self {
-        Self { interval_count, runs: Vec::new(), counts: Vec::new(), run_count: 0 }
+        Self { interval_count, runs: Vec::new(), places: PLACES, counts: Vec::new(), run_count: 0 }
+    }
+
+    fn group_count(&self) -> usize {
+        self.runs.len() / self.places
     }
 
     /// Makes room for groups.
     pub(super) fn grow(&mut self, group_count: usize) {
-        self.runs.resize(group_count.max(self.runs.len()), Vec::new());
+        self.runs.resize(group_count.max(self.group_count()) * self.places, NONE);
     }
 
+    /// Makes room for a bucket of each group.
+    #[cold]
+    fn widen(&mut self, place: Place) {
+        let (places, group_count) = (place as usize + 1, self.group_count());
+        let mut runs = vec![NONE; places * group_count];
+        let old = self.runs.chunks(self.places);
+        runs.chunks_mut(places).zip(old).for_each(|(runs, old)| runs[..old.len()].copy_from_slice(old));
+        (self.runs, self.places) = (runs, places);
+    }
+
+    /// `place` has room.
     #[inline]
     fn run(&mut self, group: usize, place: Place) -> usize {
-        match self.runs[group].get(place as usize) {
-            Some(run) if *run != NONE => *run as usize,
-            _ => self.begin_run(group, place),
+        match self.runs[group * self.places + place as usize] {
+            NONE => self.begin_run(group, place),
+            run => run as usize,
         }
     }
 
     #[cold]
     fn begin_run(&mut self, group: usize, place: Place) -> usize {
-        let of_group = &mut self.runs[group];
-        let len = of_group.len().max(place as usize + 1);
-        of_group.resize(len, NONE);
-        of_group[place as usize] = self.run_count;
+        self.runs[group * self.places + place as usize] = self.run_count;
         self.run_count += 1;
         self.counts.resize(self.run_count as usize * self.interval_count, 0);
         self.run_count as usize - 1
     }
 
+    fn runs_of(&self, group: usize) -> &[u32] {
+        &self.runs[group * self.places..][..self.places]
+    }
+
+    /// The buckets of a group that occur, with their runs, by place.
+    fn occurring(&self, group: usize) -> impl Iterator<Item = (Place, &[u64])> {
+        let runs = self.runs_of(group).iter().zip(0..).filter(|(run, _)| **run != NONE);
+        runs.map(|(run, place)| (place, &self.counts[*run as usize * self.interval_count..][..self.interval_count]))
+    }
+
     /// Counts a row per entry.
     pub(super) fn observe(&mut self, groups: &[u32], intervals: &[u32], places: &[Place]) {
+        let greatest = places.iter().fold(0, |greatest, place| greatest.max(*place));
+        if greatest as usize >= self.places {
+            self.widen(greatest);
+        }
         for ((group, interval), place) in groups.iter().zip(intervals).zip(places) {
             let run = self.run(*group as usize, *place);
             self.counts[run * self.interval_count + *interval as usize] += 1;
@@ -94,26 +135,22 @@ impl Buckets {
 
     /// Adds another's group to one of these.
     pub(super) fn merge(&mut self, group: usize, other: &Self, theirs: usize) {
-        for (place, run) in other.runs[theirs].iter().enumerate().filter(|(_, run)| **run != NONE) {
-            let cells = &other.counts[*run as usize * self.interval_count..][..self.interval_count];
-            let run = self.run(group, place as Place);
+        if other.places > self.places {
+            self.widen(other.places as Place - 1);
+        }
+        for (place, cells) in other.occurring(theirs) {
+            let run = self.run(group, place);
             let ours = &mut self.counts[run * self.interval_count..][..self.interval_count];
             ours.iter_mut().zip(cells).for_each(|(ours, theirs)| *ours += theirs);
         }
     }
 
     pub(super) fn rows(&self, group: usize) -> Rows<'_> {
-        let runs = self.runs[group].iter().enumerate().filter(|(_, run)| **run != NONE);
-        runs.map(|(place, run)| {
-            let counts = &self.counts[*run as usize * self.interval_count..][..self.interval_count];
-            (exponent_of(place as Place), counts)
-        })
-        .collect()
+        self.occurring(group).map(|(place, counts)| (exponent_of(place), counts)).collect()
     }
 
     pub(super) fn held_bytes(&self) -> usize {
-        let runs: usize = self.runs.iter().map(|runs| runs.capacity() * size_of::<u32>()).sum();
-        self.counts.capacity() * size_of::<u64>() + runs + self.runs.capacity() * size_of::<Vec<u32>>()
+        self.counts.capacity() * size_of::<u64>() + self.runs.capacity() * size_of::<u32>()
     }
 }
 
@@ -150,6 +187,8 @@ pub(super) fn quantile(buckets: &BTreeMap<i32, u64>, share: f64, is_duration: bo
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     fn check_int(value: i64, expect: Option<f64>) {
@@ -201,5 +240,44 @@ mod tests {
         check_quantile(&[(3, 2), (4, 0), (5, 2)], 0.5, 8.0);
         check_quantile(&[(3, 2), (4, 0), (5, 2)], 0.75, 16.0);
         check_quantile(&[(34, 2), (35, 13)], 0.5, 2f64.powf(34.0 + 6.0 / 13.0));
+    }
+
+    /// Rows as (group, interval, place), counted naively.
+    type Counted = BTreeMap<(usize, Place, u32), u64>;
+
+    fn told(buckets: &Buckets) -> Counted {
+        let mut told = Counted::new();
+        for group in 0..buckets.group_count() {
+            for (exponent, counts) in buckets.rows(group) {
+                let cells = (0..).zip(counts).filter(|(_, count)| **count > 0);
+                let place = (exponent - EXPONENT_MIN) as Place;
+                told.extend(cells.map(|(interval, count)| ((group, place, interval), *count)));
+            }
+        }
+        told
+    }
+
+    proptest! {
+        #[test]
+        fn every_row_is_counted_once_however_buckets_grow_and_merge(
+            batches in prop::collection::vec(
+                (any::<bool>(), prop::collection::vec((0..4u32, 0..3u32, prop_oneof![0..95u32, 0..1060u32]), 1..20)),
+                1..6,
+            ),
+        ) {
+            let (mut one, mut other) = (Buckets::new(3), Buckets::new(3));
+            let mut expect = Counted::new();
+            for (is_other, rows) in batches {
+                let buckets = if is_other { &mut other } else { &mut one };
+                buckets.grow(4);
+                let groups: Vec<u32> = rows.iter().map(|row| row.0).collect();
+                let intervals: Vec<u32> = rows.iter().map(|row| row.1).collect();
+                buckets.observe(&groups, &intervals, &rows.iter().map(|row| row.2).collect::<Vec<_>>());
+                rows.iter().for_each(|row| *expect.entry((row.0 as usize, row.2, row.1)).or_default() += 1);
+            }
+            one.grow(4);
+            (0..other.group_count()).for_each(|group| one.merge(group, &other, group));
+            prop_assert_eq!(told(&one), expect);
+        }
     }
 }

@@ -7,7 +7,7 @@ use std::borrow::Cow;
 use spoor_model::bits::Bits;
 use spoor_model::columns::ColumnBatch;
 
-use super::histogram::{Place, place_of_float, place_of_int};
+use super::histogram::{NO_PLACE, Place, place_of_float, place_of_int, place_or_none};
 use super::window::Clockwork;
 use crate::ast::Static;
 use crate::engine::{Frame, Numbers, Operand};
@@ -53,26 +53,25 @@ impl Observed {
     /// theirs is looked at.
     pub(super) fn new(clockwork: &Clockwork, batch: &ColumnBatch, starts: &[i64], selected: &Bits) -> Self {
         let count = selected.count();
+        let is_all = count == batch.row_count();
         let mut seen = Self { rows: Vec::with_capacity(count), intervals: Vec::with_capacity(count) };
-        let (mut trace, mut trace_end, mut common) = (0, 0, None);
-        for (place, word) in selected.words().iter().enumerate() {
-            let mut left = *word;
-            while left != 0 {
-                let row = place * 64 + left.trailing_zeros() as usize;
-                left &= left - 1;
-                if row >= trace_end {
-                    while batch.rows_of(trace).end <= row {
-                        trace += 1;
+        for (trace, range) in batch.trace_ranges.iter().enumerate() {
+            let rows = batch.rows_of(trace);
+            let first = clockwork.interval_of(range.start.0);
+            match first.filter(|_| first == clockwork.interval_of(range.end.0)) {
+                Some(interval) => {
+                    match is_all {
+                        true => seen.rows.extend(rows.start as u32..rows.end as u32),
+                        false => selected.for_each_in(rows, |row| seen.rows.push(row as u32)),
                     }
-                    trace_end = batch.rows_of(trace).end;
-                    let range = batch.trace_ranges[trace];
-                    let first = clockwork.interval_of(range.start.0);
-                    common = first.filter(|_| first == clockwork.interval_of(range.end.0));
+                    seen.intervals.resize(seen.rows.len(), interval);
                 }
-                if let Some(interval) = common.or_else(|| clockwork.interval_of(starts[row] as u64)) {
-                    seen.rows.push(row as u32);
-                    seen.intervals.push(interval);
-                }
+                None => selected.for_each_in(rows, |row| {
+                    if let Some(interval) = clockwork.interval_of(starts[row] as u64) {
+                        seen.rows.push(row as u32);
+                        seen.intervals.push(interval);
+                    }
+                }),
             }
         }
         seen
@@ -115,7 +114,13 @@ impl Observed {
     pub(super) fn keep_places(&mut self, numbers: &Numbers<'_>) -> Vec<Place> {
         let is_there = |present: &Option<Bits>, row: usize| present.as_ref().is_none_or(|rows| rows.contains(row));
         match numbers {
-            Numbers::Ints { values, present: None, .. } => self.keep(|row| place_of_int(values[row])),
+            Numbers::Ints { values, present: None, .. } => {
+                let places: Vec<Place> = self.rows.iter().map(|row| place_or_none(values[*row as usize])).collect();
+                match places.contains(&NO_PLACE) {
+                    true => self.keep(|row| place_of_int(values[row])),
+                    false => places,
+                }
+            }
             Numbers::Ints { values, present, .. } => {
                 self.keep(|row| place_of_int(values[row]).filter(|_| is_there(present, row)))
             }
