@@ -20,7 +20,8 @@ const TABLE_MIN: usize = 1 << 16;
 pub(super) struct Rows<'a> {
     /// Ascending.
     pub(super) rows: &'a [u32],
-    /// By row listed: an index of `cells`.
+    listed: Bits,
+    /// By row, of those that are listed: an index of `cells`.
     places: Vec<u32>,
     /// Those that occur, each once.
     pub(super) cells: Vec<u32>,
@@ -32,21 +33,48 @@ impl<'a> Rows<'a> {
     /// Rows with their cells, all below `width`.
     pub(super) fn new(rows: &'a [u32], cell_of: impl Iterator<Item = u32>, width: usize) -> Self {
         let (mut cells, mut place_of) = (Vec::new(), vec![NONE; width]);
-        let places = cell_of.map(|cell| {
+        let row_count = rows.last().map_or(0, |row| *row as usize + 1);
+        let (mut listed, mut places) = (Bits::none(row_count), vec![0; row_count]);
+        for (row, cell) in rows.iter().zip(cell_of) {
             if place_of[cell as usize] == NONE {
                 place_of[cell as usize] = cells.len() as u32;
                 cells.push(cell);
             }
-            place_of[cell as usize]
-        });
-        Self { rows, places: places.collect(), cells, width }
+            places[*row as usize] = place_of[cell as usize];
+            listed.insert(*row as usize);
+        }
+        Self { rows, listed, places, cells, width }
     }
 
     /// Rows with their cells.
     #[inline]
     pub(super) fn iter(&self) -> impl Iterator<Item = (u32, u32)> {
-        let cells = self.places.iter().map(|place| self.cells[*place as usize]);
-        self.rows.iter().copied().zip(cells)
+        self.rows.iter().map(|row| (*row, self.cells[self.places[*row as usize] as usize]))
+    }
+
+    /// Visits the rows that have a value, with their places. Most attributes are those of few spans, and passing
+    /// over the others takes a 64th of looking at each.
+    #[inline]
+    fn for_each_valid(&self, column: &impl Array, mut visit: impl FnMut(u32, u32)) {
+        let Some(nulls) = column.nulls().filter(|nulls| nulls.null_count() > 0) else {
+            return self.rows.iter().for_each(|row| visit(*row, self.places[*row as usize]));
+        };
+        let valid = nulls.inner().bit_chunks().iter_padded();
+        for (word, (valid, listed)) in valid.zip(self.listed.words()).enumerate() {
+            let mut left = valid & listed;
+            while left != 0 {
+                let row = word * 64 + left.trailing_zeros() as usize;
+                visit(row as u32, self.places[row]);
+                left &= left - 1;
+            }
+        }
+    }
+
+    /// The rows that have a value, with their cells.
+    pub(super) fn valid(&self, column: &impl Array) -> Vec<(u32, u32)> {
+        let mut valid = Vec::new();
+        self.for_each_valid(column, |row, place| valid.push((row, self.cells[place as usize])));
+        valid
     }
 
     pub(super) fn as_bits(&self, len: usize) -> Bits {
@@ -57,7 +85,8 @@ impl<'a> Rows<'a> {
 
     /// The cell of a row, if it is to be counted.
     pub(super) fn find(&self, row: u32) -> Option<u32> {
-        self.rows.binary_search(&row).ok().map(|at| self.cells[self.places[at] as usize])
+        let is_listed = (row as usize) < self.listed.len() && self.listed.contains(row as usize);
+        is_listed.then(|| self.cells[self.places[row as usize] as usize])
     }
 }
 
@@ -97,15 +126,9 @@ impl<'a> ByCode<'a> {
         let place_count = rows.cells.len();
         let mut table = vec![0u32; code_count * place_count];
         let values = codes.values();
-        let pairs = rows.rows.iter().zip(&rows.places);
-        match codes.nulls().filter(|nulls| nulls.null_count() > 0) {
-            None => pairs.for_each(|(row, place)| {
-                table[values[*row as usize] as usize * place_count + *place as usize] += 1;
-            }),
-            Some(nulls) => pairs.filter(|(row, _)| nulls.is_valid(**row as usize)).for_each(|(row, place)| {
-                table[values[*row as usize] as usize * place_count + *place as usize] += 1;
-            }),
-        }
+        rows.for_each_valid(codes, |row, place| {
+            table[values[row as usize] as usize * place_count + place as usize] += 1;
+        });
         let occurring = (0..).zip(table.chunks(place_count.max(1)));
         let counts = occurring.filter(|(_, counts)| counts.iter().any(|count| *count > 0));
         Self { codes, code_count, counts: counts.map(|(code, counts)| (code, counts.to_vec())).collect() }
@@ -152,6 +175,8 @@ mod tests {
             prop_assert!(rows.iter().eq(listed.iter().map(|row| (*row, cell_of(row)))));
             prop_assert!((0..all.len() as u32).all(|row| rows.find(row) == Some(row).filter(|row| all[*row as usize].1).map(|row| cell_of(&row))));
             let codes: Int32Array = all.iter().map(|(code, ..)| *code).collect();
+            let is_valid = |(row, _): &(u32, u32)| codes.is_valid(*row as usize);
+            prop_assert!(rows.valid(&codes).into_iter().eq(rows.iter().filter(is_valid)));
             let mut shared = Shared::default();
             let counted = shared.by_code(&codes, 5, &rows).expect("a small table");
             let mut counts = [[0; 40]; 5];

@@ -3,7 +3,7 @@
 use std::cmp::Reverse;
 use std::sync::Arc;
 
-use arrow_array::{Array, Int32Array};
+use arrow_array::Int32Array;
 use hashbrown::HashMap;
 use spoor_model::Value;
 use spoor_model::columns::{ColumnPart, FieldColumn};
@@ -164,7 +164,7 @@ impl AttributeTally {
                 ColumnPart::Coded { codes, values } => self.add_codes(codes, values, kind, &mut taken, rows),
                 ColumnPart::Text(texts) => {
                     let mut numbers: HashMap<&str, u32> = HashMap::new();
-                    for (row, cell) in rows.iter().filter(|(row, _)| texts.is_valid(*row as usize)) {
+                    for (row, cell) in rows.valid(texts) {
                         let text = texts.value(row as usize);
                         if taken.take(row) && !(kind.skips_empty && text.is_empty()) {
                             let number = match self.untold {
@@ -179,7 +179,7 @@ impl AttributeTally {
                 }
                 ColumnPart::Int(ints) => {
                     let mut numbers: HashMap<i64, u32> = HashMap::new();
-                    for (row, cell) in rows.iter().filter(|(row, _)| ints.is_valid(*row as usize)) {
+                    for (row, cell) in rows.valid(ints) {
                         if taken.take(row) {
                             let int = ints.value(row as usize);
                             let number = match self.untold {
@@ -253,13 +253,8 @@ impl AttributeTally {
         rows: &Rows<'_>,
     ) {
         let mut numbers = vec![NONE; values.len()];
-        let nulls = codes.nulls().filter(|nulls| nulls.null_count() > 0);
-        let codes = codes.values();
-        for (row, cell) in rows.iter() {
-            if nulls.is_some_and(|nulls| nulls.is_null(row as usize)) {
-                continue;
-            }
-            let code = codes[row as usize] as usize;
+        for (row, cell) in rows.valid(codes) {
+            let code = codes.values()[row as usize] as usize;
             let Some(value) = values[code].as_ref().filter(|_| taken.take(row)) else { continue };
             if numbers[code] == NONE {
                 numbers[code] = self.number_of(value, kind, rows.width);
