@@ -167,7 +167,7 @@ impl Ingester {
             }
         };
         let took = core.clock.now().since(began);
-        core.metrics.recovery_milliseconds.set(took.as_millis() as i64);
+        core.metrics.recovery_seconds.set(took.as_secs_f64());
         let (queue, refusal) = (Arc::new(Queue::new()), Arc::new(Refusal::default()));
         let wal = WalThread {
             queue: Arc::clone(&queue),

@@ -1,6 +1,8 @@
 //! The ingester's metrics. Where Tempo's dashboards look for a series of the same meaning, it is the
 //! same counter under that name too.
 
+use std::sync::atomic::AtomicU64;
+
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
@@ -43,7 +45,7 @@ pub struct Metrics {
     pub(crate) blocks_unreadable: Gauge,
     pub(crate) records_set_aside: Counter,
     pub(crate) recovery_records: Counter,
-    pub(crate) recovery_milliseconds: Gauge,
+    pub(crate) recovery_seconds: Gauge<f64, AtomicU64>,
 }
 
 impl Metrics {
@@ -69,7 +71,7 @@ impl Metrics {
             blocks_unreadable: Gauge::default(),
             records_set_aside: Counter::default(),
             recovery_records: Counter::default(),
-            recovery_milliseconds: Gauge::default(),
+            recovery_seconds: Gauge::default(),
         };
         metrics.register_log(registry);
         metrics.register_heads_and_blocks(registry);
@@ -104,9 +106,9 @@ impl Metrics {
             self.recovery_records.clone(),
         );
         registry.register(
-            "recovery_duration_milliseconds",
+            "recovery_duration_seconds",
             "How long the recovery at start took",
-            self.recovery_milliseconds.clone(),
+            self.recovery_seconds.clone(),
         );
     }
 
