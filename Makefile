@@ -6,14 +6,14 @@ TARGET_DIR := $(if $(CARGO_TARGET_DIR),$(CARGO_TARGET_DIR),target)
 VENV := $(TARGET_DIR)/venv
 NEXTEST := $(shell $(CARGO) nextest --version >/dev/null 2>&1 && echo nextest run || echo test)
 
-.PHONY: help run test check bench fuzz-smoke overload crash simulate soak docs proto setup setup-browser
+.PHONY: help run test check bench fuzz-smoke overload crash simulate soak docs proto setup setup-browser setup-clients
 help: ## Lists these commands
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
 
 run: setup ## Builds and starts Spoor; ARGS='--data-dir elsewhere' passes flags
 	$(CARGO) run --release -- $(ARGS)
 
-test: setup setup-browser fuzz-smoke $(VENV)/ready ## Runs every test
+test: setup setup-browser setup-clients fuzz-smoke ## Runs every test
 	$(CARGO) $(NEXTEST) --release --workspace
 	$(VENV)/bin/python -m pytest tests/python
 
@@ -54,7 +54,21 @@ setup: ## Installs what is missing to build
 setup-browser: ## Installs a browser for the tests, if there is none
 	@.ci/setup browser
 
+setup-clients: setup $(VENV)/ready $(TARGET_DIR)/node/ready $(TARGET_DIR)/prometheus/ready ## Python, Node's SDK and a Prometheus, for the tests
+
 $(VENV)/ready: tests/python/requirements.txt
 	python3 -m venv $(VENV)
 	$(VENV)/bin/pip install --quiet --requirement tests/python/requirements.txt
+	touch $@
+
+$(TARGET_DIR)/node/ready: tests/node/package.json tests/node/package-lock.json
+	@.ci/setup node
+	mkdir -p $(@D)
+	cp $^ $(@D)
+	cd $(@D) && npm ci --silent --ignore-scripts --no-audit --no-fund
+	touch $@
+
+$(TARGET_DIR)/prometheus/ready:
+	mkdir -p $(@D)
+	@.ci/setup prometheus $(@D)
 	touch $@

@@ -2,9 +2,12 @@
 
 import os
 import pathlib
+import re
 import signal
 import socket
 import subprocess
+import sys
+import tempfile
 import time
 
 import pytest
@@ -23,35 +26,71 @@ def binary() -> pathlib.Path:
     return path
 
 
-def free_ports(count: int) -> list[int]:
-    listeners = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports = [listener.getsockname()[1] for listener in listeners]
-    for listener in listeners:
-        listener.close()
-    return ports
+def start_server(command_on, url_on, **how) -> tuple[subprocess.Popen, int]:
+    """Starts a server that cannot choose a port itself, and waits until `url_on(port)` answers 200.
+
+    Between looking for a free port and taking it another process may take it; then the server ends, and
+    another port is tried.
+    """
+    deadline = time.monotonic() + PATIENCE_S
+    while True:
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+            port = listener.getsockname()[1]
+        process = subprocess.Popen(command_on(port), **how)
+        while process.poll() is None:
+            assert time.monotonic() < deadline, f"{process.args[0]} is not up in time"
+            try:
+                if requests.get(url_on(port), timeout=PATIENCE_S).ok and process.poll() is None:
+                    return process, port
+            except requests.ConnectionError:
+                pass
+            time.sleep(0.01)
+        assert time.monotonic() < deadline, f"{process.args[0]} ended with {process.returncode}"
 
 
 class Spoor:
-    """One data directory and the process that serves it."""
+    """One data directory and the process that serves it: on ports that are free at the first start, then on the same."""
 
     def __init__(self, directory: pathlib.Path, *flags: str):
         self.directory = directory
         self.flags = flags
-        self.ports = dict(zip(PORTS, free_ports(len(PORTS))))
+        self.ports = dict.fromkeys(PORTS, 0)
         self.process = None
+        self.log = None
         self.session = requests.Session()
 
     def start(self) -> "Spoor":
+        deadline = time.monotonic() + PATIENCE_S
+        self.launch()
+        while not self.is_serving():
+            if self.process.poll() is not None:
+                # Another process may hold a port for a moment that was ours before a restart.
+                assert "cannot listen" in self.said(), f"the process ended with {self.process.returncode}:\n{self.said()}"
+                self.launch()
+            assert time.monotonic() < deadline, f"not ready in time:\n{self.said()}"
+            time.sleep(0.01)
+        return self
+
+    def launch(self) -> None:
         command = [str(binary()), "serve", "--data-dir", str(self.directory), *self.flags]
         for name, port in self.ports.items():
             command += [f"--{name}-port", str(port)]
-        self.process = subprocess.Popen(command)
-        deadline = time.monotonic() + PATIENCE_S
-        while not self.is_ready():
-            assert self.process.poll() is None, f"the process ended with {self.process.returncode}"
-            assert time.monotonic() < deadline, "not ready in time"
-            time.sleep(0.01)
-        return self
+        self.log = tempfile.TemporaryFile()
+        self.process = subprocess.Popen(command, stderr=self.log)
+
+    def is_serving(self) -> bool:
+        """Whether it is ready; learns from its first words where."""
+        said = dict(re.findall(r"(OTLP gRPC|OTLP HTTP|Tempo API|Jaeger API|Jaeger gRPC) +\S+:(\d+)(?:/\S*)?\s", self.said()))
+        if len(said) < len(PORTS):
+            return False
+        names = ("Tempo API", "OTLP gRPC", "OTLP HTTP", "Jaeger API", "Jaeger gRPC")
+        self.ports = {port: int(said[name]) for port, name in zip(PORTS, names)}
+        return self.is_ready()
+
+    def said(self) -> str:
+        """The log of the last start."""
+        # By another descriptor: the process writes at the position of this one.
+        return pathlib.Path(f"/proc/self/fd/{self.log.fileno()}").read_text(errors="replace")
 
     def is_ready(self) -> bool:
         try:
@@ -62,6 +101,8 @@ class Spoor:
     def stop(self, how: signal.Signals = signal.SIGTERM) -> None:
         self.process.send_signal(how)
         code = self.process.wait(PATIENCE_S)
+        # Shown with a test that fails.
+        print(self.said(), file=sys.stderr)
         if how == signal.SIGTERM:
             assert code == 0, f"stopped with {code}"
 
@@ -104,8 +145,7 @@ def spoor(tmp_path):
     server = Spoor(tmp_path / "data", "--retention", "876000h").start()
     yield server
     if server.process.poll() is None:
-        server.process.kill()
-        server.process.wait()
+        server.stop(signal.SIGKILL)
 
 
 def spans_of(data):

@@ -1,5 +1,6 @@
 """Commands that the pages tell people to type do what the pages say."""
 
+import json
 import re
 import subprocess
 
@@ -41,3 +42,16 @@ def test_what_to_check_when_nothing_shows_up_answers(spoor):
     run(spoor, block)
     for check in checks:
         assert run(spoor, check).strip(), f"{check}: says nothing"
+
+
+def test_the_structured_filter_of_the_page_is_one(spoor):
+    blocks = re.findall(r"```sh\n(.*?)```", (ROOT / "docs/jaeger.md").read_text(), re.DOTALL)
+    (block,) = [block for block in blocks if "query.filter" in block]
+    assert json.loads(run(spoor, block)) == {"summaries": []}
+
+
+def test_the_dependencies_of_the_tests_are_explained():
+    listed = re.findall(r"^\| ([@\w][^ |]*) \|", (ROOT / "docs/dependencies.md").read_text(), re.MULTILINE)
+    pinned = [line.split("==")[0] for line in (ROOT / "tests/python/requirements.txt").read_text().splitlines()]
+    node = json.loads((ROOT / "tests/node/package.json").read_text())["dependencies"]
+    assert sorted(set(listed) - {"crate", "package"}) == sorted([*pinned, *node])

@@ -13,7 +13,7 @@ import uuid
 import boto3
 import pytest
 import requests
-from conftest import ROOT, Spoor, free_ports, spans_of
+from conftest import ROOT, Spoor, spans_of, start_server
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
 CREDENTIALS = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test"}
@@ -54,19 +54,11 @@ class Bucket:
 def bucket(monkeypatch):
     for name, value in CREDENTIALS.items():
         monkeypatch.setenv(name, value)
-    (port,) = free_ports(1)
-    moto = pathlib.Path(sys.executable).with_name("moto_server")
-    server = subprocess.Popen([str(moto), "-p", str(port)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    endpoint = f"http://127.0.0.1:{port}"
-    deadline = time.monotonic() + PATIENCE_S
-    while True:
-        try:
-            requests.get(endpoint, timeout=PATIENCE_S)
-            break
-        except requests.ConnectionError:
-            assert server.poll() is None and time.monotonic() < deadline, "the S3 server does not start"
-            time.sleep(0.01)
-    yield Bucket(endpoint)
+    moto = str(pathlib.Path(sys.executable).with_name("moto_server"))
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    # The bare endpoint lists buckets.
+    server, port = start_server(lambda port: [moto, "-p", str(port)], lambda port: f"http://127.0.0.1:{port}", **quiet)
+    yield Bucket(f"http://127.0.0.1:{port}")
     server.kill()
     server.wait()
 

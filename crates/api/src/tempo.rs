@@ -7,6 +7,7 @@ mod asked;
 mod blocks;
 mod explain;
 mod export;
+mod exposition;
 mod grpc;
 mod limits;
 mod llm_json;

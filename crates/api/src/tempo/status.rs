@@ -10,6 +10,7 @@ use http::{HeaderMap, header};
 use serde::Serialize;
 use spoor_model::TimeRange;
 
+use super::exposition;
 use crate::error::{ApiError, Kind};
 use crate::params::Params;
 use crate::{fan_out, partial};
@@ -84,14 +85,15 @@ fn health_text(state: &super::State) -> String {
     [vec![spans], troubles].concat().join("\n") + "\n"
 }
 
-/// The exposition; its text is OpenMetrics, which Prometheus's older format reads too.
+/// The exposition: OpenMetrics for those who ask for it, Prometheus's older format for others.
 pub(super) async fn metrics(State(state): Shared, headers: HeaderMap) -> Response {
     let accepts = headers.get(header::ACCEPT).and_then(|value| value.to_str().ok()).unwrap_or_default();
-    let content_type = match accepts.contains("application/openmetrics-text") {
-        true => "application/openmetrics-text; version=1.0.0; charset=utf-8",
-        false => "text/plain; version=0.0.4; charset=utf-8",
+    let text = (state.metrics)();
+    let (content_type, text) = match accepts.contains("application/openmetrics-text") {
+        true => ("application/openmetrics-text; version=1.0.0; charset=utf-8", text),
+        false => ("text/plain; version=0.0.4; charset=utf-8", exposition::classic(&text)),
     };
-    ([(header::CONTENT_TYPE, content_type)], (state.metrics)()).into_response()
+    ([(header::CONTENT_TYPE, content_type)], text).into_response()
 }
 
 /// The sections of `/status`, one after the other.
