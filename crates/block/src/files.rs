@@ -61,6 +61,11 @@ pub trait BlockFiles: Send + Sync {
 pub trait BlockFile: Send + Sync {
     /// The bytes of each range, which lies within the file. Ranges that are asked for together may be fetched together.
     fn read(&self, ranges: &[Range<u64>]) -> Result<Vec<Bytes>, Error>;
+
+    /// Reads the whole file ahead, where files are far away and what was read is kept nearer. Elsewhere it does nothing.
+    fn read_ahead(&self) -> Result<(), Error> {
+        Ok(())
+    }
 }
 
 /// Blocks in `<root>/<tenant>/<block id>/`, staged beside them: publishing is a rename.

@@ -198,6 +198,11 @@ impl VerifiedFile {
         Ok(ranges.iter().map(slice).collect())
     }
 
+    /// Brings the file nearer, if it is far away. That it fails shows again when it is read.
+    pub(crate) fn read_ahead(&self) {
+        let _ = self.file.read_ahead();
+    }
+
     /// Reads the whole file.
     pub(crate) fn read_all(&self) -> Result<Bytes, Error> {
         self.read_at(0, self.pieces.size_bytes as usize)

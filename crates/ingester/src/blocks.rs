@@ -98,6 +98,9 @@ impl BlockStore for StoredBlocks {
     }
 }
 
+/// Blocks that are opened at once, where there are many to open: each waits for a request or three.
+const PARALLEL_OPENINGS: usize = 8;
+
 /// A block as snapshots hand it out: when it is retired, its files go with the last query that reads
 /// it, not under its feet.
 pub(crate) struct StoredBlock {
@@ -131,6 +134,19 @@ impl StoredBlock {
             source: blocks.open(meta)?,
             blocks: Arc::clone(blocks),
             retired: OnceLock::new(),
+        })
+    }
+
+    /// Opens blocks, some at a time, as they may lie far away; the results in the order of `metas`.
+    pub(crate) fn open_all(blocks: &Arc<dyn BlockStore>, metas: &[&BlockMeta]) -> Vec<Result<Self, BlockError>> {
+        let open = |metas: &[&BlockMeta]| metas.iter().map(|meta| Self::open(blocks, meta)).collect::<Vec<_>>();
+        if metas.len() < PARALLEL_OPENINGS {
+            return open(metas);
+        }
+        std::thread::scope(|scope| {
+            let shares = metas.chunks(metas.len().div_ceil(PARALLEL_OPENINGS));
+            let threads: Vec<_> = shares.map(|metas| scope.spawn(move || open(metas))).collect();
+            threads.into_iter().flat_map(|thread| thread.join().expect("opening does not panic")).collect()
         })
     }
 

@@ -6,19 +6,20 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::sync::mpsc::{SyncSender, sync_channel};
 
+use spoor_block::BlockMeta;
 use spoor_model::scan::Skipped;
 use spoor_model::{BlockId, TenantId, TraceId};
 
 use crate::apply::HeadWork;
 use crate::blocks::{BlockStore, StoredBlock};
-use crate::catalog::{self, Catalog};
+use crate::catalog::{self, Catalog, Entry};
 use crate::cut::Cutter;
 use crate::head_memory::{HeadMemory, expected_bytes};
 use crate::metrics::Metrics;
 use crate::quarantine;
 use crate::record::{self, RecordError, Sequence};
 use crate::store::{Change, Durability, Store, StoreError, Table};
-use crate::tenant::{CatalogBlock, Tenants};
+use crate::tenant::{CatalogBlock, SHARE_LOOKS, Tenants};
 use crate::wal::Logged;
 
 /// Expected memory of the requests handed to the head thread at once; less when memory is scarce.
@@ -63,6 +64,9 @@ pub(crate) fn clean_up(store: &dyn Store, blocks: &dyn BlockStore, catalog: &Cat
 
 /// Opens the catalog's blocks. One that cannot be opened is named in every snapshot and in the log.
 pub(crate) fn open_blocks(tenants: &Tenants, blocks: &Arc<dyn BlockStore>, mut catalog: Catalog, metrics: &Metrics) {
+    share_columns(&mut catalog.blocks);
+    let metas: Vec<&BlockMeta> = catalog.blocks.iter().filter_map(|entry| entry.meta.as_ref().ok()).collect();
+    let mut opened = StoredBlock::open_all(blocks, &metas).into_iter();
     for entry in catalog.blocks {
         let tenant = tenants.get_or_add(&entry.tenant);
         let skip = |reason: String| {
@@ -71,9 +75,9 @@ pub(crate) fn open_blocks(tenants: &Tenants, blocks: &Arc<dyn BlockStore>, mut c
             Skipped { object: format!("block {}", entry.id), reason }
         };
         match entry.meta {
-            Ok(mut meta) => {
-                tenant.share(&mut meta);
-                let source = StoredBlock::open(blocks, &meta).map(Arc::new).map_err(|err| skip(err.to_string()));
+            Ok(meta) => {
+                let source = opened.next().expect("each meta was opened");
+                let source = source.map(Arc::new).map_err(|err| skip(err.to_string()));
                 let deleted = catalog.deleted.remove(&(entry.tenant.clone(), entry.id)).unwrap_or_default();
                 tenant.add_block(CatalogBlock { deleted: Arc::new(deleted), ..CatalogBlock::new(meta, source) });
             }
@@ -83,6 +87,16 @@ pub(crate) fn open_blocks(tenants: &Tenants, blocks: &Arc<dyn BlockStore>, mut c
     }
     for tenant in catalog.trimmed.keys() {
         tenants.get_or_add(tenant);
+    }
+}
+
+/// Has neighbours in the catalog share what they have in common.
+fn share_columns(entries: &mut [Entry]) {
+    for index in 1..entries.len() {
+        let (before, rest) = entries.split_at_mut(index);
+        let Ok(meta) = &mut rest[0].meta else { continue };
+        let mut known = before.iter().rev().take(SHARE_LOOKS).filter_map(|entry| entry.meta.as_ref().ok());
+        let _ = known.any(|other| meta.share_columns(other));
     }
 }
 

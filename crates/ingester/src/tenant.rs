@@ -28,7 +28,7 @@ use crate::head::{Head, Segment};
 use crate::record::Sequence;
 
 /// Among so many blocks is looked for one with the same columns.
-const SHARE_LOOKS: usize = 32;
+pub(crate) const SHARE_LOOKS: usize = 32;
 
 /// A block of the catalog, open or not.
 #[derive(Clone)]

@@ -15,7 +15,8 @@ pub struct Explain {
 pub struct Stage {
     /// What it was for: `search`, `count_over_time()`, ...
     pub name: String,
-    /// Sources that were not opened, as nothing in them overlaps the range (with what is around it).
+    /// Sources that were not opened, as nothing in them overlaps the range, and what is near it belongs to no trace of
+    /// another source.
     pub sources_out_of_range: u64,
     /// Sources that were not opened, as enough had been found before their turn came.
     pub sources_not_reached: u64,

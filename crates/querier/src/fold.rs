@@ -155,7 +155,14 @@ impl<'a, A: Accumulate> Fold<'_, 'a, A> {
     {
         let (all, ctx) = (self.sources.all, self.sources.ctx);
         let is_near = |index: &usize| ranges[*index].is_some_and(|held| held.overlaps(&widened.range));
-        let near: Vec<usize> = (0..all.len()).filter(is_near).collect();
+        let mut near = Vec::new();
+        for index in (0..all.len()).filter(is_near) {
+            let is_in_range = ranges[index].is_some_and(|held| held.overlaps(&self.asked.range));
+            // What lies around the range need not be opened when all of its traces lie there whole.
+            if is_in_range || self.has_torn(index)? {
+                near.push(index);
+            }
+        }
         self.stage.sources_out_of_range = (all.len() - near.len()) as u64;
         ctx.progress().add(near.len());
         let scans = self.sources.lanes.map(&near, |index| {
@@ -182,7 +189,7 @@ impl<'a, A: Accumulate> Fold<'_, 'a, A> {
             if opened.scan.groups().is_empty() {
                 continue;
             }
-            self.torn.learn(opened.index, self.sources.ctx)?;
+            self.has_torn(opened.index)?;
             for (group, info) in opened.scan.groups().iter().enumerate() {
                 let is_in_range = info.range.overlaps(&self.asked.range);
                 match is_in_range || self.torn.has_any(opened.index) {
@@ -191,9 +198,15 @@ impl<'a, A: Accumulate> Fold<'_, 'a, A> {
                 }
             }
         }
+        Ok(groups)
+    }
+
+    /// Whether a source has a part of a torn trace.
+    fn has_torn(&mut self, index: usize) -> Result<bool, QueryError> {
+        self.torn.learn(index, self.sources.ctx)?;
         let errors = self.torn.take_errors();
         self.sources.note(errors)?;
-        Ok(groups)
+        Ok(self.torn.has_any(index))
     }
 
     fn read(&mut self, scans: &[Opened<'_>], groups: &[Group]) -> Result<(), QueryError> {

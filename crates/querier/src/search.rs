@@ -286,6 +286,7 @@ impl<'a> Search<'a> {
 
     fn open(&mut self, wave: &[Pending]) -> Result<(), QueryError> {
         let (all, asked, ctx) = (self.sources.all, self.asked, self.sources.ctx);
+        let wave = &self.concerned(wave)?[..];
         let opened = self.sources.lanes.map(wave, |pending| {
             ctx.check()?;
             all[pending.source_index].scan(asked, ctx)
@@ -299,15 +300,36 @@ impl<'a> Search<'a> {
         Ok(())
     }
 
+    /// The sources that overlap the range, or that have a part of a torn trace: others need not be opened.
+    fn concerned(&mut self, wave: &[Pending]) -> Result<Vec<Pending>, QueryError> {
+        let mut concerned = Vec::with_capacity(wave.len());
+        for pending in wave {
+            let held = self.ranges[pending.source_index];
+            if held.is_some_and(|held| held.overlaps(&self.request.range)) || self.has_torn(pending.source_index)? {
+                concerned.push(*pending);
+            } else {
+                self.sources.ctx.progress().finish(ScanStats::default());
+                self.stage.sources_out_of_range += 1;
+            }
+        }
+        Ok(concerned)
+    }
+
+    /// Whether a source has a part of a torn trace.
+    fn has_torn(&mut self, source_index: usize) -> Result<bool, QueryError> {
+        self.torn.learn(source_index, self.sources.ctx)?;
+        let errors = self.torn.take_errors();
+        self.sources.note(errors)?;
+        Ok(self.torn.has_any(source_index))
+    }
+
     /// Makes the groups of a source pending, except those of which no trace can matter.
     fn enqueue(&mut self, source_index: usize, scan: Box<dyn ColumnScan + 'a>) -> Result<(), QueryError> {
         let source = self.sources.all[source_index].describe();
         let mut report = SourceScan { source, pruned: scan.pruned(), ..SourceScan::default() };
         let range = self.request.range;
         if !self.is_single_span || scan.groups().iter().any(|group| !group.range.overlaps(&range)) {
-            self.torn.learn(source_index, self.sources.ctx)?;
-            let errors = self.torn.take_errors();
-            self.sources.note(errors)?;
+            self.has_torn(source_index)?;
         }
         for (index, group) in scan.groups().iter().enumerate() {
             if group.range.overlaps(&range) || self.torn.has_any(source_index) {

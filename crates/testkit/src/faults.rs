@@ -52,6 +52,15 @@ impl Faults {
     }
 }
 
+/// What was read of one object.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Reads {
+    /// Requests, those without an answer too.
+    pub requests: u64,
+    /// Bytes of the answers.
+    pub bytes: u64,
+}
+
 /// Requests that the store has had.
 #[derive(Debug, Default)]
 pub struct Counts {
@@ -89,6 +98,8 @@ struct State {
     faults: Faults,
     /// What stale listings show.
     old: Vec<ObjectMeta>,
+    /// By object, since they were last taken.
+    reads: BTreeMap<Path, Reads>,
 }
 
 /// A store with faults before another store.
@@ -101,7 +112,8 @@ pub struct FaultStore {
 impl FaultStore {
     /// Puts itself before `store`; without faults at first.
     pub fn new(store: Arc<dyn ObjectStore>, seed: u64) -> Self {
-        let state = State { rng: Rng::seeded(seed), faults: Faults::default(), old: Vec::new() };
+        let state =
+            State { rng: Rng::seeded(seed), faults: Faults::default(), old: Vec::new(), reads: BTreeMap::new() };
         Self { store, state: Arc::new(Mutex::new(state)), counts: Arc::default() }
     }
 
@@ -124,6 +136,22 @@ impl FaultStore {
     /// The requests so far.
     pub fn counts(&self) -> &Counts {
         &self.counts
+    }
+
+    /// What was read since this was last called, by object.
+    pub fn take_reads(&self) -> BTreeMap<String, Reads> {
+        let reads = self.with(|state| std::mem::take(&mut state.reads));
+        reads.into_iter().map(|(path, reads)| (path.to_string(), reads)).collect()
+    }
+
+    fn count_get(&self, location: &Path) {
+        self.counts.gets.fetch_add(1, Ordering::Relaxed);
+        self.with(|state| state.reads.entry(location.clone()).or_default().requests += 1);
+    }
+
+    fn count_bytes(&self, location: &Path, bytes: u64) {
+        self.counts.get_bytes.fetch_add(bytes, Ordering::Relaxed);
+        self.with(|state| state.reads.entry(location.clone()).or_default().bytes += bytes);
     }
 
     fn with<T>(&self, act: impl FnOnce(&mut State) -> T) -> T {
@@ -219,21 +247,22 @@ impl ObjectStore for FaultStore {
     }
 
     async fn get_opts(&self, location: &Path, options: GetOptions) -> Result<GetResult> {
-        self.counts.gets.fetch_add(1, Ordering::Relaxed);
+        self.count_get(location);
         self.before().await?;
         let got = self.store.get_opts(location, options).await?;
         let (meta, range, attributes, extensions) =
             (got.meta.clone(), got.range.clone(), got.attributes.clone(), got.extensions.clone());
         let body = self.harmed(got.bytes().await?);
-        self.counts.get_bytes.fetch_add(body.len() as u64, Ordering::Relaxed);
+        self.count_bytes(location, body.len() as u64);
         let payload = GetResultPayload::Stream(stream::once(async move { Ok(body) }).boxed());
         Ok(GetResult { payload, meta, range, attributes, extensions })
     }
 
     async fn get_ranges(&self, location: &Path, ranges: &[Range<u64>]) -> Result<Vec<Bytes>> {
-        self.counts.gets.fetch_add(1, Ordering::Relaxed);
+        self.count_get(location);
         self.before().await?;
         let got = self.store.get_ranges(location, ranges).await?;
+        self.count_bytes(location, got.iter().map(|body| body.len() as u64).sum());
         Ok(got.into_iter().map(|body| self.harmed(body)).collect())
     }
 

@@ -99,6 +99,11 @@ impl PieceCache {
         cache
     }
 
+    /// Whether there is anything that it may keep.
+    pub(crate) fn is_on(&self) -> bool {
+        self.limit_bytes > 0
+    }
+
     fn dir_of(&self, tenant: &TenantId, id: BlockId) -> PathBuf {
         self.dir.join(tenant.as_str()).join(id.to_string())
     }

@@ -54,6 +54,14 @@ impl BlockFile for ObjectFile {
         }
         Ok(read.into_iter().flatten().collect())
     }
+
+    fn read_ahead(&self) -> Result<(), Error> {
+        let all = 0..self.pieces.size_bytes();
+        match self.cache.is_on() {
+            true => self.read(&[all]).map(drop),
+            false => Ok(()),
+        }
+    }
 }
 
 impl ObjectFile {

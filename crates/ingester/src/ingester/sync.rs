@@ -5,7 +5,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use spoor_block::BlockMeta;
+use spoor_block::{BlockMeta, Error as BlockError};
 use spoor_model::scan::Skipped;
 use spoor_model::{BlockId, TenantId, TraceId};
 
@@ -50,7 +50,9 @@ impl Ingester {
         if gone.iter().any(|block| block.claim.is_some()) {
             return Ok(false);
         }
-        let new: Vec<CatalogBlock> = added.iter().map(|meta| core.open_block(meta, &gone, deletions)).collect();
+        let opened = StoredBlock::open_all(&core.blocks, &added);
+        let new = added.iter().zip(opened).map(|(meta, opened)| shown(meta, opened, &gone, deletions));
+        let new: Vec<CatalogBlock> = new.collect();
         let mut changes: Vec<Change> =
             new.iter().flat_map(|block| catalog::adopt(&block.meta, &block.deleted)).collect();
         changes.extend(gone.iter().flat_map(|block| catalog::disown(&tenant.id, block.meta.id, &block.deleted)));
@@ -69,25 +71,25 @@ impl Ingester {
     }
 }
 
-impl Core {
-    /// A block that takes the place of `gone` ones; what was deleted from them, or from it, is hidden in it.
-    fn open_block(
-        &self,
-        meta: &BlockMeta,
-        gone: &[&CatalogBlock],
-        deletions: &BTreeSet<(BlockId, TraceId)>,
-    ) -> CatalogBlock {
-        let source = StoredBlock::open(&self.blocks, meta).map(Arc::new).map_err(|err| {
-            tracing::error!(tenant = %meta.tenant, block = %meta.id, %err, "a block cannot be opened");
-            Skipped { object: meta.describe(), reason: err.to_string() }
-        });
-        let replaced = gone.iter().filter(|block| meta.replaces.contains(&block.meta.id));
-        let mut deleted: BTreeSet<TraceId> = replaced.flat_map(|block| block.deleted.iter().copied()).collect();
-        let block = CatalogBlock::new(meta.clone(), source);
-        deleted.extend(hidden_in(&block, deletions));
-        CatalogBlock { deleted: Arc::new(deleted), ..block }
-    }
+/// A block that takes the place of `gone` ones; what was deleted from them, or from it, is hidden in it.
+fn shown(
+    meta: &BlockMeta,
+    opened: Result<StoredBlock, BlockError>,
+    gone: &[&CatalogBlock],
+    deletions: &BTreeSet<(BlockId, TraceId)>,
+) -> CatalogBlock {
+    let source = opened.map(Arc::new).map_err(|err| {
+        tracing::error!(tenant = %meta.tenant, block = %meta.id, %err, "a block cannot be opened");
+        Skipped { object: meta.describe(), reason: err.to_string() }
+    });
+    let replaced = gone.iter().filter(|block| meta.replaces.contains(&block.meta.id));
+    let mut deleted: BTreeSet<TraceId> = replaced.flat_map(|block| block.deleted.iter().copied()).collect();
+    let block = CatalogBlock::new(meta.clone(), source);
+    deleted.extend(hidden_in(&block, deletions));
+    CatalogBlock { deleted: Arc::new(deleted), ..block }
+}
 
+impl Core {
     fn reopen_blocks(&self, tenant: &Tenant) {
         for meta in tenant.unopened_blocks() {
             let Ok(block) = StoredBlock::open(&self.blocks, &meta) else { continue };
