@@ -43,8 +43,11 @@ const TRACES: u32 = 2;
 const CATALOGUE: u32 = 3;
 const VALUES: u32 = 4;
 const GROUPS: u32 = 5;
-/// False positives of the trace id filter: one lookup in a thousand opens a block for nothing.
-const BLOOM_FALSE_POSITIVE_RATE: f64 = 0.001;
+/// Bits of the trace id filter per trace, which a block holds in memory for as long as it is known: one lookup in two thousand
+/// reads the index for nothing (`-8 / ln(1 - 0.0005^(1/8))`).
+const BLOOM_BITS_PER_TRACE: f64 = 16.4;
+/// The unit of a split-block filter.
+const BLOOM_BLOCK_BYTES: usize = 32;
 /// No section of a block of 2^32 spans is larger when unpacked.
 const SECTION_BYTES_MAX: usize = 1 << 33;
 
@@ -89,8 +92,9 @@ pub(crate) fn encode(content: &Content<'_>, zstd_level: i32) -> Result<Vec<u8>, 
     let internal =
         |err: &dyn std::error::Error| Error::Internal { object: "index.bin".into(), reason: err.to_string() };
     let traces = content.traces;
-    let mut bloom =
-        Sbbf::new_with_ndv_fpp(traces.len().max(1) as u64, BLOOM_FALSE_POSITIVE_RATE).map_err(|err| internal(&err))?;
+    // As many units as it takes: the crate's own constructor would go up to a power of two.
+    let units = (traces.len() as f64 * BLOOM_BITS_PER_TRACE / 8.0 / BLOOM_BLOCK_BYTES as f64).ceil() as usize;
+    let mut bloom = Sbbf::new(&vec![0; units.max(1) * BLOOM_BLOCK_BYTES]);
     traces.iter().for_each(|trace| bloom.insert(&trace.id.0[..]));
     let mut bitset = Vec::new();
     bloom.write_bitset(&mut bitset).map_err(|err| internal(&err))?;

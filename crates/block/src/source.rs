@@ -52,7 +52,7 @@ impl Block {
         &self.meta
     }
 
-    /// Whether the block may hold spans of the trace: `false` is certain, `true` is wrong once in a
+    /// Whether the block may hold spans of the trace: `false` is certain, `true` is wrong once in two
     /// thousand. Costs no IO.
     pub fn may_contain(&self, id: TraceId) -> bool {
         self.bloom.check(&id.0[..])
@@ -63,7 +63,7 @@ impl Block {
         Opened::open(&*self.files, &self.meta, &Arc::new(Shared::new(usize::MAX)))
     }
 
-    /// The ids whose fingerprints the trace table has, of those that the filter has: the filter errs once in a
+    /// The ids whose fingerprints the trace table has, of those that the filter has: the filter errs once in two
     /// thousand, and then nothing but the index is read.
     fn held(&self, ids: impl Iterator<Item = TraceId>) -> Result<BTreeSet<TraceId>, Error> {
         let mut held: BTreeSet<TraceId> = ids.filter(|id| self.may_contain(*id)).collect();

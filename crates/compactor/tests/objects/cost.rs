@@ -69,6 +69,28 @@ fn a_cold_trace_by_id_is_four_requests_and_a_warm_one_none() {
 }
 
 #[test]
+fn an_id_that_the_filter_has_by_mistake_costs_the_index_and_nothing_else() {
+    let cold = cold(3000);
+    let block = open(&cold.files, &cold.meta).unwrap();
+    let nobody = |n: u64| TraceId((u128::from(n.wrapping_mul(0x9e37_79b9_7f4a_7c15)) << 64 | 1).to_be_bytes());
+    let known: std::collections::BTreeSet<TraceId> = cold.ids.iter().copied().collect();
+    let mistakes = (1..100_000).map(nobody).filter(|id| !known.contains(id) && block.may_contain(*id));
+    let mistakes: Vec<TraceId> = mistakes.take(10).collect();
+    assert_eq!(mistakes.len(), 10, "one id in two thousand");
+    cold.store.take_reads();
+    for id in &mistakes {
+        assert!(spans_of(&block, *id).unwrap().is_empty());
+        assert_eq!(block.trace_range(*id, &context()).unwrap(), None);
+    }
+    let reads = cold.store.take_reads();
+    assert!(reads.keys().all(|object| object.ends_with("/index.bin")), "{reads:?}");
+    let requests: u64 = reads.values().map(|read| read.requests).sum();
+    assert!(requests <= 1, "{requests} requests for all of them");
+    assert!(!spans_of(&block, cold.ids[0]).unwrap().is_empty());
+    assert!(cold.store.take_reads().keys().any(|object| object.ends_with("/spans.parquet")), "a right one costs more");
+}
+
+#[test]
 fn a_value_of_nobody_asks_for_nothing_once_the_block_is_known() {
     let cold = cold(3000);
     let block = open(&cold.files, &cold.meta).unwrap();
