@@ -286,7 +286,7 @@ impl World {
             return;
         }
         let id = *rng.pick(&known);
-        self.life().ingester.delete_trace(&self.tenant, id).unwrap();
+        self.life().ingester.delete_trace(&self.tenant, id, &mut |_| Ok(())).unwrap();
         self.must.remove(&id);
         self.may.remove(&id);
     }

@@ -5,6 +5,7 @@
 //!                               meta.json        put last: without it there is no block
 //!   <prefix>/<tenant>/@deleted/<block id>/<trace id>   not to be shown, until the block is rewritten
 //!   <prefix>/@lease.json                         who merges, removes and sweeps
+//!   <prefix>/@deleting.json                      who deletes a trace, or has merged blocks become visible, just now
 //! ```
 //!
 //! Blocks are built on local disk and uploaded ([`ObjectFiles`]); what queries read comes in few, joined requests
@@ -19,6 +20,7 @@
 
 mod cache;
 mod deletions;
+mod exclusion;
 mod file;
 mod files;
 mod lease;
@@ -32,6 +34,7 @@ mod visible;
 mod watch;
 
 pub use deletions::Deletions;
+pub use exclusion::{Exclusion, Gate, Turn};
 pub use files::{ObjectFiles, ObjectOptions};
 pub use lease::Lease;
 pub use location::Location;

@@ -92,6 +92,14 @@ pub enum Error {
         /// Which trace.
         trace: TraceId,
     },
+    /// Those who share the blocks cannot be told of the deletion. Try again.
+    #[error("trace {trace} cannot be deleted now: {reason}")]
+    DeleteUntold {
+        /// Which trace.
+        trace: TraceId,
+        /// One line.
+        reason: String,
+    },
     /// The ingester is closed.
     #[error("the store is shutting down")]
     Closed,

@@ -453,7 +453,7 @@ mod removal;
 mod sync;
 
 pub use merge::MergeRequest;
-pub use removal::BlockState;
+pub use removal::{BlockState, Deletions};
 
 #[cfg(test)]
 mod harness;

@@ -48,6 +48,6 @@ pub use at_rest::{AtRest, open_at_rest, open_at_rest_with};
 pub use blocks::{BlockStore, StoredBlocks};
 pub use config::{Config, WalSync};
 pub use error::Error;
-pub use ingester::{BlockState, Foundation, Health, Ingester, MergeRequest};
+pub use ingester::{BlockState, Deletions, Foundation, Health, Ingester, MergeRequest};
 pub use leftovers::{Leftover, LeftoverState, sweep_leftovers};
 pub use metrics::Metrics;

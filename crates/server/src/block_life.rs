@@ -97,6 +97,7 @@ impl BlockOwner for Owner {
 struct Admin {
     ingester: Arc<Ingester>,
     shared: Option<Arc<Shared>>,
+    clock: Arc<dyn Clock>,
     compaction: Option<Arc<Compaction>>,
 }
 
@@ -109,11 +110,10 @@ impl BlockAdmin for Admin {
     }
 
     fn delete_trace(&self, tenant: &TenantId, id: TraceId) -> Result<usize, String> {
-        let block_count = self.ingester.delete_trace(tenant, id).map_err(|err| err.to_string())?;
-        if let Some(shared) = self.shared.as_ref().filter(|_| block_count > 0) {
-            shared.publish_deletion(&self.ingester, tenant, id);
+        match &self.shared {
+            Some(shared) => shared.delete_trace(&self.ingester, &*self.clock, tenant, id),
+            None => self.ingester.delete_trace(tenant, id, &mut |_| Ok(())).map_err(|err| err.to_string()),
         }
-        Ok(block_count)
     }
 }
 
@@ -211,6 +211,7 @@ impl BlockLife {
         Arc::new(Admin {
             ingester: Arc::clone(&self.ingester),
             shared: self.shared.clone(),
+            clock: Arc::clone(&self.clock),
             compaction: self.compaction.clone(),
         })
     }

@@ -72,6 +72,7 @@ impl Parts {
         )
         .map_err(|err| err.to_string())?;
         if let Some(shared) = &storage.shared {
+            shared.guard_merges(&ingester, &clock);
             // So that the first query sees what other processes wrote, or an earlier one before its disk was lost.
             shared.keep_lease(&*clock);
             shared.poll(&ingester, &*clock, false);

@@ -1,15 +1,15 @@
 //! Where blocks lie, by the configuration; and, on object storage, what other processes do there.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use parking_lot::Mutex;
 use prometheus_client::registry::Registry;
-use spoor_block::{BlockFiles, BlockMeta, DirectoryFiles};
+use spoor_block::{BlockFiles, BlockMeta, DirectoryFiles, Error};
 use spoor_compactor::objects::{
-    BlockCatalog, Changes, Deletions, Lease, Location, Metrics, MovingFiles, ObjectFiles, ObjectOptions, Patience,
-    Sweeper, Watch,
+    BlockCatalog, Changes, Deletions, Exclusion, Gate, Lease, Location, Metrics, MovingFiles, ObjectFiles,
+    ObjectOptions, Patience, Sweeper, Watch,
 };
 use spoor_ingester::Ingester;
 use spoor_model::{Clock, TenantId, TraceId};
@@ -19,6 +19,8 @@ use crate::config::Config;
 
 /// How long the lease is. Renewed thrice in that time, so that one lost request is no harm.
 const LEASE: Duration = Duration::from_secs(60);
+/// How long somebody waits who wants a trace deleted, beside the time that the storage takes.
+const DELETE_PATIENCE: Duration = Duration::from_secs(10);
 /// Remains are looked for once in so many polls: that costs a listing of everything.
 const POLLS_PER_SWEEP: u64 = 20;
 
@@ -33,6 +35,7 @@ pub(crate) struct Storage {
 pub(crate) struct Shared {
     files: Arc<ObjectFiles>,
     lease: Lease,
+    exclusion: Exclusion,
     watch: Mutex<Watch>,
     sweeper: Mutex<Sweeper>,
     /// Where blocks are that were kept in the data directory before.
@@ -49,6 +52,7 @@ pub(crate) fn open(config: &Config, registry: &mut Registry) -> Result<Storage, 
     let moving = Arc::new(MovingFiles::new(config.data_dir.join("blocks"), Arc::clone(&objects)));
     let shared = Shared {
         lease: Lease::new(&objects, owner(), LEASE),
+        exclusion: Exclusion::new(&objects, owner(), LEASE),
         watch: Mutex::new(Watch::new(Arc::clone(&objects))),
         sweeper: Mutex::new(Sweeper::new(Arc::clone(&objects))),
         is_moving: AtomicBool::new(moving.has_blocks().map_err(|err| err.to_string())?),
@@ -134,7 +138,43 @@ impl BlockCatalog for Catalog<'_> {
     }
 }
 
+/// Has merged blocks become visible only when they lack all that was deleted from what they replace.
+struct DeletionGate {
+    /// The ingester's blocks lie behind the gate.
+    ingester: Weak<Ingester>,
+    shared: Weak<Shared>,
+    clock: Arc<dyn Clock>,
+}
+
+impl std::fmt::Debug for DeletionGate {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("DeletionGate").finish_non_exhaustive()
+    }
+}
+
+impl Gate for DeletionGate {
+    fn pass(&self, meta: &BlockMeta, publish: &mut dyn FnMut() -> Result<(), Error>) -> Result<(), Error> {
+        let (Some(ingester), Some(shared)) = (self.ingester.upgrade(), self.shared.upgrade()) else {
+            return Err(Error::Cancelled);
+        };
+        let failed = |reason: String| Error::Io { action: "publish", path: meta.describe(), reason, is_full: false };
+        let _turn = shared.exclusion.enter(&*self.clock, LEASE).map_err(failed)?;
+        let deletions = shared.files.deletions(&meta.tenant)?;
+        ingester.hide_deleted(&meta.tenant, &deletions).map_err(|err| failed(err.to_string()))?;
+        match ingester.may_replace(&meta.tenant, &meta.replaces) {
+            true => publish(),
+            false => Err(Error::Cancelled),
+        }
+    }
+}
+
 impl Shared {
+    /// From now on the blocks that `ingester` merges become visible one after the other with deletions.
+    pub(crate) fn guard_merges(self: &Arc<Self>, ingester: &Arc<Ingester>, clock: &Arc<dyn Clock>) {
+        let (ingester, shared) = (Arc::downgrade(ingester), Arc::downgrade(self));
+        self.files.set_gate(Arc::new(DeletionGate { ingester, shared, clock: Arc::clone(clock) }));
+    }
+
     /// Whether this process is the one that merges and removes blocks. Costs nothing.
     pub(crate) fn is_owner(&self, clock: &dyn Clock) -> bool {
         self.lease.is_held(clock) && !self.is_moving()
@@ -199,13 +239,27 @@ impl Shared {
         }
     }
 
-    /// Has the other processes hide a trace that was deleted here, at their next polls. Blocks.
-    pub(crate) fn publish_deletion(&self, ingester: &Ingester, tenant: &TenantId, trace: TraceId) {
-        let mut deletions = ingester.deletions(tenant);
-        deletions.retain(|(_, deleted)| *deleted == trace);
-        if let Err(err) = self.files.publish_deletions(tenant, &deletions) {
-            tracing::warn!(%tenant, %trace, %err, "other processes still show a deleted trace; the next poll tells them");
+    /// Deletes a trace here, and has the others hide it at their next polls: [`Exclusion`]. Returns in how many blocks it was.
+    /// Blocks.
+    pub(crate) fn delete_trace(
+        &self,
+        ingester: &Ingester,
+        clock: &dyn Clock,
+        tenant: &TenantId,
+        trace: TraceId,
+    ) -> Result<usize, String> {
+        // Before the turn, for it takes its time.
+        ingester.flush(Some(tenant)).map_err(|err| err.to_string())?;
+        let _turn = self.exclusion.enter(clock, DELETE_PATIENCE)?;
+        let catalog = Catalog { ingester, shared: self };
+        let is_current = self.watch.lock().catch_up(&catalog, tenant)?;
+        // Whoever merges is not behind with merges: its own are void when they read one of the blocks.
+        if !is_current && !self.is_owner(clock) {
+            return Err("blocks are just being changed; try again".to_owned());
         }
+        let mut announce =
+            |deletions: &Deletions| self.files.publish_deletions(tenant, deletions).map_err(|err| err.to_string());
+        ingester.delete_trace(tenant, trace, &mut announce).map_err(|err| err.to_string())
     }
 
     /// Lets another process own the blocks. Blocks.
@@ -272,3 +326,6 @@ async fn keep_up(
         drop(pass.await);
     }
 }
+
+#[cfg(test)]
+mod tests;

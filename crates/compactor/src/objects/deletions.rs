@@ -18,7 +18,7 @@ use super::files::ObjectFiles;
 
 const DELETED: &str = "@deleted";
 
-/// Traces whose spans in a block are not to be shown.
+/// Traces whose spans in a block are not to be shown; what replaces the block is another block.
 pub type Deletions = BTreeSet<(BlockId, TraceId)>;
 
 fn deletion_path(tenant: &TenantId, block: BlockId, trace: TraceId) -> Path {
@@ -39,6 +39,13 @@ pub(crate) fn deletions(objects: &[ObjectMeta]) -> Deletions {
 }
 
 impl ObjectFiles {
+    /// What was deleted from the tenant's blocks, by this process or another. One request.
+    pub fn deletions(&self, tenant: &TenantId) -> Result<Deletions, Error> {
+        let prefix = Path::from_iter([tenant.as_str(), DELETED]);
+        let listed = self.requests().list_objects(&prefix, None);
+        Ok(deletions(&listed.map_err(|failure| failure.doing("list", self.location(&prefix)))?))
+    }
+
     /// Tells the other processes. One small request each; doing it again changes nothing.
     pub fn publish_deletions(&self, tenant: &TenantId, deletions: &Deletions) -> Result<(), Error> {
         for (block, trace) in deletions {

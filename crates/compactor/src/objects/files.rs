@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io;
 use std::path::{Path as FilePath, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -14,6 +14,7 @@ use spoor_block::{BlockFile, BlockFiles, BlockMeta, Error, Pieces};
 use spoor_model::{BlockId, TenantId};
 
 use super::cache::{FileName, PieceCache};
+use super::exclusion::Gate;
 use super::file::ObjectFile;
 use super::metrics::Metrics;
 use super::requests::{Failure, Patience, Requests};
@@ -50,6 +51,7 @@ pub struct ObjectFiles {
     requests: Arc<Requests>,
     cache: Arc<PieceCache>,
     options: ObjectOptions,
+    gate: OnceLock<Arc<dyn Gate>>,
 }
 
 impl ObjectFiles {
@@ -57,7 +59,12 @@ impl ObjectFiles {
     pub fn new(store: Arc<dyn ObjectStore>, options: ObjectOptions, metrics: Metrics) -> Result<Self, String> {
         let requests = Arc::new(Requests::new(store, options.patience, metrics.clone())?);
         let cache = Arc::new(PieceCache::open(options.cache_dir.clone(), options.cache_bytes, metrics));
-        Ok(Self { requests, cache, options })
+        Ok(Self { requests, cache, options, gate: OnceLock::new() })
+    }
+
+    /// From now on merged blocks become visible through this gate. The first gate stays.
+    pub fn set_gate(&self, gate: Arc<dyn Gate>) {
+        let _ = self.gate.set(gate);
     }
 
     pub(crate) fn requests(&self) -> &Arc<Requests> {
@@ -187,11 +194,18 @@ impl BlockFiles for ObjectFiles {
         }
         self.sync(tenant, id)?;
         let staged_meta = staged.join(META);
-        let meta: Bytes = fs::read(&staged_meta).map_err(|err| local("read", &staged_meta, &err))?.into();
+        let json: Bytes = fs::read(&staged_meta).map_err(|err| local("read", &staged_meta, &err))?.into();
         let object = path(tenant, id, META);
-        let put = self.requests.put(&object, meta, PutMode::Overwrite);
-        put.map_err(|failure| failure.doing("upload", self.location(&object)))?;
-        self.sync(tenant, id)?;
+        let meta = BlockMeta::from_json(&json)?;
+        let mut put = || {
+            let put = self.requests.put(&object, json.clone(), PutMode::Overwrite);
+            put.map_err(|failure| failure.doing("upload", self.location(&object)))?;
+            self.sync(tenant, id)
+        };
+        match self.gate.get().filter(|_| !meta.replaces.is_empty()) {
+            Some(gate) => gate.pass(&meta, &mut put)?,
+            None => put()?,
+        }
         // The block is there. What was built is what queries will ask for first.
         let _ = fs::remove_file(staged_meta);
         self.cache.adopt(tenant, id, &staged);

@@ -28,10 +28,8 @@ use spoor_model::{Clock, UnixNano};
 use super::files::ObjectFiles;
 use super::requests::{Failure, Requests};
 
-/// No tenant has a name with this sign.
-const OBJECT: &str = "@lease.json";
-/// Its lock is the lease on a directory.
-const LOCK_FILE: &str = "@lease.lock";
+/// What a lease is for. No tenant has a name with this sign.
+const BLOCKS: &str = "@lease";
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 struct Document {
@@ -43,6 +41,8 @@ struct Document {
 #[derive(Debug)]
 pub struct Lease {
     requests: Arc<Requests>,
+    /// What it is for.
+    name: &'static str,
     owner: String,
     length: Duration,
     held: Mutex<Option<Held>>,
@@ -58,11 +58,29 @@ struct Held {
 }
 
 impl Lease {
-    /// A lease that nobody has asked for yet. `owner` tells processes apart; renew it at least thrice per `length`.
+    /// The lease on all blocks, which nobody has asked for yet. `owner` tells processes apart; renew it at least thrice
+    /// per `length`.
     pub fn new(files: &ObjectFiles, owner: String, length: Duration) -> Self {
-        let lock_path = files.local_dir().map(|dir| dir.join(LOCK_FILE));
+        Self::named(BLOCKS, files, owner, length)
+    }
+
+    /// A lease on something else.
+    pub(crate) fn named(name: &'static str, files: &ObjectFiles, owner: String, length: Duration) -> Self {
+        // On a directory the lock of this file is the lease.
+        let lock_path = files.local_dir().map(|dir| dir.join(format!("{name}.lock")));
         let (held, locked) = (Mutex::default(), Mutex::default());
-        Self { requests: Arc::clone(files.requests()), owner, length, held, lock_path, locked }
+        Self { requests: Arc::clone(files.requests()), name, owner, length, held, lock_path, locked }
+    }
+
+    fn object(&self) -> Path {
+        Path::from(format!("{}.json", self.name))
+    }
+
+    /// For operators: who owns the blocks.
+    fn show(&self, is_held: bool) {
+        if self.name == BLOCKS {
+            self.requests.metrics().lease_held.set(i64::from(is_held));
+        }
     }
 
     /// Whether the lease is ours for now. Costs nothing; ask again right before something is made visible.
@@ -80,7 +98,7 @@ impl Lease {
     pub fn keep(&self, clock: &dyn Clock) -> Result<bool, String> {
         if let Some(path) = &self.lock_path {
             let is_held = self.lock(path)?;
-            self.requests.metrics().lease_held.set(i64::from(is_held));
+            self.show(is_held);
             return Ok(is_held);
         }
         let before = self.held.lock().clone();
@@ -97,10 +115,10 @@ impl Lease {
         };
         let is_held = held.is_some();
         let had = std::mem::replace(&mut *self.held.lock(), held).is_some();
-        if is_held != had {
+        if is_held != had && self.name == BLOCKS {
             tracing::info!(owner = self.owner, is_held, "the lease on the storage changed hands");
         }
-        self.requests.metrics().lease_held.set(i64::from(is_held));
+        self.show(is_held);
         Ok(is_held)
     }
 
@@ -132,17 +150,18 @@ impl Lease {
         let until = after(now, self.length);
         let document = Document { owner: self.owner.clone(), expires_unix_nano: until.0.to_string() };
         let json = serde_json::to_vec(&document).expect("plain data always serialises");
-        let version = self.requests.put(&Path::from(OBJECT), json.into(), mode)?;
+        let version = self.requests.put(&self.object(), json.into(), mode)?;
         Ok(Some(Held { version, until }))
     }
 
     fn read(&self) -> Result<Option<(Document, UpdateVersion)>, Failure> {
-        let (json, version): (Bytes, _) = match self.requests.get(&Path::from(OBJECT)) {
+        let (json, version): (Bytes, _) = match self.requests.get(&self.object()) {
             Ok(read) => read,
             Err(Failure::Missing) => return Ok(None),
             Err(failure) => return Err(failure),
         };
-        let document = serde_json::from_slice(&json).map_err(|err| Failure::Damaged(format!("{OBJECT}: {err}")))?;
+        let document =
+            serde_json::from_slice(&json).map_err(|err| Failure::Damaged(format!("{}: {err}", self.object())))?;
         Ok(Some((document, version)))
     }
 
@@ -154,13 +173,13 @@ impl Lease {
     /// Lets go, so that another need not wait. Best effort.
     pub fn release(&self) {
         if self.locked.lock().take().is_some() {
-            self.requests.metrics().lease_held.set(0);
+            self.show(false);
         }
         let Some(held) = self.held.lock().take() else { return };
         let document = Document { owner: self.owner.clone(), expires_unix_nano: "0".to_owned() };
         let json = serde_json::to_vec(&document).expect("plain data always serialises");
-        let released = self.requests.put(&Path::from(OBJECT), json.into(), PutMode::Update(held.version));
-        self.requests.metrics().lease_held.set(0);
+        let released = self.requests.put(&self.object(), json.into(), PutMode::Update(held.version));
+        self.show(false);
         if let Err(err) = released {
             tracing::warn!(%err, "the lease on the storage is not released; it expires");
         }

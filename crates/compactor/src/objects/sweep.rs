@@ -71,8 +71,7 @@ fn modified(object: &ObjectMeta) -> UnixNano {
     UnixNano(object.last_modified.timestamp_nanos_opt().and_then(|nanos| u64::try_from(nanos).ok()).unwrap_or(0))
 }
 
-/// Deletions from blocks that are gone, and were long enough ago for everybody to have applied them to what
-/// replaced these blocks.
+/// Deletions from blocks that are gone, and were long enough ago for everybody to know that.
 fn outdated_deletions(objects: &[ObjectMeta], now: UnixNano) -> Vec<Path> {
     let whole: BTreeSet<BlockId> = whole_blocks(objects).collect();
     let is_outdated = |object: &&ObjectMeta| {

@@ -40,7 +40,7 @@ pub struct Changes {
     pub added: Vec<BlockMeta>,
     /// Blocks that are there no more, or that an added one replaces.
     pub gone: Vec<BlockId>,
-    /// What is not to be shown of the added blocks, or of what they replace.
+    /// What is not to be shown of the added blocks, among others.
     pub deletions: Deletions,
 }
 
@@ -55,7 +55,7 @@ pub trait BlockCatalog {
     /// What was deleted from them and is still in them.
     fn deletions(&self, tenant: &TenantId) -> Deletions;
 
-    /// Hides traces in the blocks named, or in those that replaced them.
+    /// Hides traces in the blocks named.
     fn hide(&self, tenant: &TenantId, deletions: &Deletions) -> Result<(), String>;
 
     /// Takes changes over, all of a tenant's or none. `false`: not now, because this process is just changing the
@@ -105,10 +105,11 @@ impl Watch {
         let mut polled = Polled::default();
         for tenant in tenants {
             match self.poll_tenant(catalog, &tenant, is_full) {
-                Ok((added, gone)) => {
+                Ok(Some((added, gone))) => {
                     polled.added += added;
                     polled.gone += gone;
                 }
+                Ok(None) => {}
                 Err(reason) => {
                     tracing::warn!(%tenant, reason, "the blocks in the storage are not known now; the next poll tries again");
                     polled.failed_tenants += 1;
@@ -121,16 +122,26 @@ impl Watch {
         Ok(polled)
     }
 
+    /// Brings the catalog up to date with one tenant's blocks. `false`: not now, because this process is just changing the
+    /// same blocks.
+    ///
+    /// # Errors
+    /// One line, when the store cannot be asked.
+    pub fn catch_up(&mut self, catalog: &dyn BlockCatalog, tenant: &TenantId) -> Result<bool, String> {
+        Ok(self.poll_tenant(catalog, tenant, false)?.is_some())
+    }
+
     fn failed(&self, failure: Failure) -> Error {
         failure.doing("list", self.files.location(&Path::default()))
     }
 
+    /// How many blocks came and went; `None` when nothing may be changed now.
     fn poll_tenant(
         &mut self,
         catalog: &dyn BlockCatalog,
         tenant: &TenantId,
         is_full: bool,
-    ) -> Result<(usize, usize), String> {
+    ) -> Result<Option<(usize, usize)>, String> {
         let known: BTreeMap<BlockId, BlockMeta> =
             catalog.blocks(tenant).into_iter().map(|meta| (meta.id, meta)).collect();
         let mut hidden = self.hidden.get(tenant).cloned().unwrap_or_default();
@@ -165,15 +176,15 @@ impl Watch {
         let changes = Changes { tenant: tenant.clone(), added, gone: gone.into_iter().collect(), deletions };
         if changes.added.is_empty() && changes.gone.is_empty() {
             self.hidden.insert(tenant.clone(), hidden);
-            return Ok((0, 0));
+            return Ok(Some((0, 0)));
         }
         match catalog.take(&changes)? {
             true => {
                 self.hidden.insert(tenant.clone(), hidden);
-                Ok((changes.added.len(), changes.gone.len()))
+                Ok(Some((changes.added.len(), changes.gone.len())))
             }
             // Nothing is remembered: the next poll finds the same.
-            false => Ok((0, 0)),
+            false => Ok(None),
         }
     }
 

@@ -22,6 +22,7 @@ use spoor_model::scan::{QueryContext, SpanSource};
 use spoor_model::wire::WireError;
 use spoor_model::{BlockId, SpanId, TimeRange, TraceId, UnixNano};
 
+use super::removal::Deletions;
 use super::*;
 use crate::config::WalSync;
 use crate::head::{Head, Segment};
@@ -328,7 +329,12 @@ impl World {
     /// Sends a request and waits for its answer.
     pub(super) fn append(&mut self, tenant: &TenantId, count: u64) -> Result<(), AppendError> {
         let numbers = self.numbers(count);
-        let outcome = wait_for(self.ingester().append(request(tenant, &numbers)));
+        self.append_numbers(tenant, &numbers)
+    }
+
+    /// [`Self::append`], of numbers that may have been deleted before.
+    pub(super) fn append_numbers(&mut self, tenant: &TenantId, numbers: &[u64]) -> Result<(), AppendError> {
+        let outcome = wait_for(self.ingester().append(request(tenant, numbers)));
         let ledger = match outcome {
             Ok(()) => &mut self.acknowledged,
             Err(_) => &mut self.uncertain,
@@ -339,7 +345,17 @@ impl World {
 
     /// Deletes a trace; what was acknowledged of it is not to be seen from now on.
     pub(super) fn delete(&mut self, tenant: &TenantId, trace: TraceId) -> Result<usize, Error> {
-        let outcome = self.ingester().delete_trace(tenant, trace);
+        self.delete_and(tenant, trace, &mut |_| Ok(()))
+    }
+
+    /// [`Self::delete`], which tells others first.
+    pub(super) fn delete_and(
+        &mut self,
+        tenant: &TenantId,
+        trace: TraceId,
+        announce: &mut dyn FnMut(&Deletions) -> Result<(), String>,
+    ) -> Result<usize, Error> {
+        let outcome = self.ingester().delete_trace(tenant, trace, announce);
         let acknowledged = self.acknowledged.entry(tenant.clone()).or_default();
         let gone: Vec<u64> = acknowledged.iter().copied().filter(|number| trace_of(*number) == trace).collect();
         acknowledged.retain(|number| trace_of(*number) != trace);

@@ -18,6 +18,9 @@ use crate::error::Error;
 use crate::store::{Change, Durability};
 use crate::tenant::{CatalogBlock, Tenant};
 
+/// Traces whose spans in a block are not to be shown; what replaces the block is another block.
+pub type Deletions = BTreeSet<(BlockId, TraceId)>;
+
 /// A block and how it is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BlockState {
@@ -74,24 +77,46 @@ impl Ingester {
     /// returns, and is gone from disk when the blocks that hold it are rewritten. Spans of the same id that come later are
     /// spans like any others. Returns in how many blocks it was.
     ///
+    /// `announce` is told first which blocks these are, those that they replaced included, for whoever may still show
+    /// them; when it fails, nothing is deleted here. No block of the tenant is exchanged meanwhile.
+    ///
     /// Costs a cut of the tenant's head, and a look into each block whose bloom filter has the id.
-    pub fn delete_trace(&self, tenant: &TenantId, trace: TraceId) -> Result<usize, Error> {
+    pub fn delete_trace(
+        &self,
+        tenant: &TenantId,
+        trace: TraceId,
+        announce: &mut dyn FnMut(&Deletions) -> Result<(), String>,
+    ) -> Result<usize, Error> {
         let Some(known) = self.core.tenants.get(tenant) else { return Ok(0) };
         // What is in a head has no place that a deletion could be tied to.
         self.flush(Some(tenant))?;
         let _exchange = known.exchange.lock();
         let blocks = known.catalog_blocks();
-        let holding = blocks.iter().filter(|block| may_show(block, trace));
-        let hidden: Vec<(&CatalogBlock, TraceId)> = holding.map(|block| (block, trace)).collect();
-        self.core.hide(&known, &hidden)?;
-        if !hidden.is_empty() {
-            tracing::info!(%tenant, %trace, blocks = hidden.len(), "trace deleted");
+        let hidden: Vec<_> = blocks.iter().filter(|b| may_show(b, trace)).map(|block| (block, trace)).collect();
+        if hidden.is_empty() {
+            return Ok(0);
         }
+        check_claims(&hidden)?;
+        let named = hidden.iter().flat_map(|(block, _)| block.meta.replaces.iter().copied().chain([block.meta.id]));
+        announce(&named.map(|id| (id, trace)).collect()).map_err(|reason| Error::DeleteUntold { trace, reason })?;
+        self.core.hide(&known, &hidden)?;
+        tracing::info!(%tenant, %trace, blocks = hidden.len(), "trace deleted");
         Ok(hidden.len())
     }
 
+    /// Whether a merge that was begun may still take the place of these blocks: none of those that are known has lost a
+    /// trace since.
+    pub fn may_replace(&self, tenant: &TenantId, replaced: &[BlockId]) -> bool {
+        let blocks = self.core.tenants.get(tenant).map(|tenant| tenant.catalog_blocks()).unwrap_or_default();
+        let is_void = |block: &CatalogBlock| match &block.claim {
+            Some(claim) => claim.is_void.load(Ordering::Acquire),
+            None => false,
+        };
+        !blocks.iter().any(|block| replaced.contains(&block.meta.id) && is_void(block))
+    }
+
     /// What was deleted from the tenant's blocks and waits for their rewrite.
-    pub fn deletions(&self, tenant: &TenantId) -> BTreeSet<(BlockId, TraceId)> {
+    pub fn deletions(&self, tenant: &TenantId) -> Deletions {
         let blocks = self.core.tenants.get(tenant).map(|tenant| tenant.catalog_blocks()).unwrap_or_default();
         let of_block = |block: CatalogBlock| {
             let traces: Vec<TraceId> = block.deleted.iter().copied().collect();
@@ -100,10 +125,10 @@ impl Ingester {
         blocks.into_iter().flat_map(of_block).collect()
     }
 
-    /// Hides what other processes deleted: from the blocks named, or from those that replaced them.
+    /// Hides what other processes deleted from the blocks named. A merge that reads one of them is void.
     ///
     /// Costs a look into each of these blocks whose bloom filter has the trace.
-    pub fn hide_deleted(&self, tenant: &TenantId, deletions: &BTreeSet<(BlockId, TraceId)>) -> Result<(), Error> {
+    pub fn hide_deleted(&self, tenant: &TenantId, deletions: &Deletions) -> Result<(), Error> {
         let Some(known) = self.core.tenants.get(tenant) else { return Ok(()) };
         let _exchange = known.exchange.lock();
         let blocks = known.catalog_blocks();
@@ -112,15 +137,12 @@ impl Ingester {
     }
 }
 
-/// The traces that these deletions hide in a block.
-pub(super) fn hidden_in<'a>(
-    block: &'a CatalogBlock,
-    deletions: &'a BTreeSet<(BlockId, TraceId)>,
-) -> impl Iterator<Item = TraceId> + 'a {
-    let is_of = |of: BlockId| of == block.meta.id || block.meta.replaces.contains(&of);
-    let of_block = deletions.iter().filter(move |(of, _)| is_of(*of)).map(|(_, trace)| *trace);
-    let traces: BTreeSet<TraceId> = of_block.collect();
-    traces.into_iter().filter(|trace| may_show(block, *trace))
+/// The traces that these deletions hide in a block. What replaced a block that they name is another block: it was made
+/// without what had been deleted, and may hold what came later.
+pub(super) fn hidden_in<'a>(block: &'a CatalogBlock, deletions: &'a Deletions) -> impl Iterator<Item = TraceId> + 'a {
+    let id = block.meta.id;
+    let of_block = deletions.range((id, TraceId([0; 16]))..=(id, TraceId([0xff; 16])));
+    of_block.map(|(_, trace)| *trace).filter(|trace| may_show(block, *trace))
 }
 
 /// Whether queries find spans of the trace in the block, or could if it were readable.
@@ -133,21 +155,28 @@ fn may_show(block: &CatalogBlock, trace: TraceId) -> bool {
     source.may_hold(trace) && !matches!(source.trace_range(trace, &ctx), Ok(None))
 }
 
+/// Fails when one of the blocks may be out of the catalog already, or not.
+fn check_claims(hidden: &[(&CatalogBlock, TraceId)]) -> Result<(), Error> {
+    let mut claims = hidden.iter().filter_map(|(block, trace)| Some((block.claim.as_ref()?, *trace)));
+    match claims.find(|(claim, _)| claim.is_in_doubt.load(Ordering::Acquire)) {
+        Some((_, trace)) => Err(Error::DeleteUncertain { trace }),
+        None => Ok(()),
+    }
+}
+
 impl Core {
     /// Hides traces in blocks of a tenant, whose exchange is locked: from the catalog on, and in snapshots to come.
     fn hide(&self, tenant: &Tenant, hidden: &[(&CatalogBlock, TraceId)]) -> Result<(), Error> {
-        let claims = || hidden.iter().filter_map(|(block, trace)| Some((block.claim.as_ref()?, *trace)));
-        if let Some((_, trace)) = claims().find(|(claim, _)| claim.is_in_doubt.load(Ordering::Acquire)) {
-            return Err(Error::DeleteUncertain { trace });
-        }
+        check_claims(hidden)?;
         if hidden.is_empty() {
             return Ok(());
         }
+        let claims = hidden.iter().filter_map(|(block, _)| block.claim.as_ref());
         let change =
             |(block, trace): &(&CatalogBlock, TraceId)| catalog::delete_trace(&tenant.id, block.meta.id, *trace);
         self.write(&hidden.iter().map(change).collect::<Vec<Change>>())?;
         hidden.iter().for_each(|(block, trace)| tenant.hide(*trace, &[block.meta.id]));
-        claims().for_each(|(claim, _)| claim.is_void.store(true, Ordering::Release));
+        claims.for_each(|claim| claim.is_void.store(true, Ordering::Release));
         Ok(())
     }
 

@@ -9,7 +9,7 @@ use spoor_block::{BlockMeta, Error as BlockError};
 use spoor_model::scan::Skipped;
 use spoor_model::{BlockId, TenantId, TraceId};
 
-use super::removal::hidden_in;
+use super::removal::{Deletions, hidden_in};
 use super::{Core, Ingester};
 use crate::blocks::StoredBlock;
 use crate::catalog;
@@ -20,7 +20,7 @@ use crate::tenant::{CatalogBlock, Tenant};
 impl Ingester {
     /// Takes over what others did to the tenant's blocks: `added` are in the catalog and in snapshots to come, `gone`
     /// are not any more, in one step. Files are left alone. Blocks that are known are not added again. What `deletions`
-    /// say of the added blocks, or of what they replace, is hidden in them from the beginning.
+    /// say of the added blocks is hidden in them from the beginning.
     ///
     /// `false`, and nothing is changed, when this process is just writing, merging or removing one of them: look again
     /// later. Opens the added blocks; one that cannot be opened is named in every snapshot until
@@ -30,7 +30,7 @@ impl Ingester {
         tenant: &TenantId,
         added: &[BlockMeta],
         gone: &[BlockId],
-        deletions: &BTreeSet<(BlockId, TraceId)>,
+        deletions: &Deletions,
     ) -> Result<bool, Error> {
         let core = &self.core;
         let tenant = core.tenants.get_or_add(tenant);
@@ -51,7 +51,7 @@ impl Ingester {
             return Ok(false);
         }
         let opened = StoredBlock::open_all(&core.blocks, &added);
-        let new = added.iter().zip(opened).map(|(meta, opened)| shown(meta, opened, &gone, deletions));
+        let new = added.iter().zip(opened).map(|(meta, opened)| shown(meta, opened, deletions));
         let new: Vec<CatalogBlock> = new.collect();
         let mut changes: Vec<Change> =
             new.iter().flat_map(|block| catalog::adopt(&block.meta, &block.deleted)).collect();
@@ -71,21 +71,14 @@ impl Ingester {
     }
 }
 
-/// A block that takes the place of `gone` ones; what was deleted from them, or from it, is hidden in it.
-fn shown(
-    meta: &BlockMeta,
-    opened: Result<StoredBlock, BlockError>,
-    gone: &[&CatalogBlock],
-    deletions: &BTreeSet<(BlockId, TraceId)>,
-) -> CatalogBlock {
+/// A block with what was deleted from it hidden.
+fn shown(meta: &BlockMeta, opened: Result<StoredBlock, BlockError>, deletions: &Deletions) -> CatalogBlock {
     let source = opened.map(Arc::new).map_err(|err| {
         tracing::error!(tenant = %meta.tenant, block = %meta.id, %err, "a block cannot be opened");
         Skipped { object: meta.describe(), reason: err.to_string() }
     });
-    let replaced = gone.iter().filter(|block| meta.replaces.contains(&block.meta.id));
-    let mut deleted: BTreeSet<TraceId> = replaced.flat_map(|block| block.deleted.iter().copied()).collect();
     let block = CatalogBlock::new(meta.clone(), source);
-    deleted.extend(hidden_in(&block, deletions));
+    let deleted: BTreeSet<TraceId> = hidden_in(&block, deletions).collect();
     CatalogBlock { deleted: Arc::new(deleted), ..block }
 }
 
