@@ -13,6 +13,7 @@ use std::sync::Arc;
 
 use axum::Router;
 use http::{Extensions, HeaderMap};
+use prost::Message;
 use prost_types::{Duration as ProtoDuration, Timestamp};
 use spoor_model::scan::{QueryContext, Skipped};
 use spoor_model::{TenantId, Trace, TraceId, UnixNano};
@@ -138,7 +139,7 @@ impl Service {
     }
 
     /// Summaries of the traces that are found, at most a thousand (of about 200 bytes) per message.
-    async fn summaries<T: Send + 'static, M: Send + 'static>(
+    async fn summaries<T: Message + 'static, M: Send + 'static>(
         &self,
         tenants: Vec<TenantId>,
         terms: Terms,
@@ -148,14 +149,8 @@ impl Service {
         const SUMMARIES_MAX: usize = 1_000;
         let adjusted = Shown::Adjusted(self.state.options.skew_max);
         let show = move |trace| vec![summary(summary::summary(&adjusted.otlp(trace)))];
-        Ok(self.find(tenants, terms, show).await?.map(|mut left| {
-            let mut messages = Vec::new();
-            while !left.is_empty() {
-                let behind = left.split_off(left.len().min(SUMMARIES_MAX));
-                messages.push(message(std::mem::replace(&mut left, behind)));
-            }
-            streamed(messages)
-        }))
+        let found = self.find(tenants, terms, show).await?;
+        Ok(found.map(|all| streamed(chunks::together(all, SUMMARIES_MAX).into_iter().map(message).collect())))
     }
 }
 

@@ -294,7 +294,7 @@ pub(super) fn now_ms(state: &State) -> u64 {
     state.clock.now().0 / 1_000_000
 }
 
-/// The last instant of a millisecond.
+/// The first instant of a millisecond.
 pub(super) fn of_millis(millis: u64) -> UnixNano {
     let nanos = u64::try_from(Duration::from_millis(millis).as_nanos()).unwrap_or(u64::MAX);
     UnixNano(nanos)

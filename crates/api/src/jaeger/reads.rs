@@ -106,17 +106,18 @@ pub(crate) struct Call {
     pub(crate) count: u64,
 }
 
-/// Calls that start in the range; each pair of services once, sorted.
+/// Calls that start in the range, its end left out: it begins the next one. Each pair of services once, sorted.
 pub(crate) fn calls(
     querier: &Querier,
     tenants: &[TenantId],
     (start, end): (UnixNano, UnixNano),
     ctx: &QueryContext,
 ) -> Read<Vec<Call>> {
-    if end < start {
+    if end <= start {
         return Ok((Vec::new(), Vec::new()));
     }
-    let answer = querier.dependencies(tenants, TimeRange { start, end }, ctx)?;
+    let range = TimeRange { start, end: UnixNano(end.0 - 1) };
+    let answer = querier.dependencies(tenants, range, ctx)?;
     let name = |service: &Service| service_name(service.as_deref()).to_owned();
     // Services without a name and those that are called like it are one.
     let mut counts: BTreeMap<(String, String), u64> = BTreeMap::new();

@@ -221,10 +221,19 @@ pub(crate) fn service_predicate(name: &str) -> Predicate {
     let field = || Field::Attribute(AttrScope::Resource, "service.name".into());
     let named = is_text(field(), name);
     match name {
-        MISSING_SERVICE => Predicate::Or(vec![is(field(), Test::Absent), named]),
+        MISSING_SERVICE => {
+            let nameless = no_service_name().map(|test| is(field(), test));
+            Predicate::Or([named].into_iter().chain(nameless).collect())
+        }
         EMPTY_SERVICE => Predicate::Or(vec![is_text(field(), ""), named]),
         _ => named,
     }
+}
+
+/// What a resource's `service.name` passes when it names none: it is absent, or a number or a boolean.
+pub(super) fn no_service_name() -> [Test; 4] {
+    let flag = |flag| Test::Eq(Literal::Bool(flag));
+    [Test::Absent, Test::Ge(Literal::Float(f64::NEG_INFINITY)), flag(true), flag(false)]
 }
 
 const SCOPES: [AttrScope; 5] =

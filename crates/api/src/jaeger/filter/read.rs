@@ -13,6 +13,7 @@ use super::formula::{Comparison, Formula};
 use super::reference::{Domain, List, Named, service_attribute};
 use crate::go_duration;
 use crate::jaeger::model::{EMPTY_SERVICE, MISSING_SERVICE};
+use crate::jaeger::search::no_service_name;
 use crate::proto::jaeger::expression::v1::{self as proto, Call, Expression, expression::Kind};
 
 type Read<T> = Result<T, String>;
@@ -216,9 +217,9 @@ fn any_of(named: &Named, tests: &[Test]) -> Formula {
                 let condition = Condition { field: Field::Name, test: test.clone() };
                 condition.holds_for(Some(&Value::Str(name.to_owned())))
             };
-            any.extend(shown(MISSING_SERVICE).then(|| Formula::Is(service_attribute(), Test::Absent)));
-            let is_empty = Test::Eq(Literal::Str("".into()));
-            any.extend(shown(EMPTY_SERVICE).then(|| Formula::Is(service_attribute(), is_empty)));
+            let nameless = no_service_name().into_iter().filter(|_| shown(MISSING_SERVICE));
+            let empty = [Test::Eq(Literal::Str("".into()))].into_iter().filter(|_| shown(EMPTY_SERVICE));
+            any.extend(nameless.chain(empty).map(|test| Formula::Is(service_attribute(), test)));
         }
     }
     Formula::any(any)

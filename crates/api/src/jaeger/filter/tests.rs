@@ -214,8 +214,12 @@ fn sources_are_asked_for_all_that_they_can_say() {
     let service = |name: &str| exact(&call("eq", vec![field("resource", "service"), scalar(name, "")]));
     let attribute = || Field::Attribute(AttrScope::Resource, "service.name".into());
     assert_eq!(service("shop"), format!("{:?}", is(attribute(), Test::Eq(text("shop")))));
-    let nameless = [Test::Eq(text("missing-service-name")), Test::Absent].map(|test| is(attribute(), test));
-    assert_eq!(service("missing-service-name"), format!("{:?}", Predicate::Or(nameless.into())));
+    for name in ["missing-service-name", "empty-service-name"] {
+        let named = is(attribute(), Test::Eq(text(name)));
+        let classic = crate::jaeger::search::service_predicate(name);
+        assert!(service(name).starts_with(&format!("Or([{named:?}, ")), "{name}");
+        assert_eq!(service(name).matches("Attribute").count(), format!("{classic:?}").matches("Attribute").count());
+    }
     // What sources cannot say leaves them what they can.
     let ne = filter(&call("ne", vec![attr("span", "a"), scalar("x", "")])).unwrap();
     assert!(!ne.is_exact);

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use spoor_model::TraceId;
 use tonic::{Request, Response, Status};
 
-use super::chunks::QUERY_SPANS_MAX;
+use super::chunks::{self, QUERY_SPANS_MAX};
 use super::{Asked, Messages, Service, duration, streamed, timestamp, trace_id, unix_nano};
 use crate::error::{ApiError, Kind};
 use crate::jaeger::model::{self, JaegerSpan, JaegerTrace, Process as ModelProcess, TagValue};
@@ -28,7 +28,7 @@ impl QueryService for Service {
         let run = move |querier: &_, ctx: &_| {
             let (trace, skipped) = reads::trace(querier, &tenants, id, ctx)?;
             let trace = trace.ok_or_else(|| ApiError::new(Kind::NotFound, "trace not found"))?;
-            Ok((chunks(shown.jaeger(trace)), skipped))
+            Ok((messages(shown.jaeger(trace)), skipped))
         };
         Ok(self.answer(run).await?.map(streamed))
     }
@@ -69,7 +69,7 @@ impl QueryService for Service {
             filter: None,
         };
         let terms = asked.terms(&self.state, query.tags.clone())?;
-        Ok(self.find(tenants, terms, move |trace| chunks(shown.jaeger(trace))).await?.map(streamed))
+        Ok(self.find(tenants, terms, move |trace| messages(shown.jaeger(trace))).await?.map(streamed))
     }
 
     async fn get_services(
@@ -116,15 +116,11 @@ impl QueryService for Service {
     }
 }
 
-fn chunks(trace: JaegerTrace) -> Vec<SpansResponseChunk> {
+fn messages(trace: JaegerTrace) -> Vec<SpansResponseChunk> {
     let JaegerTrace { id, spans, processes, .. } = trace;
     let processes: Vec<Process> = processes.0.into_iter().map(process).collect();
-    let mut spans = spans.into_iter().map(|one| span(id, &processes, one)).peekable();
-    let mut chunks = Vec::new();
-    while spans.peek().is_some() {
-        chunks.push(SpansResponseChunk { spans: spans.by_ref().take(QUERY_SPANS_MAX).collect() });
-    }
-    chunks
+    let spans = spans.into_iter().map(|one| span(id, &processes, one));
+    chunks::together(spans, QUERY_SPANS_MAX).into_iter().map(|spans| SpansResponseChunk { spans }).collect()
 }
 
 fn span(trace_id: TraceId, processes: &[Process], span: JaegerSpan) -> Span {

@@ -1,6 +1,7 @@
-//! Traces cut into messages: none mixes traces, none is empty, all stay below what gRPC clients take by default (4 MiB).
+//! Answers cut into messages: none mixes traces, none is empty, all stay below what gRPC clients take by default (4 MiB).
 
 use bytes::Bytes;
+use prost::Message;
 use spoor_model::Trace;
 use spoor_otlp::encode;
 
@@ -15,6 +16,24 @@ pub(super) const STORAGE_SPANS_MAX: usize = 1_000;
 
 /// Half of what clients take. A message of several spans that is larger is cut in two.
 const MESSAGE_BYTES_MAX: usize = 2 << 20;
+
+/// Items that travel together, in their order: at most so many, and half of what clients take unless one alone is larger.
+pub(super) fn together<T: Message>(items: impl IntoIterator<Item = T>, items_max: usize) -> Vec<Vec<T>> {
+    let mut all: Vec<Vec<T>> = Vec::new();
+    let mut left_bytes = 0;
+    for item in items {
+        let bytes = item.encoded_len();
+        match all.last_mut() {
+            Some(last) if last.len() < items_max && bytes <= left_bytes => last.push(item),
+            _ => {
+                left_bytes = MESSAGE_BYTES_MAX;
+                all.push(vec![item]);
+            }
+        }
+        left_bytes = left_bytes.saturating_sub(bytes);
+    }
+    all
+}
 
 /// The messages of a trace, in its order.
 pub(super) fn of_trace(trace: Trace, spans_max: usize) -> Vec<TracesData> {

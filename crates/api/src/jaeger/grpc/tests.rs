@@ -285,6 +285,17 @@ async fn a_tenant_is_asked_for_when_there_are_several() {
 }
 
 #[test]
+fn items_travel_together_up_to_a_number_and_a_size() {
+    let lengths = |sizes: &[usize], max| -> Vec<usize> {
+        let items = sizes.iter().map(|size| api_v2::Process { service_name: "x".repeat(*size), tags: Vec::new() });
+        chunks::together(items, max).iter().map(Vec::len).collect()
+    };
+    assert_eq!(lengths(&[1; 25], 10), [10, 10, 5]);
+    assert_eq!(lengths(&[1 << 20, 900_000, 1 << 20, 5 << 20, 1], 10), [2, 1, 1, 1]);
+    assert_eq!(lengths(&[], 10), [0; 0]);
+}
+
+#[test]
 fn messages_stay_below_what_clients_take() {
     let text = Value::Str("x".repeat(300_000));
     let entry = |id: u8| SpanEntry {

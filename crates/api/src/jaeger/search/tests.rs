@@ -45,6 +45,31 @@ fn later_tags_win_and_values_may_be_numbers() {
 }
 
 #[test]
+fn services_without_a_name_that_is_text_are_found_by_what_they_are_shown_as() {
+    use spoor_model::{KeyValue, Origin, Resource, Span, SpanEntry, Value};
+    let entry = |name: Option<Value>| {
+        let attributes = name.into_iter().map(|name| KeyValue::new("service.name", name)).collect();
+        let resource = Resource { attributes, dropped_attributes_count: 0 };
+        SpanEntry { origin: Arc::new(Origin { resource, ..Origin::default() }), span: Span::default() }
+    };
+    let text = |text: &str| Some(Value::Str(text.into()));
+    for (name, shown) in [
+        (None, MISSING_SERVICE),
+        (Some(Value::Int(-5)), MISSING_SERVICE),
+        (Some(Value::Double(1.5)), MISSING_SERVICE),
+        (Some(Value::Bool(false)), MISSING_SERVICE),
+        (text(MISSING_SERVICE), MISSING_SERVICE),
+        (text(""), EMPTY_SERVICE),
+        (text("shop"), "shop"),
+    ] {
+        let entry = entry(name);
+        for asked in [MISSING_SERVICE, EMPTY_SERVICE, "shop"] {
+            assert_eq!(service_predicate(asked).matches(&entry), asked == shown, "{entry:?} as {asked}");
+        }
+    }
+}
+
+#[test]
 fn ids_in_paths_may_be_base64() {
     let id = |text: &str| trace_id_from_path(text).map(|id| id.to_string());
     assert_eq!(id("a0B1"), Ok("0000000000000000000000000000a0b1".into()));
