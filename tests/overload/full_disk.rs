@@ -185,6 +185,12 @@ fn a_full_disk_refuses_and_loses_nothing_and_goes_on_when_there_is_room() {
     disk.fill();
     send_until_refused(&mut clients, &server);
     clients.check(&server);
+    let ready = |path| http::Connection::new(server.tempo()).get(path).unwrap();
+    let (asked, asked_for_ingest) = (ready("/ready"), ready("/ready?ingest=true"));
+    assert_eq!((asked.status, asked_for_ingest.status), (200, 503), "queries are answered, spans are not taken");
+    for answer in [asked, asked_for_ingest, ready("/status/health")] {
+        assert!(answer.text().contains("spans are refused: the disk of data_dir is full"), "{}", answer.text());
+    }
     disk.make_room();
     wait::until("ingest to go on", PATIENCE, || clients.send(&server).ok());
     for _ in 0..REQUESTS_BEFORE {
