@@ -300,7 +300,8 @@ impl Values<'_> {
             | Field::ParentSpanId
             | Field::EventTimeSinceStart
             | Field::LinkTraceId
-            | Field::LinkSpanId => ControlFlow::Continue(()),
+            | Field::LinkSpanId
+            | Field::TraceState => ControlFlow::Continue(()),
         })
     }
 

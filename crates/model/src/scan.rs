@@ -59,6 +59,8 @@ pub enum Field {
     Status,
     /// Status message, a text.
     StatusMessage,
+    /// W3C `tracestate`, a text.
+    TraceState,
     /// End minus start in nanoseconds, an integer.
     Duration,
     /// 32 lower-case hex digits.

@@ -22,14 +22,16 @@ mod series;
 mod shown;
 mod tree;
 mod view;
+mod weight;
 
 use std::collections::BTreeMap;
 
 use spoor_model::{SpanEntry, TimeRange, Trace, TraceId};
 use spoor_traceql::Query;
-use spoor_traceql::ast::Body;
+use spoor_traceql::ast::{Body, Static};
 
 use crate::answer::{FoundSpan, FoundSpanset, FoundTrace, Series, Window};
+use metrics::Asked;
 use view::View;
 
 /// All there is to ask.
@@ -80,7 +82,10 @@ impl Oracle {
         let Body::Metrics(metrics) = &query.body else {
             return Err("not a metrics query".to_owned());
         };
-        let mut all = series::evaluate(metrics, &self.views, window)?;
+        let hint = query.hints.iter().rev().find(|hint| hint.name == "extrapolate");
+        let is_extrapolated = hint.is_some_and(|hint| matches!(hint.value, Static::Bool(true)));
+        let asked = Asked { views: &self.views, window, is_extrapolated };
+        let mut all = series::evaluate(metrics, asked)?;
         all.retain(|series| series.points.iter().any(Option::is_some));
         Ok(all)
     }

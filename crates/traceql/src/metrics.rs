@@ -28,6 +28,7 @@ mod observed;
 mod operand;
 mod series;
 mod stages;
+mod weights;
 mod window;
 
 pub use operand::{MetricsOperand, Partial};
@@ -59,16 +60,17 @@ pub fn plan_metrics(query: &Query) -> Result<MetricsPlan, PlanError> {
         return Err(invalid("a search computes no series; end it with a metrics function, as in | rate()"));
     };
     let mut operands = Vec::new();
-    let combined = combine(expr, &mut operands)?;
+    let hint = |name: &str| query.hints.iter().rev().find(|hint| &*hint.name == name).map(|hint| &hint.value);
+    let is_extrapolated = matches!(hint("extrapolate"), Some(Static::Bool(true)));
+    let combined = combine(expr, is_extrapolated, &mut operands)?;
     if let Combined::Number(_) = combined {
         return Err(invalid("a number alone has no series"));
     }
-    let exemplars_hint =
-        query.hints.iter().rev().find(|hint| hint.name == "exemplars").and_then(|hint| match hint.value {
-            Static::Bool(false) => Some(0),
-            Static::Int(count) => usize::try_from(count).ok(),
-            _ => None,
-        });
+    let exemplars_hint = hint("exemplars").and_then(|value| match value {
+        Static::Bool(false) => Some(0),
+        Static::Int(count) => usize::try_from(*count).ok(),
+        _ => None,
+    });
     Ok(MetricsPlan { operands, combined, exemplars_hint })
 }
 
@@ -76,7 +78,11 @@ fn invalid(message: &str) -> PlanError {
     PlanError::Invalid { pos: Pos { line: 1, column: 1 }, message: message.to_owned() }
 }
 
-fn combine(expr: &MetricsExpr, operands: &mut Vec<MetricsOperand>) -> Result<Combined, PlanError> {
+fn combine(
+    expr: &MetricsExpr,
+    is_extrapolated: bool,
+    operands: &mut Vec<MetricsOperand>,
+) -> Result<Combined, PlanError> {
     Ok(match expr {
         MetricsExpr::Aggregate { pipeline, function, by } => {
             let text = expr.to_string();
@@ -84,11 +90,11 @@ fn combine(expr: &MetricsExpr, operands: &mut Vec<MetricsOperand>) -> Result<Com
             if let Some(known) = operands.iter().position(|operand| operand.text() == text) {
                 return Ok(Combined::Operand(known));
             }
-            operands.push(MetricsOperand::new(pipeline, function, by, text)?);
+            operands.push(MetricsOperand::new(pipeline, function, by, is_extrapolated, text)?);
             Combined::Operand(operands.len() - 1)
         }
         MetricsExpr::SecondStage { input, stage } => {
-            let of = Box::new(combine(input, operands)?);
+            let of = Box::new(combine(input, is_extrapolated, operands)?);
             let count = |k: i64| usize::try_from(k).unwrap_or(0);
             match stage {
                 SecondStage::TopK(k) => Combined::Top { of, k: count(*k), is_top: true },
@@ -98,7 +104,8 @@ fn combine(expr: &MetricsExpr, operands: &mut Vec<MetricsOperand>) -> Result<Com
         }
         MetricsExpr::Constant(value) => Combined::Number(in_seconds(value)),
         MetricsExpr::Binary { op, left, right } => {
-            let (left, right) = (Box::new(combine(left, operands)?), Box::new(combine(right, operands)?));
+            let left = Box::new(combine(left, is_extrapolated, operands)?);
+            let right = Box::new(combine(right, is_extrapolated, operands)?);
             match (&*left, &*right) {
                 (Combined::Number(left), Combined::Number(right)) => {
                     Combined::Number(stages::apply(*op, *left, *right).unwrap_or(f64::NAN))

@@ -191,6 +191,7 @@ fn compile_condition(condition: &Condition, opened: &Opened) -> Node {
             return first(opened, parts, !is_of_items && condition.holds_for(None));
         }
         Field::StatusMessage => return first(opened, column("status_message").into_iter().collect(), text("")),
+        Field::TraceState => return first(opened, column("trace_state").into_iter().collect(), text("")),
         Field::Name => column("name").or_else(|| of_shapes(&|shape| shape.name.clone().map(Value::Str))),
         Field::Kind => column("kind").or_else(|| of_shapes(&|shape| int(shape.kind))),
         Field::Status => column("status_code").or_else(|| of_shapes(&|shape| int(shape.status_code))),

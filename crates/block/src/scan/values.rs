@@ -66,8 +66,9 @@ impl Source {
         let items = |kind| Some(SourcePart::Items { kind, field: field.clone(), is_lookup: false });
         let part = match field {
             Field::Attribute(scope, key) => return Self::of_attribute(*scope, key, opened),
-            Field::StatusMessage => {
-                let mut parts: Vec<SourcePart> = column("status_message").into_iter().collect();
+            Field::StatusMessage | Field::TraceState => {
+                let name = if *field == Field::TraceState { "trace_state" } else { "status_message" };
+                let mut parts: Vec<SourcePart> = column(name).into_iter().collect();
                 parts.push(SourcePart::Constant(Value::Str(String::new())));
                 return Self { parts };
             }

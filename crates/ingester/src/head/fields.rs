@@ -79,6 +79,10 @@ fn has_many_texts(field: &Field, segments: &[Arc<Segment>], places: &[Places]) -
                 entries += batch.status_message().rows().len();
                 values += batch.len();
             }
+            Field::TraceState => {
+                entries += batch.trace_state().rows().len();
+                values += batch.len();
+            }
             Field::Attribute(AttrScope::Any | AttrScope::Span, key) => {
                 for column in columns_of(&batch, key) {
                     if let AttrValues::Str { dictionary, .. } = column.values() {
@@ -167,7 +171,8 @@ impl Gather {
             }
             Field::Kind => self.put_enum(batch.kind(), places),
             Field::Status => self.put_enum(batch.status_code(), places),
-            Field::StatusMessage => self.put_messages(batch.status_message(), places),
+            Field::StatusMessage => self.put_rare(batch.status_message(), places),
+            Field::TraceState => self.put_rare(batch.trace_state(), places),
             Field::Duration => {
                 let (start, end) = (batch.start(), batch.end());
                 self.put_nanos(places, |row| end[row].saturating_sub(start[row]));
@@ -335,7 +340,7 @@ impl Gather {
     }
 
     /// Spans without a message have an empty one.
-    fn put_messages(&mut self, messages: &SparseBytes, places: &Places) {
+    fn put_rare(&mut self, messages: &SparseBytes, places: &Places) {
         let wants_text = self.wants_text();
         if wants_text {
             places.iter().for_each(|(_, place)| self.put_text(place, b""));

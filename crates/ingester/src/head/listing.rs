@@ -67,7 +67,7 @@ pub(super) fn values(batch: &SpanBatch, field: &Field, into: &mut ValueSet) -> C
             events.try_for_each(|event| into.insert(&Value::Str(event.name)))
         }
         // Numbers and ids have no list of values worth having.
-        Field::EventTimeSinceStart | Field::LinkTraceId | Field::LinkSpanId | Field::StartTime => {
+        Field::EventTimeSinceStart | Field::LinkTraceId | Field::LinkSpanId | Field::StartTime | Field::TraceState => {
             ControlFlow::Continue(())
         }
     }

@@ -74,10 +74,10 @@ fn rows_where(batch: &SpanBatch, names: Names<'_>, condition: &Condition) -> Bit
         }
         Field::Kind => rows_where_code(batch.kind(), |kind| holds(AttrValue::Int(kind))),
         Field::Status => rows_where_code(batch.status_code(), |code| holds(AttrValue::Int(code))),
-        Field::StatusMessage => {
+        Field::StatusMessage | Field::TraceState => {
             let mut rows = if text("") { Bits::all(len) } else { Bits::none(len) };
-            let messages = batch.status_message();
-            replace(&mut rows, messages.rows(), |at| holds(AttrValue::Str(messages.get_at(at))));
+            let texts = if condition.field == Field::TraceState { batch.trace_state() } else { batch.status_message() };
+            replace(&mut rows, texts.rows(), |at| holds(AttrValue::Str(texts.get_at(at))));
             rows
         }
         Field::Duration => Bits::from_fn(len, |row| int(batch.end()[row].saturating_sub(batch.start()[row]))),

@@ -51,6 +51,7 @@ pub fn of_span(field: &Field, entry: &SpanEntry) -> FieldValue {
         Field::Kind => Some(Value::Int(i64::from(span.kind))),
         Field::Status => Some(Value::Int(i64::from(span.status.code))),
         Field::StatusMessage => text(&span.status.message),
+        Field::TraceState => text(&span.trace_state),
         Field::Duration => int(span.duration_nano()),
         Field::StartTime => int(span.start.0),
         Field::TraceId => text(&span.trace_id.to_string()),

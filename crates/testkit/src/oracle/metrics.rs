@@ -6,7 +6,7 @@ use spoor_traceql::ast::{Attribute, GroupKey, Intrinsic, MetricsFunction, Pipeli
 
 use super::datum::Datum;
 use super::view::{At, View};
-use super::{expression, pipeline};
+use super::{expression, pipeline, weight};
 use crate::answer::{Series, Window};
 
 pub(super) type Labels = Vec<(String, Value)>;
@@ -45,15 +45,24 @@ impl Groups {
     }
 }
 
+/// Of what a query is answered.
+#[derive(Clone, Copy)]
+pub(super) struct Asked<'a> {
+    pub(super) views: &'a [View],
+    pub(super) window: Window,
+    /// Whether a span stands for those that its sampler dropped.
+    pub(super) is_extrapolated: bool,
+}
+
 /// The series of `pipeline | function by(...)`.
 pub(super) fn aggregate(
     pipeline: &Pipeline,
     function: &MetricsFunction,
     by: &[GroupKey],
-    views: &[View],
-    window: Window,
+    asked: Asked<'_>,
 ) -> Result<Vec<Series>, String> {
-    let spans = spans(pipeline, views, window)?;
+    let window = asked.window;
+    let spans = spans(pipeline, asked)?;
     let mut groups = Groups { all: Vec::new(), window };
     // The series without grouping is there even when no span is.
     if by.is_empty() && !matches!(function, MetricsFunction::Histogram(_) | MetricsFunction::Compare(..)) {
@@ -103,8 +112,9 @@ pub(super) fn aggregate(
     })
 }
 
-/// The spans that start within the window, each once, with their interval.
-fn spans<'a>(pipeline: &Pipeline, views: &'a [View], window: Window) -> Result<Vec<(usize, At<'a>)>, String> {
+/// The spans that start within the window with their interval, each as often as it counts.
+fn spans<'a>(pipeline: &Pipeline, asked: Asked<'a>) -> Result<Vec<(usize, At<'a>)>, String> {
+    let Asked { views, window, is_extrapolated } = asked;
     let mut spans = Vec::new();
     for view in views {
         let mut rows: Vec<usize> = pipeline::run(pipeline, view)?.into_iter().flat_map(|set| set.rows).collect();
@@ -112,7 +122,8 @@ fn spans<'a>(pipeline: &Pipeline, views: &'a [View], window: Window) -> Result<V
         rows.dedup();
         for row in rows {
             if let Some(interval) = window.interval_of(view.trace.entries[row].span.start.0) {
-                spans.push((interval, view.at(row)));
+                let times = if is_extrapolated { weight::of(&view.trace.entries[row].span) } else { 1 };
+                spans.extend(std::iter::repeat_n((interval, view.at(row)), times));
             }
         }
     }

@@ -4,9 +4,8 @@ use spoor_model::Value;
 use spoor_traceql::ast::{BinaryOp, MetricsExpr, SecondStage, Static};
 
 use super::datum::Datum;
-use super::metrics::{self, Labels};
-use super::view::View;
-use crate::answer::{Series, Window};
+use super::metrics::{self, Asked, Labels};
+use crate::answer::Series;
 
 const NAME: &str = "__name__";
 
@@ -17,21 +16,21 @@ enum Operand {
 }
 
 /// The series of a metrics query; some may have no point.
-pub(super) fn evaluate(expr: &MetricsExpr, views: &[View], window: Window) -> Result<Vec<Series>, String> {
-    match operand(expr, views, window)? {
+pub(super) fn evaluate(expr: &MetricsExpr, asked: Asked<'_>) -> Result<Vec<Series>, String> {
+    match operand(expr, asked)? {
         Operand::Series(series) => Ok(series),
         Operand::Number(_) => Err("a number alone has no series".to_owned()),
     }
 }
 
-fn operand(expr: &MetricsExpr, views: &[View], window: Window) -> Result<Operand, String> {
+fn operand(expr: &MetricsExpr, asked: Asked<'_>) -> Result<Operand, String> {
     Ok(match expr {
         MetricsExpr::Constant(value) => Operand::Number(in_seconds(value)),
         MetricsExpr::Aggregate { pipeline, function, by } => {
-            Operand::Series(metrics::aggregate(pipeline, function, by, views, window)?)
+            Operand::Series(metrics::aggregate(pipeline, function, by, asked)?)
         }
         MetricsExpr::SecondStage { input, stage } => {
-            let input = evaluate(input, views, window)?;
+            let input = evaluate(input, asked)?;
             Operand::Series(match stage {
                 SecondStage::TopK(k) => top(input, *k as usize, true),
                 SecondStage::BottomK(k) => top(input, *k as usize, false),
@@ -39,7 +38,7 @@ fn operand(expr: &MetricsExpr, views: &[View], window: Window) -> Result<Operand
             })
         }
         MetricsExpr::Binary { op, left, right } => {
-            Operand::Series(match (operand(left, views, window)?, operand(right, views, window)?) {
+            Operand::Series(match (operand(left, asked)?, operand(right, asked)?) {
                 (Operand::Series(left), Operand::Series(right)) => joined(*op, &left, &right),
                 (Operand::Series(left), Operand::Number(right)) => mapped(left, |value| apply(*op, value, right)),
                 (Operand::Number(left), Operand::Series(right)) => mapped(right, |value| apply(*op, left, value)),

@@ -84,7 +84,10 @@ pub fn metrics_query() -> impl Strategy<Value = String> {
     let compared =
         (pipeline(false), condition(), one_of(["", ", 100", ", 100, 1767225600000000000, 1767225615000000000"]))
             .prop_map(|(pipeline, condition, top)| format!("{pipeline} | compare({{ {condition} }}{top})"));
-    prop_oneof![8 => series(), 1 => combined, 1 => scaled, 2 => compared]
+    let query = prop_oneof![8 => series(), 1 => combined, 1 => scaled, 2 => compared];
+    let hint = prop_oneof![3 => Just(""), 1 => Just(" with(extrapolate=true)")];
+    // On the heap: the tree of all these choices is larger than a thread's stack should hold.
+    (query.boxed(), hint).prop_map(|(query, hint)| format!("{query}{hint}"))
 }
 
 /// What a metrics query is asked for: one to six intervals near the spans.

@@ -129,26 +129,51 @@ fn span() -> impl Strategy<Value = Draft> {
         (select(vec![0, MS, SECOND, 10 * SECOND, 15 * SECOND, 16 * SECOND, 30 * SECOND, 59 * SECOND]), duration());
     let is_copied = prop_oneof![9 => Just(false), 1 => Just(true)];
     let status = (0..=2, select(vec!["", "", "boom"]));
+    let states = ["", "", "", "ot=th:8", "x=1,ot=th:c", "ot=th:55555555555555", "ot=rv:60000000000000;th:5"];
     let parts = (attributes(&["k0", "k1", "k2", "m0"]), vec(event(), 0..3), vec(link(), 0..2));
-    (origin(), parent, twin, times, is_copied, select(vec!["a", "b", "GET /x"]), 0..=5, status, parts).prop_map(
-        |(origin, parent, twin, (at, lasts), is_copied, name, kind, (code, message), (attributes, events, links))| {
-            let start = T0 + at;
-            let mut span = Span {
-                name: name.to_owned(),
-                kind,
-                start: UnixNano(start),
-                end: UnixNano(start + lasts),
-                status: Status { code, message: message.to_owned() },
-                attributes,
-                events,
-                links,
-                ..Span::default()
-            };
-            span.events.iter_mut().for_each(|event| event.time.0 += start);
-            let entry = SpanEntry { origin: Arc::new(origin), span };
-            Draft { entry, parent, twin, is_copied }
-        },
+    (
+        origin(),
+        parent,
+        twin,
+        times,
+        is_copied,
+        select(vec!["a", "b", "GET /x"]),
+        0..=5,
+        status,
+        select(states.to_vec()),
+        parts,
     )
+        .prop_map(
+            |(
+                origin,
+                parent,
+                twin,
+                (at, lasts),
+                is_copied,
+                name,
+                kind,
+                (code, message),
+                state,
+                (attributes, events, links),
+            )| {
+                let start = T0 + at;
+                let mut span = Span {
+                    name: name.to_owned(),
+                    kind,
+                    trace_state: state.to_owned(),
+                    start: UnixNano(start),
+                    end: UnixNano(start + lasts),
+                    status: Status { code, message: message.to_owned() },
+                    attributes,
+                    events,
+                    links,
+                    ..Span::default()
+                };
+                span.events.iter_mut().for_each(|event| event.time.0 += start);
+                let entry = SpanEntry { origin: Arc::new(origin), span };
+                Draft { entry, parent, twin, is_copied }
+            },
+        )
 }
 
 fn duration() -> impl Strategy<Value = u64> {

@@ -81,6 +81,7 @@ impl SpanLine {
         match key {
             "name" => self.span.name = text(words)?,
             "message" => self.span.status.message = text(words)?,
+            "state" => self.span.trace_state = text(words)?,
             "at" => self.at = words.duration()?,
             "for" => self.lasts = words.duration()?,
             "kind" => self.span.kind = code(&KINDS, words)?,

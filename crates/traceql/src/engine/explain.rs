@@ -183,6 +183,7 @@ fn field(one: &Field) -> String {
     let intrinsic = match one {
         Field::Attribute(scope, name) => return Attribute::Named(*scope, Arc::clone(name)).to_string(),
         Field::StartTime => return "start".to_owned(),
+        Field::TraceState => return "trace state".to_owned(),
         Field::Name => Intrinsic::Name,
         Field::Kind => Intrinsic::Kind,
         Field::Status => Intrinsic::Status,

@@ -25,10 +25,11 @@ pub(super) struct Sum {
 }
 
 impl Sum {
+    /// Adds a value that occurred so many times.
     #[inline]
-    pub(super) fn add(&mut self, value: f64) {
-        self.add_lossy(value);
-        self.count += 1;
+    pub(super) fn add(&mut self, value: f64, times: u64) {
+        self.add_lossy(value * times as f64);
+        self.count = self.count.saturating_add(times);
     }
 
     #[inline]
@@ -72,10 +73,14 @@ impl Cells {
     }
 
     /// Counts a row per entry, or takes its value in; `values` are as many as `cells`, or none when rows are only
-    /// counted.
-    pub(super) fn observe(&mut self, cells: &[u32], values: &[f64]) {
+    /// counted. Rows count as often as `weights` say.
+    pub(super) fn observe(&mut self, cells: &[u32], values: &[f64], weights: Option<&[u64]>) {
+        let times = |at: usize| weights.map_or(1, |weights| weights[at]);
         match self {
-            Self::Counts(counts) => cells.iter().for_each(|cell| counts[*cell as usize] += 1),
+            Self::Counts(counts) => cells.iter().enumerate().for_each(|(at, cell)| {
+                let count = &mut counts[*cell as usize];
+                *count = count.saturating_add(times(at));
+            }),
             Self::Least(least) => {
                 let pairs = cells.iter().zip(values);
                 pairs.for_each(|(cell, value)| least[*cell as usize] = least[*cell as usize].min(*value));
@@ -85,7 +90,8 @@ impl Cells {
                 pairs.for_each(|(cell, value)| greatest[*cell as usize] = greatest[*cell as usize].max(*value));
             }
             Self::Sums(sums) => {
-                cells.iter().zip(values).for_each(|(cell, value)| sums[*cell as usize].add(*value));
+                let pairs = cells.iter().zip(values).enumerate();
+                pairs.for_each(|(at, (cell, value))| sums[*cell as usize].add(*value, times(at)));
             }
             Self::Buckets(_) => {}
         }
@@ -121,11 +127,11 @@ mod tests {
 
     fn check(values: &[f64], expect: Option<f64>) {
         let mut one = Sum::default();
-        values.iter().for_each(|value| one.add(*value));
+        values.iter().for_each(|value| one.add(*value, 1));
         let (left, right) = values.split_at(values.len() / 2);
         let mut parts = [left, right].map(|part| {
             let mut sum = Sum::default();
-            part.iter().for_each(|value| sum.add(*value));
+            part.iter().for_each(|value| sum.add(*value, 1));
             sum
         });
         let right = parts[1];

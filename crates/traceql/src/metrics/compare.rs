@@ -5,6 +5,7 @@ use std::sync::Arc;
 use spoor_model::bits::Bits;
 use spoor_model::scan::{AttrScope, KeySet};
 
+use super::observed::Observed;
 use super::series::Series;
 use crate::PlanError;
 use crate::ast::{Attribute, Expr, Intrinsic, Pipeline, SpansetExpr, SpansetKind, Stage, StageKind};
@@ -98,15 +99,23 @@ impl Comparison {
         Tally::new(self.counted.len(), interval_count)
     }
 
-    /// Counts the values of rows, each in its interval; `starts` by row of the batch.
-    pub(super) fn add(&self, tally: &mut Tally, frame: &Frame<'_>, rows: &[u32], intervals: &[u32], starts: &[i64]) {
+    /// Counts the values of rows, each in its interval, as often as `weights` say; `starts` by row of the batch.
+    pub(super) fn add(
+        &self,
+        tally: &mut Tally,
+        frame: &Frame<'_>,
+        seen: &Observed,
+        starts: &[i64],
+        weights: Option<Vec<u64>>,
+    ) {
         let selected = self.selection.selected(frame);
         let interval_count = (tally.width / SIDES.len()) as u32;
         let is_in_time =
             |row: u32| self.between.is_none_or(|(from, to)| (from + 1..=to).contains(&(starts[row as usize] as u64)));
         let side = |row: u32| u32::from(selected.contains(row as usize) && is_in_time(row));
-        let cells = rows.iter().zip(intervals).map(|(row, interval)| side(*row) * interval_count + interval);
-        let rows = Rows::new(rows, cells, tally.width);
+        let pairs = seen.rows.iter().zip(&seen.intervals);
+        let cells = pairs.map(|(row, interval)| side(*row) * interval_count + interval);
+        let rows = Rows::new(&seen.rows, cells, tally.width).weighted(weights);
         let (mut among, mut shared) = (None, Shared::default());
         for (counted, attribute) in self.counted.iter().zip(&mut tally.attributes) {
             match &counted.operand {

@@ -121,15 +121,16 @@ impl Buckets {
         runs.map(|(run, place)| (place, &self.counts[*run as usize * self.interval_count..][..self.interval_count]))
     }
 
-    /// Counts a row per entry.
-    pub(super) fn observe(&mut self, groups: &[u32], intervals: &[u32], places: &[Place]) {
+    /// Counts a row per entry, as often as `weights` say.
+    pub(super) fn observe(&mut self, groups: &[u32], intervals: &[u32], places: &[Place], weights: Option<&[u64]>) {
         let greatest = places.iter().fold(0, |greatest, place| greatest.max(*place));
         if greatest as usize >= self.places {
             self.widen(greatest);
         }
-        for ((group, interval), place) in groups.iter().zip(intervals).zip(places) {
+        for (at, ((group, interval), place)) in groups.iter().zip(intervals).zip(places).enumerate() {
             let run = self.run(*group as usize, *place);
-            self.counts[run * self.interval_count + *interval as usize] += 1;
+            let count = &mut self.counts[run * self.interval_count + *interval as usize];
+            *count = count.saturating_add(weights.map_or(1, |weights| weights[at]));
         }
     }
 
@@ -272,7 +273,7 @@ mod tests {
                 buckets.grow(4);
                 let groups: Vec<u32> = rows.iter().map(|row| row.0).collect();
                 let intervals: Vec<u32> = rows.iter().map(|row| row.1).collect();
-                buckets.observe(&groups, &intervals, &rows.iter().map(|row| row.2).collect::<Vec<_>>());
+                buckets.observe(&groups, &intervals, &rows.iter().map(|row| row.2).collect::<Vec<_>>(), None);
                 rows.iter().for_each(|row| *expect.entry((row.0 as usize, row.2, row.1)).or_default() += 1);
             }
             one.grow(4);

@@ -14,6 +14,7 @@ use super::exemplars::{self, Candidate, Chosen, Measured};
 use super::groups::Groups;
 use super::histogram::{self, Buckets, Place};
 use super::observed::{self, Observed};
+use super::weights::weights;
 use super::window::{Clockwork, Window};
 use crate::PlanError;
 use crate::ast::{Attribute, GroupKey, Intrinsic, MetricsFunction, Pipeline, Static};
@@ -30,6 +31,8 @@ pub struct MetricsOperand {
     pub(super) by: Vec<(Arc<str>, Operand)>,
     pub(super) function: Function,
     start_time: Operand,
+    /// Where spans count for others that a sampler dropped.
+    trace_state: Option<Operand>,
     text: String,
 }
 
@@ -71,17 +74,20 @@ impl MetricsOperand {
         pipeline: &Pipeline,
         function: &MetricsFunction,
         by: &[GroupKey],
+        is_extrapolated: bool,
         text: String,
     ) -> Result<Self, PlanError> {
         let mut layout = Layout::default();
-        let start_time = Operand::Field { column: layout.column(Field::StartTime), meaning: Meaning::Plain };
+        let mut plain = |field| Operand::Field { column: layout.column(field), meaning: Meaning::Plain };
+        let start_time = plain(Field::StartTime);
+        let trace_state = is_extrapolated.then(|| plain(Field::TraceState));
         let by = by.iter().map(|key| (Arc::clone(&key.label), Operand::of(&key.attribute, &mut layout))).collect();
         let function = Function::new(function, &mut layout)?;
         // Last, because it decides of which rows the columns are needed.
         let spansets = SpansetPlan::new(pipeline, &mut layout)?;
         // Copies count once.
         layout.need_copies();
-        Ok(Self { layout, spansets, by, function, start_time, text })
+        Ok(Self { layout, spansets, by, function, start_time, trace_state, text })
     }
 
     /// `pipeline | function by(...)`, with all groupings made visible.
@@ -177,7 +183,8 @@ impl MetricsOperand {
         let (mut values, mut places) = (Vec::new(), Vec::new());
         match &self.function {
             Function::Compare(comparison) => {
-                comparison.add(&mut partial.tally, &frame, &seen.rows, &seen.intervals, &starts);
+                let weights = self.weights(&frame, &selected, &seen);
+                comparison.add(&mut partial.tally, &frame, &seen, &starts, weights);
                 return;
             }
             Function::Rate | Function::Count => {}
@@ -193,11 +200,17 @@ impl MetricsOperand {
             true => Vec::new(),
             false => partial.groups.numbers(&by, &seen.rows),
         };
-        partial.count(&seen, &groups, &values, &places);
+        let weights = self.weights(&frame, &selected, &seen);
+        partial.count(&seen, &groups, &values, &places, weights.as_deref());
         self.choose(
             partial,
             &Counted { frame: &frame, seen: &seen, starts: &starts, groups: &groups, places: &places },
         );
+    }
+
+    /// How many spans each row stands for, unless that is one.
+    fn weights(&self, frame: &Frame<'_>, selected: &Bits, seen: &Observed) -> Option<Vec<u64>> {
+        self.trace_state.as_ref().map(|trace_state| weights(trace_state, frame, selected, seen))
     }
 
     /// Adds one result to another. In whatever order this is done, the sums are the same but for rounding.
@@ -317,12 +330,12 @@ impl Partial {
         }
     }
 
-    fn count(&mut self, seen: &Observed, groups: &[u32], values: &[f64], places: &[Place]) {
+    fn count(&mut self, seen: &Observed, groups: &[u32], values: &[f64], places: &[Place], weights: Option<&[u64]>) {
         self.make_room();
         match &mut self.cells {
-            Cells::Buckets(buckets) => buckets.observe(groups, &seen.intervals, places),
+            Cells::Buckets(buckets) => buckets.observe(groups, &seen.intervals, places, weights),
             // Ungrouped, neighbours mostly count in one cell.
-            Cells::Counts(counts) if self.groups.len() == 1 => {
+            Cells::Counts(counts) if self.groups.len() == 1 && weights.is_none() => {
                 let runs = seen.intervals.chunk_by(|a, b| a == b);
                 runs.for_each(|run| counts[run[0] as usize] += run.len() as u64);
             }
@@ -330,7 +343,7 @@ impl Partial {
                 let interval_count = self.window.interval_count() as u32;
                 let pairs = groups.iter().zip(&seen.intervals);
                 let by_cell: Vec<u32> = pairs.map(|(group, interval)| group * interval_count + interval).collect();
-                cells.observe(&by_cell, values);
+                cells.observe(&by_cell, values, weights);
             }
         }
     }

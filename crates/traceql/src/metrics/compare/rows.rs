@@ -27,6 +27,8 @@ pub(super) struct Rows<'a> {
     pub(super) cells: Vec<u32>,
     /// How many cells a value has.
     pub(super) width: usize,
+    /// By row, of those that are listed: how often it counts, where that is not once.
+    weights: Option<Vec<u64>>,
 }
 
 impl<'a> Rows<'a> {
@@ -43,7 +45,23 @@ impl<'a> Rows<'a> {
             places[*row as usize] = place_of[cell as usize];
             listed.insert(*row as usize);
         }
-        Self { rows, listed, places, cells, width }
+        Self { rows, listed, places, cells, width, weights: None }
+    }
+
+    /// The same, of which each counts as often as the weight at its place in the list says.
+    pub(super) fn weighted(mut self, weights: Option<Vec<u64>>) -> Self {
+        self.weights = weights.map(|weights| {
+            let mut by_row = vec![0; self.places.len()];
+            self.rows.iter().zip(weights).for_each(|(row, weight)| by_row[*row as usize] = weight);
+            by_row
+        });
+        self
+    }
+
+    /// How often a row counts.
+    #[inline]
+    pub(super) fn weight(&self, row: u32) -> u64 {
+        self.weights.as_ref().map_or(1, |weights| weights[row as usize])
     }
 
     /// Rows with their cells.
@@ -103,9 +121,10 @@ pub(super) struct ByCode<'a> {
 pub(super) struct Shared<'a>(Vec<ByCode<'a>>);
 
 impl<'a> Shared<'a> {
-    /// Counts rows by code, unless that was done before; `None` when the table would be too large.
+    /// Counts rows by code, unless that was done before; `None` when the table would be too large, or rows count
+    /// differently.
     pub(super) fn by_code(&mut self, codes: &'a Int32Array, code_count: usize, rows: &Rows<'_>) -> Option<&ByCode<'a>> {
-        if code_count.saturating_mul(rows.cells.len()) > TABLE_MIN.max(rows.rows.len()) {
+        if rows.weights.is_some() || code_count.saturating_mul(rows.cells.len()) > TABLE_MIN.max(rows.rows.len()) {
             return None;
         }
         let is_same = |known: &ByCode<'_>| {

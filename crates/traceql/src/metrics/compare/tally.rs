@@ -126,9 +126,10 @@ impl AttributeTally {
     }
 
     #[inline]
-    fn count(&mut self, number: u32, cell: u32, width: usize) {
+    fn count(&mut self, number: u32, (row, cell): (u32, u32), rows: &Rows<'_>) {
         if number != SKIPPED {
-            self.cells_of(number, width)[cell as usize] += 1;
+            let count = &mut self.cells_of(number, rows.width)[cell as usize];
+            *count = count.saturating_add(rows.weight(row));
         }
     }
 
@@ -140,7 +141,7 @@ impl AttributeTally {
             if numbers[code] == NONE {
                 numbers[code] = self.number(&coded.values[code], rows.width);
             }
-            self.count(numbers[code], cell, rows.width);
+            self.count(numbers[code], (row, cell), rows);
         }
     }
 
@@ -173,7 +174,7 @@ impl AttributeTally {
                                     .entry(text)
                                     .or_insert_with(|| self.number_of(&Value::Str(text.to_owned()), kind, rows.width)),
                             };
-                            self.count(number, cell, rows.width);
+                            self.count(number, (row, cell), rows);
                         }
                     }
                 }
@@ -188,26 +189,26 @@ impl AttributeTally {
                                     .entry(int)
                                     .or_insert_with(|| self.number_of(&Value::Int(int), kind, rows.width)),
                             };
-                            self.count(number, cell, rows.width);
+                            self.count(number, (row, cell), rows);
                         }
                     }
                 }
                 ColumnPart::Sparse { rows: listed, values } => {
-                    for (row, value) in listed.iter().zip(values) {
-                        if let Some(cell) = rows.find(*row).filter(|_| taken.take(*row)) {
+                    for (row, value) in listed.iter().copied().zip(values) {
+                        if let Some(cell) = rows.find(row).filter(|_| taken.take(row)) {
                             let number = self.number_of(value, kind, rows.width);
-                            self.count(number, cell, rows.width);
+                            self.count(number, (row, cell), rows);
                         }
                     }
                 }
                 ColumnPart::PerItem { rows: listed, values } => {
-                    for (row, values) in listed.iter().zip(values) {
-                        let cell = rows.find(*row).filter(|_| taken.take(*row));
+                    for (row, values) in listed.iter().copied().zip(values) {
+                        let cell = rows.find(row).filter(|_| taken.take(row));
                         // What nothing can be asked of is as if it were not there.
                         let first = values.iter().flatten().find(|value| !Static::of(value).is_nil());
                         if let (Some(cell), Some(value)) = (cell, first) {
                             let number = self.number_of(value, kind, rows.width);
-                            self.count(number, cell, rows.width);
+                            self.count(number, (row, cell), rows);
                         }
                     }
                 }
@@ -215,7 +216,7 @@ impl AttributeTally {
                     for (row, cell) in rows.iter() {
                         if let Some(value) = numbers_or_flags.value(row as usize).filter(|_| taken.take(row)) {
                             let number = self.number_of(&value, kind, rows.width);
-                            self.count(number, cell, rows.width);
+                            self.count(number, (row, cell), rows);
                         }
                     }
                 }
@@ -259,7 +260,7 @@ impl AttributeTally {
             if numbers[code] == NONE {
                 numbers[code] = self.number_of(value, kind, rows.width);
             }
-            self.count(numbers[code], cell, rows.width);
+            self.count(numbers[code], (row, cell), rows);
         }
     }
 
