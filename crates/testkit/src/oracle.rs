@@ -67,7 +67,9 @@ impl Oracle {
             return Err("not a search".to_owned());
         };
         let mut found = Vec::new();
+        let filters = pipeline::filters_of_lists(pipeline);
         for view in self.views.iter().filter(|view| view.trace.range().overlaps(&range)) {
+            let view = &view.exposed(&filters);
             let sets = pipeline::run(pipeline, view)?;
             let spansets: Vec<FoundSpanset> = sets.iter().map(|set| found_spanset(query, view, set)).collect();
             if !spansets.is_empty() {

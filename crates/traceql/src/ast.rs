@@ -257,6 +257,17 @@ pub enum MetricsFunction {
     Compare(Box<Expr>, Vec<i64>),
 }
 
+impl MetricsFunction {
+    /// What is measured, if anything is.
+    pub(crate) fn measured(&self) -> Option<&Attribute> {
+        match self {
+            Self::Rate | Self::Count | Self::Compare(..) => None,
+            Self::Min(of) | Self::Max(of) | Self::Sum(of) | Self::Avg(of) => Some(of),
+            Self::Quantile(of, _) | Self::Histogram(of) => Some(of),
+        }
+    }
+}
+
 /// What follows a metrics function.
 #[derive(Debug, Clone, PartialEq)]
 pub enum SecondStage {

@@ -14,6 +14,7 @@
 
 mod aggregate;
 pub(crate) mod explain;
+mod exposed;
 mod filter;
 mod formula;
 mod frame;
@@ -24,6 +25,7 @@ mod relation;
 mod spansets;
 mod values;
 
+pub(crate) use exposed::Exposed;
 pub(crate) use frame::Frame;
 pub(crate) use layout::Layout;
 pub(crate) use operand::{Meaning, Operand};

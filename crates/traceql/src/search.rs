@@ -9,7 +9,7 @@ use spoor_model::structure::Tree;
 use spoor_model::{TimeRange, Trace};
 
 use crate::ast::{Attribute, Body, Pos, Query, Static};
-use crate::engine::{Described, Frame, Layout, SpansetPlan, explain};
+use crate::engine::{Described, Layout, SpansetPlan, explain};
 use crate::{PlanError, check};
 
 mod shown;
@@ -20,6 +20,7 @@ pub struct SearchPlan {
     layout: Layout,
     spansets: SpansetPlan,
     shown: Vec<Shown>,
+    lists: Option<shown::Lists>,
     shows_name: bool,
 }
 
@@ -59,9 +60,10 @@ pub fn plan_search(query: &Query) -> Result<SearchPlan, PlanError> {
         return Err(PlanError::Invalid { pos, message: "a metrics query finds no traces".to_owned() });
     };
     let mut layout = Layout::default();
-    let spansets = SpansetPlan::new(pipeline, &mut layout)?;
+    let spansets = SpansetPlan::new(pipeline, false, &mut layout)?;
     let (shown, shows_name) = shown::looked_at(pipeline);
-    Ok(SearchPlan { layout, spansets, shown, shows_name })
+    let lists = shown::Lists::new(pipeline, &shown)?;
+    Ok(SearchPlan { layout, spansets, shown, lists, shows_name })
 }
 
 impl SearchPlan {
@@ -92,7 +94,7 @@ impl SearchPlan {
     /// The rows of a batch, made for [`Self::request`], that are selected as far as the batch holds their traces. Of a
     /// plan that [is about single spans](Self::is_single_span), exactly the spans that are. Linear in the batch's rows.
     pub fn selected(&self, batch: &ColumnBatch) -> Bits {
-        self.spansets.selected(&Frame::new(batch))
+        self.spansets.selected(&self.spansets.frame(batch))
     }
 
     /// What a whole trace holds that matches; empty when it does not match. For the few that are shown
@@ -100,11 +102,7 @@ impl SearchPlan {
     pub fn evaluate(&self, trace: &Trace) -> Vec<MatchedSpanset> {
         let request = self.request(TimeRange::ALL);
         let batch = ColumnBatch::of_traces(std::slice::from_ref(trace), &request);
-        // With a tree rows stand in its order, which is not that of the entries.
-        let places: Vec<u32> = match batch.parents.is_empty() {
-            true => (0..trace.entries.len() as u32).collect(),
-            false => Tree::of(trace).order.iter().map(|place| *place as u32).collect(),
-        };
+        let places = places(trace, &batch);
         let found = self.spansets.described(&batch, places.clone());
         found.into_iter().map(|found| MatchedSpanset::new(found, &places)).collect()
     }
@@ -123,7 +121,7 @@ impl SearchPlan {
     /// The values of [`Self::shown`] of some of a trace's entries, one list per entry asked for; what a span
     /// lacks is not listed.
     pub fn shown_values(&self, trace: &Trace, spans: &[usize]) -> Vec<Vec<(Arc<str>, Static)>> {
-        shown::values(&self.shown, trace, spans)
+        shown::values(&self.shown, self.lists.as_ref(), trace, spans)
     }
 
     /// What at least one span of every matching trace satisfies.
@@ -145,6 +143,14 @@ impl SearchPlan {
             text.push_str(&format!("show {}\n", keys.join(", ")));
         }
         text
+    }
+}
+
+/// Which entry of a trace each row of its batch is: with a tree rows stand in its order.
+fn places(trace: &Trace, batch: &ColumnBatch) -> Vec<u32> {
+    match batch.parents.is_empty() {
+        true => (0..trace.entries.len() as u32).collect(),
+        false => Tree::of(trace).order.iter().map(|place| *place as u32).collect(),
     }
 }
 

@@ -62,7 +62,13 @@ pub(super) fn aggregate(
     asked: Asked<'_>,
 ) -> Result<Vec<Series>, String> {
     let window = asked.window;
-    let spans = spans(pipeline, asked)?;
+    let filters = match function {
+        // Of events and links it counts the first.
+        MetricsFunction::Compare(..) => Vec::new(),
+        _ => pipeline::filters_of_lists(pipeline),
+    };
+    let views: Vec<View> = asked.views.iter().map(|view| view.exposed(&filters)).collect();
+    let spans = spans(pipeline, Asked { views: &views, ..asked })?;
     let mut groups = Groups { all: Vec::new(), window };
     // The series without grouping is there even when no span is.
     if by.is_empty() && !matches!(function, MetricsFunction::Histogram(_) | MetricsFunction::Compare(..)) {

@@ -1,7 +1,7 @@
 //! Pipelines: from the spans of a trace to spansets.
 
 use spoor_traceql::ast::{
-    Aggregate, BinaryOp, Expr, Pipeline, Quantifier, Relation, ScalarExpr, SpansetExpr, SpansetKind, SpansetOp,
+    Aggregate, BinaryOp, Expr, Node, Pipeline, Quantifier, Relation, ScalarExpr, SpansetExpr, SpansetKind, SpansetOp,
     StageKind,
 };
 
@@ -16,6 +16,39 @@ pub(super) struct Spanset {
     pub(super) rows: Vec<usize>,
     /// Group keys and aggregates.
     pub(super) attributes: Vec<(String, Datum)>,
+}
+
+/// Filters of a pipeline that look at events or links.
+pub(super) fn filters_of_lists(pipeline: &Pipeline) -> Vec<&Expr> {
+    fn of_spanset<'a>(spanset: &'a SpansetExpr, all: &mut Vec<&'a Expr>) {
+        match &spanset.kind {
+            SpansetKind::Filter(expr) => all.extend(looks_at_lists(expr).then_some(expr)),
+            SpansetKind::Pipeline(pipeline) => all.extend(filters_of_lists(pipeline)),
+            SpansetKind::Binary { left, right, .. } => {
+                of_spanset(left, all);
+                of_spanset(right, all);
+            }
+        }
+    }
+    let mut all = Vec::new();
+    for stage in &pipeline.stages {
+        if let StageKind::Spanset(spanset) = &stage.kind {
+            of_spanset(spanset, &mut all);
+        }
+    }
+    all
+}
+
+fn looks_at_lists(expr: &Expr) -> bool {
+    match &expr.node {
+        Node::Static(_) => false,
+        Node::Attribute(attribute) => {
+            attribute.field().is_some_and(|field| field.is_of_events() || field.is_of_links())
+        }
+        Node::Not(operand) | Node::Minus(operand) => looks_at_lists(operand),
+        Node::And(operands) | Node::Or(operands) => operands.iter().any(looks_at_lists),
+        Node::Binary { left, right, .. } => looks_at_lists(left) || looks_at_lists(right),
+    }
 }
 
 /// What a pipeline makes of a whole trace. Errors when a structural operator meets several spansets.

@@ -3,7 +3,7 @@
 use spoor_model::Trace;
 
 /// A span that no walk from a root reaches has the numbers 0.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Tree {
     /// By row. Also below a missing parent; on a cycle, too.
     parents: Vec<Option<usize>>,

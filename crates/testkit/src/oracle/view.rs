@@ -2,16 +2,19 @@
 
 use spoor_model::scan::AttrScope;
 use spoor_model::{Event, KeyValue, Link, SpanEntry, Trace, Value, value};
-use spoor_traceql::ast::{Attribute, Intrinsic};
+use spoor_traceql::ast::{Attribute, Expr, Intrinsic};
 
 use super::datum::Datum;
+use super::expression;
 use super::tree::Tree;
 
 /// A whole trace and what follows from it.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct View {
     pub(super) trace: Trace,
     pub(super) tree: Tree,
+    /// By row: the order in which events and links are looked at outside filters.
+    orders: Vec<(Vec<usize>, Vec<usize>)>,
 }
 
 /// Which event and which link a filter looks at at the moment; rows of the span's lists.
@@ -32,7 +35,23 @@ pub(super) struct At<'a> {
 
 impl View {
     pub(super) fn of(trace: Trace) -> Self {
-        Self { tree: Tree::of(&trace), trace }
+        let natural = |count: usize| (0..count).collect();
+        let order = |entry: &SpanEntry| (natural(entry.span.events.len()), natural(entry.span.links.len()));
+        Self { tree: Tree::of(&trace), orders: trace.entries.iter().map(order).collect(), trace }
+    }
+
+    /// The same where, outside filters, events and links come first for which one of these filters holds.
+    pub(super) fn exposed(&self, filters: &[&Expr]) -> Self {
+        let mut view = self.clone();
+        for row in 0..self.trace.entries.len() {
+            let holds = |at: &&At<'_>| filters.iter().any(|filter| expression::evaluate(filter, **at).is_true());
+            let choices = self.choices(row);
+            let chosen: Vec<Choice> = choices.iter().filter(holds).filter_map(|at| at.choice).collect();
+            let (events, links) = &mut view.orders[row];
+            events.sort_by_key(|event| !chosen.iter().any(|choice| choice.event == Some(*event)));
+            links.sort_by_key(|link| !chosen.iter().any(|choice| choice.link == Some(*link)));
+        }
+        view
     }
 
     /// The span outside of filters.
@@ -117,11 +136,11 @@ impl<'a> At<'a> {
             AttrScope::Instrumentation => vec![of(&entry.origin.scope.attributes)],
             AttrScope::Event => match self.choice {
                 Some(choice) => choice.event.map(|event| events().swap_remove(event)).into_iter().collect(),
-                None => events(),
+                None => self.view.orders[self.row].0.iter().map(|event| events().swap_remove(*event)).collect(),
             },
             AttrScope::Link => match self.choice {
                 Some(choice) => choice.link.map(|link| links().swap_remove(link)).into_iter().collect(),
-                None => links(),
+                None => self.view.orders[self.row].1.iter().map(|link| links().swap_remove(*link)).collect(),
             },
             // Whoever has the name has it, be the value one that cannot be queried.
             AttrScope::Any => {
@@ -141,7 +160,7 @@ impl<'a> At<'a> {
         let events = &self.entry().span.events;
         match self.choice {
             Some(choice) => choice.event.map(|event| &events[event]),
-            None => events.first(),
+            None => self.view.orders[self.row].0.first().map(|event| &events[*event]),
         }
     }
 
@@ -149,13 +168,13 @@ impl<'a> At<'a> {
         let links = &self.entry().span.links;
         match self.choice {
             Some(choice) => choice.link.map(|link| &links[link]),
-            None => links.first(),
+            None => self.view.orders[self.row].1.first().map(|link| &links[*link]),
         }
     }
 
     fn intrinsic(&self, intrinsic: Intrinsic) -> Datum {
         let SpanEntry { origin, span } = self.entry();
-        let View { trace, tree } = self.view;
+        let View { trace, tree, .. } = self.view;
         let text = |text: &str| Datum::Str(text.to_owned());
         match intrinsic {
             Intrinsic::Name => text(&span.name),

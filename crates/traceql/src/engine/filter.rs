@@ -53,13 +53,13 @@ pub(super) fn plan(expr: &Expr, layout: &mut Layout) -> Result<(Formula, Facts),
 
 /// What an expression looks at beside the span itself.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-struct Lists {
+pub(super) struct Lists {
     events: bool,
     links: bool,
 }
 
 impl Lists {
-    fn of(expr: &Expr) -> Self {
+    pub(super) fn of(expr: &Expr) -> Self {
         match &expr.node {
             Node::Static(_) => Self::default(),
             Node::Attribute(attribute) => attribute
@@ -75,7 +75,7 @@ impl Lists {
         Self { events: self.events || other.events, links: self.links || other.links }
     }
 
-    fn is_none(self) -> bool {
+    pub(super) fn is_none(self) -> bool {
         self == Self::default()
     }
 }

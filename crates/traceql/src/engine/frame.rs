@@ -8,6 +8,8 @@ use spoor_model::bits::Bits;
 use spoor_model::columns::{ColumnBatch, ColumnPart};
 use spoor_model::structure::{MISSING, ROOT};
 
+use super::exposed::Exposed;
+use super::operand::Meaning;
 use crate::ast::Static;
 
 /// A batch under evaluation.
@@ -17,6 +19,7 @@ pub(crate) struct Frame<'a> {
     connected: OnceCell<Option<Bits>>,
     nested_sets: OnceCell<Vec<NestedSet>>,
     child_counts: OnceCell<Vec<u32>>,
+    exposed: Option<&'a Exposed>,
 }
 
 /// A column whose entries are worked out.
@@ -47,7 +50,33 @@ impl<'a> Frame<'a> {
             connected: OnceCell::new(),
             nested_sets: OnceCell::new(),
             child_counts: OnceCell::new(),
+            exposed: None,
         }
+    }
+
+    /// The same, where values of events and links are those that filters are about.
+    pub(crate) fn exposing(self, exposed: Option<&'a Exposed>) -> Self {
+        Self { exposed, ..self }
+    }
+
+    /// The one value of a column at a row.
+    pub(super) fn value(&self, column: usize, meaning: Meaning, row: usize) -> Static {
+        let column = self.column(column);
+        let Some(exposed) = self.exposed.filter(|_| meaning.is_of_events() || meaning.is_of_links()) else {
+            return column.value(row);
+        };
+        let values = column.items(row).iter().enumerate().filter_map(|(place, value)| {
+            let value = Static::of(value.as_ref()?);
+            (!value.is_nil()).then_some((place, value))
+        });
+        let mut first = None;
+        for (place, value) in values {
+            if exposed.has(self, row, meaning, place) {
+                return value;
+            }
+            first.get_or_insert(value);
+        }
+        first.unwrap_or(Static::Nil)
     }
 
     pub(super) fn column(&self, column: usize) -> &Column<'a> {

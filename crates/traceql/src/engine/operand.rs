@@ -275,7 +275,7 @@ impl Operand {
                     let value = place.and_then(|place| items.get(place)?.as_ref());
                     value.map_or(Static::Nil, |value| meaning.value(Static::of(value)))
                 }
-                None => meaning.value(frame.column(*column).value(row)),
+                None => meaning.value(frame.value(*column, *meaning, row)),
             },
             Self::OfParent(of) => {
                 frame.parent(row).map_or(Static::Nil, |parent| of.chosen(frame, parent, Choice::First))

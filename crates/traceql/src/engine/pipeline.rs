@@ -5,6 +5,7 @@ use spoor_model::columns::{ColumnBatch, ValuesOf};
 
 use super::Layout;
 use super::aggregate::Scalar;
+use super::exposed::{self, Exposed};
 use super::filter::{self, Facts};
 use super::formula::Formula;
 use super::frame::Frame;
@@ -23,6 +24,7 @@ pub(crate) struct SpansetPlan {
     needed: Vec<usize>,
     is_covered: bool,
     is_single_span: bool,
+    exposed: Option<Exposed>,
 }
 
 /// What happens to the spansets, one after the other.
@@ -50,8 +52,13 @@ pub(super) enum Selection {
 }
 
 impl SpansetPlan {
-    /// Plans a checked pipeline, and notes in `layout` what it needs.
-    pub(crate) fn new(pipeline: &Pipeline, layout: &mut Layout) -> Result<Self, PlanError> {
+    /// Plans a checked pipeline, and notes in `layout` what it needs. `is_read_by`: whether values of events or links
+    /// are read of the rows that it selects.
+    pub(crate) fn new(pipeline: &Pipeline, is_read_by: bool, layout: &mut Layout) -> Result<Self, PlanError> {
+        let exposed = match is_read_by || exposed::reads_lists(pipeline) {
+            true => Exposed::new(pipeline, layout)?,
+            false => None,
+        };
         let mut planner = Planner { layout, is_single_span: true };
         let (steps, facts) = planner.steps(&pipeline.stages)?;
         let is_single_span = planner.is_single_span && !layout.needs_whole_traces();
@@ -60,7 +67,12 @@ impl SpansetPlan {
         }
         let facts = facts.unwrap_or_default();
         let is_covered = facts.cover.is_some() && facts.cover == facts.needed;
-        Ok(Self { steps, needed: facts.needed.unwrap_or_default(), is_covered, is_single_span })
+        Ok(Self { steps, needed: facts.needed.unwrap_or_default(), is_covered, is_single_span, exposed })
+    }
+
+    /// A batch, ready to be evaluated by this plan and by whatever reads what it selects.
+    pub(crate) fn frame<'a>(&'a self, batch: &'a ColumnBatch) -> Frame<'a> {
+        Frame::new(batch).exposing(self.exposed.as_ref())
     }
 
     /// The rows in the spansets that come out, each at most once.
@@ -74,7 +86,7 @@ impl SpansetPlan {
     /// which span of the trace it is.
     pub(crate) fn described(&self, batch: &ColumnBatch, places: Vec<u32>) -> Vec<Described> {
         let mut spansets = Spansets::all(batch, Some(places));
-        run(&self.steps, &Frame::new(batch), &mut spansets);
+        run(&self.steps, &self.frame(batch), &mut spansets);
         spansets.into_described(batch)
     }
 

@@ -59,7 +59,7 @@ impl Comparison {
         let pos = selection.pos;
         let kind = StageKind::Spanset(SpansetExpr { pos, kind: SpansetKind::Filter(selection.clone()) });
         let pipeline = Pipeline { stages: vec![Stage { pos, kind }] };
-        let selection = SpansetPlan::new(&pipeline, layout)?;
+        let selection = SpansetPlan::new(&pipeline, false, layout)?;
         let counted = INTRINSICS.map(|(intrinsic, skips_empty)| Counted {
             label: intrinsic.text().into(),
             operand: Operand::counted(&Attribute::Intrinsic(intrinsic), layout),

@@ -77,6 +77,8 @@ impl MetricsOperand {
         is_extrapolated: bool,
         text: String,
     ) -> Result<Self, PlanError> {
+        let is_of_list = |of: &Attribute| of.field().is_some_and(|field| field.is_of_events() || field.is_of_links());
+        let reads_lists = by.iter().map(|key| &key.attribute).chain(function.measured()).any(is_of_list);
         let mut layout = Layout::default();
         let mut plain = |field| Operand::Field { column: layout.column(field), meaning: Meaning::Plain };
         let start_time = plain(Field::StartTime);
@@ -84,7 +86,7 @@ impl MetricsOperand {
         let by = by.iter().map(|key| (Arc::clone(&key.label), Operand::of(&key.attribute, &mut layout))).collect();
         let function = Function::new(function, &mut layout)?;
         // Last, because it decides of which rows the columns are needed.
-        let spansets = SpansetPlan::new(pipeline, &mut layout)?;
+        let spansets = SpansetPlan::new(pipeline, reads_lists, &mut layout)?;
         // Copies count once.
         layout.need_copies();
         Ok(Self { layout, spansets, by, function, start_time, trace_state, text })
@@ -168,7 +170,7 @@ impl MetricsOperand {
     /// Counts the spans of a batch, made for [`Self::request`], but for the traces to be skipped: those
     /// that are torn or irregular, which come again in a batch of whole traces. Linear in its rows.
     pub fn add(&self, partial: &mut Partial, batch: &ColumnBatch, skip: &Bits) {
-        let frame = Frame::new(batch);
+        let frame = self.spansets.frame(batch);
         let mut selected = self.spansets.selected(&frame);
         if !skip.is_empty() {
             let mut left_out = Bits::none(batch.row_count());

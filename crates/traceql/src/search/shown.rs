@@ -9,9 +9,10 @@ use spoor_model::scan::{FieldValue, field};
 use spoor_model::structure::Tree;
 use spoor_model::{TimeRange, Trace};
 
-use super::Shown;
+use super::{Shown, places};
+use crate::PlanError;
 use crate::ast::{Attribute, Expr, Intrinsic, Node, Pipeline, ScalarExpr, SpansetExpr, SpansetKind, StageKind, Static};
-use crate::engine::{Frame, Layout, Meaning, Operand};
+use crate::engine::{Exposed, Frame, Layout, Meaning, Operand};
 
 /// What is listed, and whether the names of spans are shown.
 pub(super) fn looked_at(pipeline: &Pipeline) -> (Vec<Shown>, bool) {
@@ -92,18 +93,65 @@ fn in_expr(expr: &Expr, looked_at: &mut Vec<Attribute>) {
     }
 }
 
+/// What is shown of events and links, where filters say of which.
+#[derive(Debug, Clone)]
+pub(super) struct Lists {
+    layout: Layout,
+    exposed: Exposed,
+    /// By place among what is shown; `None` for what is of no list.
+    operands: Vec<Option<Operand>>,
+}
+
+impl Lists {
+    /// `None` when nothing is shown of lists, or no filter looks at one.
+    pub(super) fn new(pipeline: &Pipeline, shown: &[Shown]) -> Result<Option<Self>, PlanError> {
+        let is_of_list = |of: &Attribute| of.field().is_some_and(|field| field.is_of_events() || field.is_of_links());
+        if !shown.iter().any(|shown| is_of_list(&shown.attribute)) {
+            return Ok(None);
+        }
+        let mut layout = Layout::default();
+        let Some(exposed) = Exposed::new(pipeline, &mut layout)? else { return Ok(None) };
+        let attributes = shown.iter().map(|shown| &shown.attribute);
+        let operands = attributes.map(|of| is_of_list(of).then(|| Operand::of(of, &mut layout))).collect();
+        Ok(Some(Self { layout, exposed, operands }))
+    }
+
+    /// By entry of the trace, what is shown of lists.
+    fn values(&self, trace: &Trace, spans: &[usize]) -> Vec<Vec<Option<Static>>> {
+        let request = self.layout.request(&[], ValuesOf::AllRows, TimeRange::ALL, None);
+        let batch = ColumnBatch::of_traces(std::slice::from_ref(trace), &request);
+        let frame = Frame::new(&batch).exposing(Some(&self.exposed));
+        let places = places(trace, &batch);
+        let mut rows = vec![0; places.len()];
+        places.iter().enumerate().for_each(|(row, entry)| rows[*entry as usize] = row);
+        let of_span = |span: &usize| {
+            let value = |operand: &Option<Operand>| operand.as_ref().map(|of| of.value(&frame, rows[*span]));
+            self.operands.iter().map(value).collect()
+        };
+        spans.iter().map(of_span).collect()
+    }
+}
+
 /// What some spans of a trace have of it. Where two attributes have one key, the first that the span has
 /// counts.
-pub(super) fn values(shown: &[Shown], trace: &Trace, spans: &[usize]) -> Vec<Vec<(Arc<str>, Static)>> {
+pub(super) fn values(
+    shown: &[Shown],
+    lists: Option<&Lists>,
+    trace: &Trace,
+    spans: &[usize],
+) -> Vec<Vec<(Arc<str>, Static)>> {
+    let of_lists = lists.map(|lists| lists.values(trace, spans));
     let needs_tree = shown.iter().any(|shown| shown.attribute.field().is_none());
     let tree = needs_tree.then(|| TreeOfTrace::new(trace));
-    let of_span = |span: &usize| {
+    let of_span = |(at, span): (usize, &usize)| {
         let mut values: Vec<(Arc<str>, Static)> = Vec::new();
-        for Shown { key, attribute } in shown {
+        for (place, Shown { key, attribute }) in shown.iter().enumerate() {
             if values.iter().any(|(known, _)| known == key) {
                 continue;
             }
+            let of_list = of_lists.as_ref().and_then(|of_lists| of_lists[at][place].clone());
             let value = match (attribute.field(), &tree) {
+                _ if of_list.is_some() => of_list.unwrap_or(Static::Nil),
                 (Some(field), _) => Meaning::of(&field).value(first(field::of_span(&field, &trace.entries[*span]))),
                 (None, Some(tree)) => tree.value(attribute, trace, *span),
                 (None, None) => Static::Nil,
@@ -114,7 +162,7 @@ pub(super) fn values(shown: &[Shown], trace: &Trace, spans: &[usize]) -> Vec<Vec
         }
         values
     };
-    spans.iter().map(of_span).collect()
+    spans.iter().enumerate().map(of_span).collect()
 }
 
 /// The value, or that of the first event or link that has one.
