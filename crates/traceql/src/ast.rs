@@ -191,6 +191,8 @@ pub enum Aggregate {
 pub enum MetricsExpr {
     /// `pipeline | function(...) by(...)`
     Aggregate {
+        /// Where the function stands.
+        pos: Pos,
         /// Selects the spans.
         pipeline: Pipeline,
         /// What is computed from them.
@@ -200,6 +202,8 @@ pub enum MetricsExpr {
     },
     /// `input | topk(k)`, or the like.
     SecondStage {
+        /// Where the stage stands.
+        pos: Pos,
         /// The series it works on.
         input: Box<MetricsExpr>,
         /// What it keeps.

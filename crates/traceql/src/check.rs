@@ -180,15 +180,13 @@ const GROUP_KEYS_MAX: usize = 5;
 const COMPARE_TOP_MAX: i64 = 1000;
 
 fn check_metrics(metrics: &MetricsExpr) -> Result<(), TypeError> {
-    // Metrics expressions carry no places of their own: these are about the query as a whole.
-    let start = Pos { line: 1, column: 1 };
     match metrics {
         MetricsExpr::Constant(_) => Ok(()),
-        MetricsExpr::SecondStage { input, stage } => {
+        MetricsExpr::SecondStage { pos, input, stage } => {
             check_metrics(input)?;
             match stage {
                 SecondStage::TopK(k) | SecondStage::BottomK(k) if *k <= 0 => {
-                    error(start, format!("topk and bottomk need a number above 0, not {k}"))
+                    error(*pos, format!("topk and bottomk need a number above 0, not {k}"))
                 }
                 _ => check_no_compare(input),
             }
@@ -199,12 +197,13 @@ fn check_metrics(metrics: &MetricsExpr) -> Result<(), TypeError> {
             for side in [&**left, &**right] {
                 check_no_compare(side)?;
                 if let MetricsExpr::Constant(Static::Duration(_)) = side {
-                    return error(start, format!("{side} is a duration; series combine with numbers"));
+                    return error(place(metrics), format!("{side} is a duration; series combine with numbers"));
                 }
             }
             Ok(())
         }
-        MetricsExpr::Aggregate { pipeline, function, by } => {
+        MetricsExpr::Aggregate { pos, pipeline, function, by } => {
+            let pos = *pos;
             check_pipeline(pipeline)?;
             let keys_max = match function {
                 MetricsFunction::Quantile(..) | MetricsFunction::Histogram(_) | MetricsFunction::Avg(_) => {
@@ -212,19 +211,32 @@ fn check_metrics(metrics: &MetricsExpr) -> Result<(), TypeError> {
                 }
                 _ => GROUP_KEYS_MAX,
             };
-            by.iter().try_for_each(|key| check_attribute(&key.attribute, start))?;
+            by.iter().try_for_each(|key| check_attribute(&key.attribute, pos))?;
             if matches!(function, MetricsFunction::Compare(..)) && !by.is_empty() {
-                return error(start, "compare() has groups of its own and takes no by()");
+                return error(pos, "compare() has groups of its own and takes no by()");
             }
             if by.len() > keys_max {
-                return error(start, format!("by() of this function takes at most {keys_max} attributes"));
+                return error(pos, format!("by() of this function takes at most {keys_max} attributes"));
             }
-            check_function(function, start)
+            check_function(function, pos)
         }
     }
 }
 
-fn check_function(function: &MetricsFunction, start: Pos) -> Result<(), TypeError> {
+/// Where a metrics expression has its first function.
+fn place(metrics: &MetricsExpr) -> Pos {
+    fn first(metrics: &MetricsExpr) -> Option<Pos> {
+        match metrics {
+            MetricsExpr::Aggregate { pos, .. } => Some(*pos),
+            MetricsExpr::SecondStage { input, .. } => first(input),
+            MetricsExpr::Binary { left, right, .. } => first(left).or_else(|| first(right)),
+            MetricsExpr::Constant(_) => None,
+        }
+    }
+    first(metrics).unwrap_or(Pos { line: 1, column: 1 })
+}
+
+fn check_function(function: &MetricsFunction, pos: Pos) -> Result<(), TypeError> {
     match function {
         MetricsFunction::Quantile(_, quantiles) => {
             let is_share = |value: &Static| match value {
@@ -233,7 +245,7 @@ fn check_function(function: &MetricsFunction, start: Pos) -> Result<(), TypeErro
                 _ => false,
             };
             match quantiles.iter().find(|quantile| !is_share(quantile)) {
-                Some(bad) => error(start, format!("quantile {bad} is not between 0 and 1")),
+                Some(bad) => error(pos, format!("quantile {bad} is not between 0 and 1")),
                 None => Ok(()),
             }
         }
@@ -241,10 +253,10 @@ fn check_function(function: &MetricsFunction, start: Pos) -> Result<(), TypeErro
             check_filter(selection)?;
             match numbers[..] {
                 [top, ..] if !(1..=COMPARE_TOP_MAX).contains(&top) => {
-                    error(start, format!("compare() gives 1 to {COMPARE_TOP_MAX} values per attribute, not {top}"))
+                    error(pos, format!("compare() gives 1 to {COMPARE_TOP_MAX} values per attribute, not {top}"))
                 }
                 [_, from, to] if from <= 0 || to <= from => {
-                    error(start, format!("compare() needs a start above 0 and an end after it, not {from} and {to}"))
+                    error(pos, format!("compare() needs a start above 0 and an end after it, not {from} and {to}"))
                 }
                 _ => Ok(()),
             }
@@ -256,8 +268,8 @@ fn check_function(function: &MetricsFunction, start: Pos) -> Result<(), TypeErro
 /// The series of `compare()` are for people to look at, not to compute with.
 fn check_no_compare(metrics: &MetricsExpr) -> Result<(), TypeError> {
     match metrics {
-        MetricsExpr::Aggregate { function: MetricsFunction::Compare(..), .. } => {
-            error(Pos { line: 1, column: 1 }, "nothing can follow compare()")
+        MetricsExpr::Aggregate { pos, function: MetricsFunction::Compare(..), .. } => {
+            error(*pos, "nothing can follow compare()")
         }
         _ => Ok(()),
     }

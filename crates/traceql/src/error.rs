@@ -19,9 +19,14 @@ pub enum PlanError {
     },
 }
 
+/// How much of a pattern an error repeats.
+const PATTERN_CHARS_MAX: usize = 200;
+
 impl PlanError {
     /// A pattern that is no regular expression, and why.
     pub(crate) fn regex(pattern: &str, pos: Pos, reason: &str) -> Self {
-        Self::Invalid { pos, message: format!("{pattern:?} is not a regular expression: {reason}") }
+        let begin: String = pattern.chars().take(PATTERN_CHARS_MAX).collect();
+        let dots = if begin.len() < pattern.len() { "..." } else { "" };
+        Self::Invalid { pos, message: format!("{begin:?}{dots} is not a regular expression: {reason}") }
     }
 }

@@ -84,7 +84,7 @@ fn combine(
     operands: &mut Vec<MetricsOperand>,
 ) -> Result<Combined, PlanError> {
     Ok(match expr {
-        MetricsExpr::Aggregate { pipeline, function, by } => {
+        MetricsExpr::Aggregate { pipeline, function, by, .. } => {
             let text = expr.to_string();
             // The same pipeline and function need counting only once.
             if let Some(known) = operands.iter().position(|operand| operand.text() == text) {
@@ -93,7 +93,7 @@ fn combine(
             operands.push(MetricsOperand::new(pipeline, function, by, is_extrapolated, text)?);
             Combined::Operand(operands.len() - 1)
         }
-        MetricsExpr::SecondStage { input, stage } => {
+        MetricsExpr::SecondStage { input, stage, .. } => {
             let of = Box::new(combine(input, is_extrapolated, operands)?);
             let count = |k: i64| usize::try_from(k).unwrap_or(0);
             match stage {

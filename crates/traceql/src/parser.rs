@@ -185,7 +185,7 @@ impl Parser {
                 && let Some(function) = self.metrics_function()?
             {
                 let by = self.metrics_grouping()?;
-                return self.second_stages(MetricsExpr::Aggregate { pipeline: Pipeline { stages }, function, by });
+                return self.second_stages(MetricsExpr::Aggregate { pos, pipeline: Pipeline { stages }, function, by });
             }
             let kind = match self.keyword_stage(!stages.is_empty())? {
                 Some(kind) => kind,
@@ -268,6 +268,11 @@ impl Parser {
                     Some(value) => Ok(Item::Scalar(ScalarExpr::Static(value))),
                     None => self.error_at(pos, format!("cannot negate {value}")),
                 },
+                // The sign stands before all that is multiplied, and so before its first number.
+                Item::Metrics(series) => match negated(series) {
+                    Some(series) => Ok(Item::Metrics(series)),
+                    None => self.error_at(pos, "only a number can be negated here"),
+                },
                 _ => self.error_at(pos, "only a number can be negated here"),
             };
         }
@@ -326,7 +331,7 @@ impl Parser {
                 if !op.is_arithmetic() && !op.is_regex() =>
             {
                 let stage = SecondStage::Compare(op, value);
-                Ok(Item::Metrics(MetricsExpr::SecondStage { input: Box::new(input), stage }))
+                Ok(Item::Metrics(MetricsExpr::SecondStage { pos, input: Box::new(input), stage }))
             }
             (left, right, Some(op @ (BinaryOp::Add | BinaryOp::Sub | BinaryOp::Mul | BinaryOp::Div))) => {
                 match (left.into_series(), right.into_series()) {
@@ -392,6 +397,17 @@ const WORDS: [&str; 17] = [
 
 /// The operand of a sign may hold what binds tighter than `+` and `-`: `-2 ^ 2` is `-(2 ^ 2)`.
 const SIGN_OPERAND: u8 = 5;
+
+/// `number * series` and the like with the number's sign changed; `None` for what begins with no number.
+fn negated(series: MetricsExpr) -> Option<MetricsExpr> {
+    match series {
+        MetricsExpr::Constant(value) => fold::negated(&value).map(MetricsExpr::Constant),
+        MetricsExpr::Binary { op: op @ (BinaryOp::Mul | BinaryOp::Div), left, right } => {
+            Some(MetricsExpr::Binary { op, left: Box::new(negated(*left)?), right })
+        }
+        _ => None,
+    }
+}
 
 /// The precedence of an operator outside braces, and the least one that its right side may have.
 fn item_precedence(symbol: &str) -> Option<(u8, u8)> {

@@ -10,32 +10,39 @@
 //! | `\d \w \s` | ASCII | all of Unicode |
 //! | `\<` | itself | a word boundary |
 //! | `\Q...\E` | a literal | an error |
+//! | `\056`, `\p{^Greek}` | octal, all but Greek | an error |
+//! | `(?x)`, `a**`, `a{1001}` | an error | taken |
 
 use regex::{Regex, RegexBuilder};
 
-/// Compiled expressions may take this much memory each, enough for any that a person wrote.
+/// Compiled expressions may take this much memory each, enough for any that a person wrote, and for a thousand names.
 const COMPILED_BYTES_MAX: usize = 1 << 20;
 
 /// An expression that matches a text as a whole; dots match line ends too. Errors say why in one line.
 pub fn anchored(pattern: &str) -> Result<Regex, String> {
-    let translated = translated(pattern);
+    let translated = translated(pattern)?;
     // By itself first: `a)(b` is no expression, though it would be one between our parentheses.
     compiled(&translated).and_then(|_| compiled(&format!("^(?s:{translated})$")))
 }
 
 /// An expression that matches a text of which any part matches. Errors say why in one line.
 pub fn anywhere(pattern: &str) -> Result<Regex, String> {
-    compiled(&translated(pattern))
+    compiled(&translated(pattern)?)
 }
 
 fn compiled(pattern: &str) -> Result<Regex, String> {
     RegexBuilder::new(pattern).size_limit(COMPILED_BYTES_MAX).build().map_err(|error| {
+        if let regex::Error::CompiledTooBig(_) = error {
+            let reason = "it takes more than 1 MiB when compiled, which is fixed; ask for its parts in several queries";
+            return reason.to_owned();
+        }
         let text = error.to_string();
         text.lines().last().unwrap_or_default().trim_start_matches("error: ").to_owned()
     })
 }
 
-fn translated(pattern: &str) -> String {
+fn translated(pattern: &str) -> Result<String, String> {
+    check(pattern)?;
     let mut out = String::with_capacity(pattern.len());
     let mut is_in_class = false;
     let mut rest = pattern;
@@ -77,7 +84,67 @@ fn translated(pattern: &str) -> String {
             _ => out.push(c),
         }
     }
-    out
+    Ok(out)
+}
+
+/// Refuses what Rust takes and Go does not: flags, repeated repetitions, and large ones.
+fn check(pattern: &str) -> Result<(), String> {
+    let (mut is_in_class, mut rest) = (false, pattern);
+    // What a repetition would repeat: nothing of interest, a repetition, or one that is not greedy.
+    let mut repetitions = 0;
+    while let Some(c) = rest.chars().next() {
+        rest = &rest[c.len_utf8()..];
+        let was = std::mem::take(&mut repetitions);
+        match c {
+            '\\' => {
+                if let Some(literal) = rest.strip_prefix('Q') {
+                    rest = literal.split_once("\\E").map_or("", |(_, rest)| rest);
+                } else {
+                    rest = rest.get(rest.chars().next().map_or(0, char::len_utf8)..).unwrap_or_default();
+                }
+            }
+            '[' if !is_in_class => {
+                is_in_class = true;
+                rest = rest.strip_prefix('^').unwrap_or(rest);
+                rest = rest.strip_prefix(']').unwrap_or(rest);
+            }
+            '[' if rest.starts_with(':') => rest = rest.split_once(":]").map_or("", |(_, rest)| rest),
+            ']' => is_in_class = false,
+            '(' if !is_in_class && rest.starts_with('?') => check_flags(&rest[1..])?,
+            '*' | '+' | '?' if !is_in_class => {
+                if was > 1 || was == 1 && c != '?' {
+                    return Err(format!("a repetition cannot be repeated by {c:?}"));
+                }
+                repetitions = was + 1;
+            }
+            '{' if !is_in_class && begins_repetition(rest) => {
+                if was > 0 {
+                    return Err("a repetition cannot be repeated".to_owned());
+                }
+                let (counts, behind) = rest.split_once('}').unwrap_or_default();
+                let is_large = |count: &str| !count.is_empty() && count.parse::<u32>().is_ok_and(|count| count > 1000);
+                if counts.split(',').any(is_large) {
+                    return Err(format!("{{{counts}}} repeats more than 1000 times"));
+                }
+                rest = behind;
+                repetitions = 1;
+            }
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+/// Checks what follows `(?`: a name, or flags that Go knows.
+fn check_flags(rest: &str) -> Result<(), String> {
+    if rest.starts_with("P<") || rest.starts_with('<') {
+        return Ok(());
+    }
+    let flags = &rest[..rest.find([':', ')']).unwrap_or(rest.len())];
+    match flags.chars().find(|flag| !"imsU-".contains(*flag)) {
+        Some(flag) => Err(format!("unknown flag {flag:?}")),
+        None => Ok(()),
+    }
 }
 
 /// Translates what stands behind a backslash, and returns what is left of it.
@@ -106,12 +173,25 @@ fn escape<'a>(out: &mut String, text: &'a str, is_in_class: bool) -> &'a str {
             out.push_str(&regex::escape(literal));
             return rest;
         }
+        // Octal: up to three digits; a single one that is not zero would refer back to a group.
+        ('0'..='7', _) if kind == '0' || rest.starts_with(|next| ('0'..='7').contains(&next)) => {
+            let digits = text.chars().take(3).take_while(|digit| ('0'..='7').contains(digit)).count();
+            let code = u32::from_str_radix(&text[..digits], 8).unwrap_or_default();
+            out.push_str(&format!("\\x{{{code:x}}}"));
+            return &text[digits..];
+        }
         // `\p{Greek}`, `\x{41}`: these braces are no repetition either.
         ('p' | 'P' | 'x', _) if rest.starts_with('{') => {
             let (braced, rest) = rest.split_at(rest.find('}').map_or(rest.len(), |end| end + 1));
             out.push('\\');
-            out.push(kind);
-            out.push_str(braced);
+            match (kind, braced.strip_prefix("{^")) {
+                ('p', Some(class)) => out.extend(["P{", class]),
+                ('P', Some(class)) => out.extend(["p{", class]),
+                _ => {
+                    out.push(kind);
+                    out.push_str(braced);
+                }
+            }
             return rest;
         }
         _ => {
@@ -192,10 +272,32 @@ mod tests {
     }
 
     #[test]
+    fn what_go_refuses_is_refused() {
+        for pattern in
+            ["(?x)a . b", "(?R)a", "(?iu:a)", "a**", "a+*", "a*??", "a{2}{3}", "a{1001}", "a{2,1001}", "(a)\\1"]
+        {
+            assert!(anchored(pattern).is_err(), "{pattern}");
+        }
+        for pattern in
+            ["(?i)a", "(?P<n>a)", "(?i-s:a)", "a*?", "a??", "a{2}?", "a{1000}", "[*+]*", "\\Q**\\E", "a\\**", "x{*}"]
+        {
+            assert!(anchored(pattern).is_ok(), "{pattern}");
+        }
+    }
+
+    #[test]
+    fn octal_and_negated_classes_are_those_of_go() {
+        check("a\\056b", &["a.b"], &["a056b"]);
+        check("\\1012", &["A2"], &["1012"]);
+        check("\\p{^Greek}", &["a"], &["\u{3b1}"]);
+        check("\\P{^Greek}", &["\u{3b1}"], &["a"]);
+    }
+
+    #[test]
     fn what_is_no_expression_says_why() {
         assert_eq!(anchored("a)(b").map(|_| ()), Err("unopened group".to_owned()));
         assert_eq!(anchored("[a").map(|_| ()), Err("unclosed character class".to_owned()));
-        assert!(anchored("(((a{1000}){1000}){1000})").is_err_and(|reason| reason.contains("exceeds size limit")));
+        assert!(anchored("(((a{1000}){1000}){1000})").is_err_and(|reason| reason.contains("1 MiB")));
     }
 
     proptest! {

@@ -26,10 +26,10 @@ pub(super) fn evaluate(expr: &MetricsExpr, asked: Asked<'_>) -> Result<Vec<Serie
 fn operand(expr: &MetricsExpr, asked: Asked<'_>) -> Result<Operand, String> {
     Ok(match expr {
         MetricsExpr::Constant(value) => Operand::Number(in_seconds(value)),
-        MetricsExpr::Aggregate { pipeline, function, by } => {
+        MetricsExpr::Aggregate { pipeline, function, by, .. } => {
             Operand::Series(metrics::aggregate(pipeline, function, by, asked)?)
         }
-        MetricsExpr::SecondStage { input, stage } => {
+        MetricsExpr::SecondStage { input, stage, .. } => {
             let input = evaluate(input, asked)?;
             Operand::Series(match stage {
                 SecondStage::TopK(k) => top(input, *k as usize, true),

@@ -121,7 +121,7 @@ impl Display for Aggregate {
 impl Display for MetricsExpr {
     fn fmt(&self, f: &mut Formatter<'_>) -> Result {
         match self {
-            Self::Aggregate { pipeline, function, by } => {
+            Self::Aggregate { pipeline, function, by, .. } => {
                 write!(f, "{pipeline} | {function}")?;
                 if !by.is_empty() {
                     write!(f, " by(")?;
@@ -130,7 +130,7 @@ impl Display for MetricsExpr {
                 }
                 Ok(())
             }
-            Self::SecondStage { input, stage } => match &**input {
+            Self::SecondStage { input, stage, .. } => match &**input {
                 Self::Binary { .. } => write!(f, "({input}) {stage}"),
                 _ => write!(f, "{input} {stage}"),
             },

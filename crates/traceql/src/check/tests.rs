@@ -34,14 +34,14 @@ fn types_that_cannot_agree_are_refused_with_their_place() {
 
 #[test]
 fn metrics_functions_check_their_numbers() {
-    check("{} | quantile_over_time(duration, 1.5)", "line 1, col 1: quantile 1.5 is not between 0 and 1");
-    check("{} | rate() | topk(0)", "line 1, col 1: topk and bottomk need a number above 0, not 0");
-    check("{} | rate() by(.a, .b, .c, .d, .e, .f)", "line 1, col 1: by() of this function takes at most 5 attributes");
+    check("{} | quantile_over_time(duration, 1.5)", "line 1, col 6: quantile 1.5 is not between 0 and 1");
+    check("{} | rate() | topk(0)", "line 1, col 15: topk and bottomk need a number above 0, not 0");
+    check("{} | rate() by(.a, .b, .c, .d, .e, .f)", "line 1, col 6: by() of this function takes at most 5 attributes");
     check("{} | compare({ duration }, 1)", "line 1, col 16: a spanset filter must be true or false, not duration");
-    check("{} | compare({}, 2000)", "line 1, col 1: compare() gives 1 to 1000 values per attribute, not 2000");
+    check("{} | compare({}, 2000)", "line 1, col 6: compare() gives 1 to 1000 values per attribute, not 2000");
     check(
         "{} | compare({}, 10, 5, 4)",
-        "line 1, col 1: compare() needs a start above 0 and an end after it, not 5 and 4",
+        "line 1, col 6: compare() needs a start above 0 and an end after it, not 5 and 4",
     );
-    check("{} | compare({}) | topk(3)", "line 1, col 1: nothing can follow compare()");
+    check("{} | compare({}) | topk(3)", "line 1, col 6: nothing can follow compare()");
 }

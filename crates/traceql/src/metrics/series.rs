@@ -86,8 +86,9 @@ struct SortValue(f64, String);
 impl SortValue {
     fn of(value: &Static) -> Self {
         match value {
-            Static::Int(int) => Self(*int as f64, String::new()),
-            Static::Float(float) => Self(*float, String::new()),
+            // What is as large is told apart by its type.
+            Static::Int(int) => Self(*int as f64, format!("{value:?}")),
+            Static::Float(float) => Self(*float, format!("{value:?}")),
             other => Self(f64::INFINITY, text_of(other)),
         }
     }

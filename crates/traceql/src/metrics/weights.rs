@@ -34,8 +34,8 @@ struct Sampled {
 
 /// Reads a trace state; `None` when it says nothing of sampling, or nonsense.
 fn sampled(trace_state: &str) -> Option<Sampled> {
-    let members = trace_state.split(',').filter_map(|member| member.trim().split_once('='));
-    let (_, ours) = members.filter(|(key, _)| *key == "ot").next_back()?;
+    let mut members = trace_state.split(',').filter_map(|member| member.trim().split_once('='));
+    let (_, ours) = members.rfind(|(key, _)| *key == "ot")?;
     let field = |name: &str| {
         let fields = ours.split(';').filter_map(|field| field.split_once(':'));
         fields.filter(|(key, _)| *key == name).map(|(_, value)| value).next_back()

@@ -64,7 +64,9 @@ impl Parser {
     /// `| topk(3)`, `> 30`, in any number and order.
     pub(super) fn second_stages(&mut self, mut input: MetricsExpr) -> Result<Piped, ParseError> {
         for _ in 0..super::NESTING_MAX {
+            let mut pos = self.pos();
             let stage = if self.eat("|") {
+                pos = self.pos();
                 self.top_or_bottom()?
             } else if let Some(op) = self.symbol().and_then(comparison) {
                 self.advance();
@@ -72,7 +74,7 @@ impl Parser {
             } else {
                 return Ok(Piped::Metrics(input));
             };
-            input = MetricsExpr::SecondStage { input: Box::new(input), stage };
+            input = MetricsExpr::SecondStage { pos, input: Box::new(input), stage };
         }
         self.error_at(self.pos(), format!("more than {} stages", super::NESTING_MAX))
     }
