@@ -20,7 +20,7 @@ pub struct SearchPlan {
     layout: Layout,
     spansets: SpansetPlan,
     shown: Vec<Shown>,
-    lists: Option<shown::Lists>,
+    lists: Option<Box<shown::Lists>>,
     shows_name: bool,
 }
 
@@ -62,7 +62,7 @@ pub fn plan_search(query: &Query) -> Result<SearchPlan, PlanError> {
     let mut layout = Layout::default();
     let spansets = SpansetPlan::new(pipeline, false, &mut layout)?;
     let (shown, shows_name) = shown::looked_at(pipeline);
-    let lists = shown::Lists::new(pipeline, &shown)?;
+    let lists = shown::Lists::new(pipeline, &shown)?.map(Box::new);
     Ok(SearchPlan { layout, spansets, shown, lists, shows_name })
 }
 
@@ -121,7 +121,7 @@ impl SearchPlan {
     /// The values of [`Self::shown`] of some of a trace's entries, one list per entry asked for; what a span
     /// lacks is not listed.
     pub fn shown_values(&self, trace: &Trace, spans: &[usize]) -> Vec<Vec<(Arc<str>, Static)>> {
-        shown::values(&self.shown, self.lists.as_ref(), trace, spans)
+        shown::values(&self.shown, self.lists.as_deref(), trace, spans)
     }
 
     /// What at least one span of every matching trace satisfies.

@@ -24,7 +24,7 @@ pub(crate) struct SpansetPlan {
     needed: Vec<usize>,
     is_covered: bool,
     is_single_span: bool,
-    exposed: Option<Exposed>,
+    exposed: Option<Box<Exposed>>,
 }
 
 /// What happens to the spansets, one after the other.
@@ -56,7 +56,7 @@ impl SpansetPlan {
     /// are read of the rows that it selects.
     pub(crate) fn new(pipeline: &Pipeline, is_read_by: bool, layout: &mut Layout) -> Result<Self, PlanError> {
         let exposed = match is_read_by || exposed::reads_lists(pipeline) {
-            true => Exposed::new(pipeline, layout)?,
+            true => Exposed::new(pipeline, layout)?.map(Box::new),
             false => None,
         };
         let mut planner = Planner { layout, is_single_span: true };
@@ -72,7 +72,7 @@ impl SpansetPlan {
 
     /// A batch, ready to be evaluated by this plan and by whatever reads what it selects.
     pub(crate) fn frame<'a>(&'a self, batch: &'a ColumnBatch) -> Frame<'a> {
-        Frame::new(batch).exposing(self.exposed.as_ref())
+        Frame::new(batch).exposing(self.exposed.as_deref())
     }
 
     /// The rows in the spansets that come out, each at most once.

@@ -38,7 +38,7 @@ fn sampled(trace_state: &str) -> Option<Sampled> {
     let (_, ours) = members.rfind(|(key, _)| *key == "ot")?;
     let field = |name: &str| {
         let fields = ours.split(';').filter_map(|field| field.split_once(':'));
-        fields.filter(|(key, _)| *key == name).map(|(_, value)| value).next_back()
+        fields.rev().find(|(key, _)| *key == name).map(|(_, value)| value)
     };
     let threshold = field("th").filter(|text| text.len() <= DIGITS).and_then(hex)?;
     let random = field("rv").filter(|text| text.len() == DIGITS).and_then(hex);
