@@ -47,7 +47,7 @@ fn main() {
         blocks.last().map(|last| meta.share_columns(last.meta()));
         blocks.push(Block::open(&files, meta, &cache).unwrap());
     }
-    let bloom_bytes: usize = blocks.iter().map(|block| block.meta().trace_count as usize * 2).sum();
+    let bloom_bytes: usize = blocks.iter().map(|block| block.meta().trace_count as usize * 5 / 2).sum();
     println!("all opened after {} ms", clock.elapsed().as_millis());
     println!(
         "at rest {} MB resident, of which about {} MB are bloom filters",

@@ -43,9 +43,10 @@ const TRACES: u32 = 2;
 const CATALOGUE: u32 = 3;
 const VALUES: u32 = 4;
 const GROUPS: u32 = 5;
-/// Bits of the trace id filter per trace, which a block holds in memory for as long as it is known: one lookup in two thousand
-/// reads the index for nothing (`-8 / ln(1 - 0.0005^(1/8))`).
-const BLOOM_BITS_PER_TRACE: f64 = 16.4;
+/// Bits of the trace id filter per trace, which a block holds in memory for as long as it is known. Of lookups of other ids one in
+/// 2,400 reads the index for nothing: the mean over k of `(1 - (31/32)^k)^8`, as k of the traces share one of the 256-bit units,
+/// which is twice what one large Bloom filter of as many bits would do.
+const BLOOM_BITS_PER_TRACE: f64 = 20.0;
 /// The unit of a split-block filter.
 const BLOOM_BLOCK_BYTES: usize = 32;
 /// No section of a block of 2^32 spans is larger when unpacked.

@@ -5,7 +5,7 @@ use super::{ByteSize, Config, ConfigError};
 /// The parts of `memory_limit`. The process itself comes first; the others share what is left.
 ///
 /// ```text
-///   | own 96 MiB |----- head 3/8 -----|- in flight 1/8 -|-- queries 1/4 --|- blocks 1/8 -|- merging 1/8 -|
+///   | own 96 MiB |- head 1/4 to 3/8 --|- in flight 1/8 -|-- queries 1/4 --|- blocks 1/8 -|- merging 1/8 -|
 ///   program,     | open | being cut   |                                    indexes read
 ///   connections, allocator
 /// ```
@@ -30,8 +30,17 @@ pub struct MemoryPlan {
 const OWN: ByteSize = ByteSize(96 << 20);
 /// Encoding a head takes twice its size besides, for which little memory has no room.
 const HEAD_CUT_LESS: u64 = 16 << 20;
+/// Under overload a head takes three times its size, with what waits for it, is encoded, or lies in the log's memtable; the other parts
+/// are idle then, but where memory is little they are too small to make up for it (256 MiB: heads of 60 MiB peak at 272 MiB,
+/// of 40 MiB at 209).
+const HEAD_LESS: u64 = 40 << 20;
 /// The process itself, and as much again to work with.
 const MEMORY_LIMIT_MIN: ByteSize = ByteSize(2 * OWN.0);
+
+/// The heads' part of what is shared.
+fn head(total: u64) -> ByteSize {
+    ByteSize((total / 2).saturating_sub(HEAD_LESS).clamp(total / 4, total / 8 * 3))
+}
 
 /// Half of the memory for heads, less where that is little.
 fn head_cut(head: ByteSize) -> ByteSize {
@@ -47,7 +56,7 @@ impl Config {
             return fail(format!("memory_limit is {limit}, at least {MEMORY_LIMIT_MIN} are needed"));
         }
         let total = self.memory_limit.0 - OWN.0;
-        let head = self.head_memory_limit.unwrap_or(ByteSize(total / 8 * 3));
+        let head = self.head_memory_limit.unwrap_or(head(total));
         let ingest_inflight = self.ingest_inflight_bytes.unwrap_or(ByteSize(total / 8).max(self.max_message_bytes));
         let queries = self.query_memory_limit.unwrap_or(ByteSize(total / 4));
         let merging = ByteSize(if self.compaction { total / 8 } else { 0 });

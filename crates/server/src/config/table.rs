@@ -182,7 +182,8 @@ settings! {
     "Memory" {
         /// Memory for everything, at least 192 MiB. The process itself takes 96 MiB of it; the keys below divide the rest.
         memory_limit: ByteSize = "512MiB",
-        /// Memory of spans that are not in a block yet. `auto`: 3/8 of the rest.
+        /// Memory of spans that are not in a block yet. `auto`: 3/8 of the rest; where memory is little, half of the rest less 40 MiB,
+        /// at least a quarter of it.
         head_memory_limit: Option<ByteSize> = "auto",
         /// Size at which the head is cut into a block. Larger means fewer blocks; encoding it takes about
         /// twice as much besides. `auto`: half of `head_memory_limit` less 16 MiB, at least a quarter of it.
