@@ -79,7 +79,7 @@ fn the_parts_of_memory_must_fit_into_the_whole() {
     assert!(err.contains("at most ingest_inflight_bytes (56MiB)"), "{err}");
     let smallest = from_yaml("memory_limit: 192MiB").unwrap().memory().unwrap();
     assert_eq!((smallest.head, smallest.ingest_inflight), (ByteSize(24 << 20), ByteSize(16 << 20)));
-    assert_eq!(smallest.block_cache, ByteSize(8 << 20));
+    assert_eq!(smallest.block_cache, ByteSize(12 << 20));
     let plan = from_yaml("memory_limit: 1GiB\nhead_cut_bytes: 100MiB").unwrap().memory().unwrap();
     assert_eq!((plan.head, plan.head_cut), (ByteSize(348 << 20), ByteSize(100 << 20)));
 }
