@@ -1,5 +1,5 @@
 //! Reads that ask several tenants at once (`X-Scope-OrgID: a|b`) where each can be asked for itself, and
-//! answers are merged. Searches and series are not like that: the querier takes all tenants as one.
+//! answers are merged. Searches, series and filters are not like that: the querier takes all tenants as one.
 //!
 //! With one tenant, which is nearly always, nothing is copied.
 
@@ -54,12 +54,12 @@ pub(crate) fn keys(
     range: TimeRange,
     ctx: &QueryContext,
 ) -> Result<Answer<KeySet>, QueryError> {
+    if let Some(filter) = filter {
+        return querier.keys_where(tenants, filter, range, ctx);
+    }
     merged(
         tenants,
-        |tenant| match filter {
-            None => querier.keys(tenant, range, ctx),
-            Some(filter) => querier.keys_where(tenant, filter, range, ctx),
-        },
+        |tenant| querier.keys(tenant, range, ctx),
         |sum, keys| keys.into_iter().for_each(|(scope, names)| sum.entry(scope).or_default().extend(names)),
     )
 }
@@ -84,12 +84,12 @@ pub(crate) fn values(
     limit_bytes: usize,
     ctx: &QueryContext,
 ) -> Result<Answer<(Vec<Value>, bool)>, QueryError> {
+    if let Some(filter) = filter {
+        return querier.values_where(tenants, field, filter, range, limit_bytes, ctx);
+    }
     merged(
         tenants,
-        |tenant| match filter {
-            None => querier.values(tenant, field, range, limit_bytes, ctx),
-            Some(filter) => querier.values_where(tenant, field, filter, range, limit_bytes, ctx),
-        },
+        |tenant| querier.values(tenant, field, range, limit_bytes, ctx),
         |sum, (values, is_complete)| {
             sum.0.extend(values);
             sum.1 &= is_complete;

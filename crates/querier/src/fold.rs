@@ -56,6 +56,11 @@ pub(crate) trait Accumulate: Sync {
 
     /// About what a partial holds in memory.
     fn held_bytes(&self, partial: &Self::Partial) -> usize;
+
+    /// Whether more traces would change nothing: then reading ends early.
+    fn has_enough(&self) -> bool {
+        false
+    }
 }
 
 /// Where spans may lie that make a trace matter.
@@ -212,7 +217,7 @@ impl<'a, A: Accumulate> Fold<'_, 'a, A> {
     fn read(&mut self, scans: &[Opened<'_>], groups: &[Group]) -> Result<(), QueryError> {
         let mut left = groups;
         self.sources.ctx.progress().add(groups.len());
-        while !left.is_empty() {
+        while !left.is_empty() && !self.accumulate.has_enough() {
             let wave;
             (wave, left) = left.split_at(left.len().min(self.sources.lanes.count() * GROUPS_PER_LANE));
             let this = &*self;
@@ -259,6 +264,9 @@ impl<'a, A: Accumulate> Fold<'_, 'a, A> {
 
     /// Puts the torn and the irregular traces together and adds them.
     fn assemble(&mut self, traces_max: usize) -> Result<(), QueryError> {
+        if self.accumulate.has_enough() {
+            return Ok(());
+        }
         if self.to_assemble.len() > traces_max {
             let (what, key) = ("too many traces lie in several sources", "query_max_examined_traces");
             return Err(QueryError::Limit { what, value: traces_max as u64, key });
@@ -267,6 +275,9 @@ impl<'a, A: Accumulate> Fold<'_, 'a, A> {
         let ids = std::mem::take(&mut self.to_assemble);
         let chunks: Vec<&[TraceId]> = ids.chunks(ASSEMBLED_AT_ONCE).collect();
         for wave in chunks.chunks(self.sources.lanes.count() * GROUPS_PER_LANE) {
+            if self.accumulate.has_enough() {
+                break;
+            }
             let this = &*self;
             let added = this.sources.lanes.map(wave, |ids| {
                 let ctx = &this.sources.ctx.part();

@@ -8,27 +8,27 @@
 //! A text that is a query is taken as it is. Of any other, the tokens before the first mistake are mended:
 //! a comparison without its right side becomes `true`, so does a missing operand of `&&` and `||`, open
 //! brackets are closed, and whatever follows the first `|` is dropped. If that is no query either, there
-//! is no filter. So the outcome may hold for more spans than its author wants, never for fewer.
+//! is no filter. So the outcome may hold for more spans than its author wants, never for fewer: of spansets that are
+//! joined or related, the spans of both sides count, since either may be where the author types.
 
 use spoor_model::scan::AttrScope;
 
 use crate::ast::{
-    Attribute, Body, Expr, MetricsExpr, Node, Pipeline, Query, SpansetExpr, SpansetKind, SpansetOp, Stage, StageKind,
-    Static,
+    Attribute, Body, Expr, MetricsExpr, Node, Pipeline, Pos, Quantifier, Query, SpansetExpr, SpansetKind, SpansetOp,
+    Stage, StageKind, Static,
 };
 use crate::check::check;
 use crate::lexer::{self, Token, TokenKind};
 use crate::parser;
 
-/// One spanset filter, made of what could be read.
+/// Spanset filters, made of what could be read: one, or several that are related.
 #[derive(Debug, Clone, PartialEq)]
 pub struct LenientFilter {
-    expr: Expr,
+    spanset: SpansetExpr,
 }
 
 /// Reads the filter of the first spanset of a query, finished or not. `None` when there is nothing to
-/// filter by: the text cannot be mended, its types do not agree, spansets are related by structure, or
-/// every span satisfies it.
+/// filter by: the text cannot be mended, its types do not agree, or every span satisfies it.
 pub fn lenient_filter(text: &str) -> Option<LenientFilter> {
     let query = parser::parse(text).or_else(|_| parser::parse_tokens(mended(lexer::tokens_before_error(text)))).ok()?;
     check(&query).ok()?;
@@ -36,21 +36,20 @@ pub fn lenient_filter(text: &str) -> Option<LenientFilter> {
 }
 
 impl LenientFilter {
-    fn of(expr: Expr) -> Option<Self> {
-        (!is_true(&expr)).then_some(Self { expr })
+    fn of(spanset: SpansetExpr) -> Option<Self> {
+        (!has_all(&spanset)).then_some(Self { spanset })
     }
 
     /// The filter as a query of one stage.
     pub fn query(&self) -> Query {
-        let pos = self.expr.pos;
-        let kind = StageKind::Spanset(SpansetExpr { pos, kind: SpansetKind::Filter(self.expr.clone()) });
-        Query { body: Body::Search(Pipeline { stages: vec![Stage { pos, kind }] }), hints: Vec::new() }
+        let stage = Stage { pos: self.spanset.pos, kind: StageKind::Spanset(self.spanset.clone()) };
+        Query { body: Body::Search(Pipeline { stages: vec![stage] }), hints: Vec::new() }
     }
 
     /// The filter without what looks at attributes of any scope (`.a`): their conditions hold. `None` when
     /// nothing is left to filter by.
     pub fn scoped(&self) -> Option<Self> {
-        Self::of(scoped(&self.expr))
+        Self::of(scoped_spanset(&self.spanset))
     }
 }
 
@@ -104,14 +103,14 @@ fn mended(tokens: Vec<Token>) -> Vec<Token> {
 }
 
 /// What the spans of the first spanset satisfy.
-fn first_filter(query: &Query) -> Option<Expr> {
+fn first_filter(query: &Query) -> Option<SpansetExpr> {
     match &query.body {
         Body::Search(pipeline) => filter_of_pipeline(pipeline),
         Body::Metrics(metrics) => filter_of_metrics(metrics),
     }
 }
 
-fn filter_of_metrics(metrics: &MetricsExpr) -> Option<Expr> {
+fn filter_of_metrics(metrics: &MetricsExpr) -> Option<SpansetExpr> {
     match metrics {
         MetricsExpr::Aggregate { pipeline, .. } => filter_of_pipeline(pipeline),
         MetricsExpr::SecondStage { input, .. } => filter_of_metrics(input),
@@ -119,23 +118,51 @@ fn filter_of_metrics(metrics: &MetricsExpr) -> Option<Expr> {
     }
 }
 
-fn filter_of_pipeline(pipeline: &Pipeline) -> Option<Expr> {
+fn filter_of_pipeline(pipeline: &Pipeline) -> Option<SpansetExpr> {
     match &pipeline.stages.first()?.kind {
         StageKind::Spanset(spanset) => filter_of_spanset(spanset),
         _ => None,
     }
 }
 
-fn filter_of_spanset(spanset: &SpansetExpr) -> Option<Expr> {
+fn filter_of_spanset(spanset: &SpansetExpr) -> Option<SpansetExpr> {
     match &spanset.kind {
-        SpansetKind::Filter(expr) => Some(expr.clone()),
+        SpansetKind::Filter(_) => Some(spanset.clone()),
         SpansetKind::Pipeline(pipeline) => filter_of_pipeline(pipeline),
-        // Both yield spans of either side.
-        SpansetKind::Binary { op: SpansetOp::And | SpansetOp::Or, left, right } => {
-            let sides = vec![filter_of_spanset(left)?, filter_of_spanset(right)?];
-            Some(Expr::new(spanset.pos, Node::Or(sides)))
+        SpansetKind::Binary { op, left, right } => {
+            let op = match op {
+                SpansetOp::Structural(relation, Quantifier::Plain | Quantifier::Union) => {
+                    SpansetOp::Structural(*relation, Quantifier::Union)
+                }
+                // Spans of the left side need nothing of the right one, to be where it is typed.
+                SpansetOp::Structural(_, Quantifier::Negated) | SpansetOp::And | SpansetOp::Or => SpansetOp::Or,
+            };
+            Some(joined(spanset.pos, op, filter_of_spanset(left)?, filter_of_spanset(right)?))
         }
-        SpansetKind::Binary { op: SpansetOp::Structural(..), .. } => None,
+    }
+}
+
+fn joined(pos: Pos, op: SpansetOp, left: SpansetExpr, right: SpansetExpr) -> SpansetExpr {
+    let kind = match (op, left.kind, right.kind) {
+        // One filter is decided span by span.
+        (SpansetOp::Or, SpansetKind::Filter(left), SpansetKind::Filter(right)) => {
+            SpansetKind::Filter(Expr::new(pos, Node::Or(vec![left, right])))
+        }
+        (op, left_kind, right_kind) => SpansetKind::Binary {
+            op,
+            left: Box::new(SpansetExpr { pos: left.pos, kind: left_kind }),
+            right: Box::new(SpansetExpr { pos: right.pos, kind: right_kind }),
+        },
+    };
+    SpansetExpr { pos, kind }
+}
+
+/// Whether every span is in a filter's spanset, as far as can be told without looking.
+fn has_all(spanset: &SpansetExpr) -> bool {
+    match &spanset.kind {
+        SpansetKind::Filter(expr) => is_true(expr),
+        SpansetKind::Binary { op: SpansetOp::Or, left, right } => has_all(left) || has_all(right),
+        SpansetKind::Binary { .. } | SpansetKind::Pipeline(_) => false,
     }
 }
 
@@ -145,6 +172,15 @@ fn is_true(expr: &Expr) -> bool {
         Node::And(operands) => operands.iter().all(is_true),
         Node::Or(operands) => operands.iter().any(is_true),
         _ => false,
+    }
+}
+
+fn scoped_spanset(spanset: &SpansetExpr) -> SpansetExpr {
+    let pos = spanset.pos;
+    match &spanset.kind {
+        SpansetKind::Filter(expr) => SpansetExpr { pos, kind: SpansetKind::Filter(scoped(expr)) },
+        SpansetKind::Binary { op, left, right } => joined(pos, *op, scoped_spanset(left), scoped_spanset(right)),
+        SpansetKind::Pipeline(_) => spanset.clone(),
     }
 }
 
@@ -191,6 +227,10 @@ mod tests {
         check("{ span.a = 1 } | rate() by (resource.b)", "{ span.a = 1 }");
         check("{ span.a = 1 } | select(.x)", "{ span.a = 1 }");
         check("{ span.a = 1 } && { span.b = 2 }", "{ span.a = 1 || span.b = 2 }");
+        check("{ span.a = 1 } !>> { span.b = 2 }", "{ span.a = 1 || span.b = 2 }");
+        check("{ span.a = 1 } >> { span.b = 2 }", "{ span.a = 1 } &>> { span.b = 2 }");
+        check("({ span.a = 1 } | count() > 2) < { span.b = 2 } | rate()", "{ span.a = 1 } &< { span.b = 2 }");
+        check("{ span.a = 1 } ~ {} && { span.b = 2 }", "{ span.a = 1 } &~ {} || { span.b = 2 }");
         check("{}", "no filter");
         check("{ true || span.a = 1 }", "no filter");
         check("{ true && true }", "no filter");
@@ -211,6 +251,7 @@ mod tests {
             ("{ span.a = \"x\" } | rate() by(", "{ span.a = \"x\" }"),
             ("{ span.a = \"x\" && span.b = } | ra", "{ span.a = \"x\" && true }"),
             ("{ span.a = \"x\" } && ", "no filter"),
+            ("{ span.a = \"x\" } >> { span.b = ", "{ span.a = \"x\" } &>> { true }"),
         ] {
             check(text, expect);
         }
@@ -223,7 +264,6 @@ mod tests {
             "span.a = 1",
             "{ span.a + }",
             "{ duration = \"x\" }",
-            "{ span.a = 1 } >> { span.b = 2 }",
             "{ span.a = ( }",
             "}}",
             "| rate()",
@@ -239,6 +279,7 @@ mod tests {
         assert_eq!(scoped("{ .a = 1 }"), "no filter");
         assert_eq!(scoped("{ .a = 1 || span.b = 1 }"), "no filter");
         assert_eq!(scoped("{ .a = 1 && span.b = 1 }"), shown(lenient_filter("{ true && span.b = 1 }")));
+        assert_eq!(scoped("{ .a = 1 } > { span.b = 1 }"), shown(lenient_filter("{ true } > { span.b = 1 }")));
         assert_eq!(scoped("{ !(.a = 1) && span.b = 1 }"), shown(lenient_filter("{ true && span.b = 1 }")));
     }
 

@@ -80,15 +80,19 @@ impl SearchPlan {
 
     /// Which traces of a batch, made for [`Self::request`], match and may match. Linear in its rows.
     pub fn matches(&self, batch: &ColumnBatch) -> TraceMatches {
-        let selected = self.selected(batch);
-        let traces = |rows: &Bits| Bits::from_fn(batch.trace_count(), |trace| rows.any_in(batch.rows_of(trace)));
-        let mut needed = Bits::none(batch.row_count());
-        self.spansets.needed().iter().for_each(|mask| needed.union(&batch.masks[*mask]));
-        let may_match = match self.spansets.needed().is_empty() {
-            true => Bits::all(batch.trace_count()),
-            false => traces(&needed),
-        };
-        TraceMatches { matched: traces(&selected), may_match }
+        let matched = traces_with(&self.selected(batch), batch);
+        TraceMatches { matched, may_match: self.may_match(batch) }
+    }
+
+    /// Which traces of a batch could match, were its rows only a part of them.
+    pub fn may_match(&self, batch: &ColumnBatch) -> Bits {
+        let needed = self.spansets.needed();
+        if needed.is_empty() {
+            return Bits::all(batch.trace_count());
+        }
+        let mut rows = Bits::none(batch.row_count());
+        needed.iter().for_each(|mask| rows.union(&batch.masks[*mask]));
+        traces_with(&rows, batch)
     }
 
     /// The rows of a batch, made for [`Self::request`], that are selected as far as the batch holds their traces. Of a
@@ -144,6 +148,11 @@ impl SearchPlan {
         }
         text
     }
+}
+
+/// The traces that have a row in the set.
+fn traces_with(rows: &Bits, batch: &ColumnBatch) -> Bits {
+    Bits::from_fn(batch.trace_count(), |trace| rows.any_in(batch.rows_of(trace)))
 }
 
 /// Which entry of a trace each row of its batch is: with a tree rows stand in its order.

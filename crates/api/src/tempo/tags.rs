@@ -227,15 +227,9 @@ fn cut_note(counted: &QueryMetrics, bytes_max: usize) -> String {
     format!("partial answer, it ends at {bytes_max} bytes; raise query_tags_max_bytes")
 }
 
-/// Which spans are looked at; `None` for all. Of a filter that only whole traces can decide, those that satisfy
-/// what it needs at least.
+/// Which spans are looked at; `None` for all.
 fn span_filter(filter: Option<LenientFilter>) -> Option<SpanFilter> {
-    let plan = spoor_traceql::plan_search(&filter?.query()).ok()?;
-    match plan.necessary() {
-        _ if plan.is_single_span() => Some(SpanFilter::Query(plan)),
-        Predicate::True => None,
-        predicate => Some(SpanFilter::Predicate(predicate)),
-    }
+    spoor_traceql::plan_search(&filter?.query()).ok().map(SpanFilter::Query)
 }
 
 fn scopes(mut keys: KeySet, wanted: Wanted) -> Vec<Scope> {
