@@ -1,7 +1,7 @@
 //! Names and values of attributes: what editors complete and drop-downs list.
 //!
-//! Without a filter they come from catalogues. A filter (`q`) may be unfinished, and is never an error: what
-//! can be read of it is applied, so an answer may offer more than matching spans have, and never less.
+//! Without a filter they come from catalogues, where these list them. A filter (`q`) may be unfinished, and is never an
+//! error: what can be read of it is applied, so an answer may offer more than matching spans have, and never less.
 
 mod roots;
 
@@ -232,6 +232,13 @@ fn span_filter(filter: Option<LenientFilter>) -> Option<SpanFilter> {
     spoor_traceql::plan_search(&filter?.query()).ok().map(SpanFilter::Query)
 }
 
+/// The spans that have a field which no catalogue lists: its values are read from columns, as if a filter asked for it.
+fn those_that_have(field: &Field) -> Option<SpanFilter> {
+    let has_it = || Predicate::Is(Condition { field: field.clone(), test: Test::Exists });
+    let is_unlisted = matches!(field, Field::EventTimeSinceStart | Field::LinkTraceId | Field::LinkSpanId);
+    is_unlisted.then(|| SpanFilter::Predicate(has_it()))
+}
+
 fn scopes(mut keys: KeySet, wanted: Wanted) -> Vec<Scope> {
     let wanted = SCOPES.into_iter().filter(|(scope, _)| wanted.has(*scope));
     let found = wanted.filter_map(|(scope, name)| Some((name, keys.remove(&scope)?)));
@@ -361,7 +368,10 @@ async fn answer_values<T: Answer>(
             let values = words.iter().take(limit).map(keyword).collect();
             return Ok(shape(values).encode(Metrics::new(ScanStats::default(), 0), form, None));
         }
-        Source::Read(field) => (field, span_filter(filter)),
+        Source::Read(field) => {
+            let filter = span_filter(filter).or_else(|| those_that_have(&field));
+            (field, filter)
+        }
         Source::OfRoots(field, name) => {
             by_root = filter.as_ref().and_then(|filter| roots::plan(filter, name));
             (field, Some(SpanFilter::Predicate(has_no_parent())))
