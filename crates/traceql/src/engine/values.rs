@@ -5,10 +5,10 @@ use std::borrow::Cow;
 use arrow_array::{Array, Int32Array};
 use hashbrown::HashMap;
 use spoor_model::bits::Bits;
-use spoor_model::columns::{ColumnBatch, ColumnPart};
+use spoor_model::columns::{ColumnBatch, ColumnPart, NO_ROW};
 
 use super::frame::{Column, Frame, Part};
-use super::operand::{Meaning, Operand};
+use super::operand::{Meaning, Operand, TraceValue};
 use crate::ast::Static;
 
 /// A code per row and what the codes mean.
@@ -74,6 +74,9 @@ impl Operand {
                 [Part::Coded { codes, values }] => Some(column_codes(codes, values, *meaning, &mut coder)),
                 _ => None,
             },
+            Self::OfTrace(TraceValue::RootName(column) | TraceValue::RootServiceName(column)) => {
+                Some(root_codes(*column, frame, &mut coder).unwrap_or_else(|| trace_codes(self, frame, &mut coder)))
+            }
             operand if operand.is_per_trace() => Some(trace_codes(operand, frame, &mut coder)),
             _ => None,
         };
@@ -121,6 +124,28 @@ fn column_codes(codes: &Int32Array, values: &[Option<Static>], meaning: Meaning,
             raw.zip(nulls).map(|(code, is_valid)| if is_valid { by_code[code] } else { nil }).collect()
         }
     }
+}
+
+/// Texts of the roots by the column's own codes: no text is looked at twice. `None` when the column has no one code per
+/// row.
+fn root_codes(column: usize, frame: &Frame<'_>, coder: &mut Coder) -> Option<Vec<u32>> {
+    let [Part::Coded { codes, values }] = &frame.column(column).parts[..] else { return None };
+    let batch = frame.batch;
+    let mut by_code: Vec<Option<u32>> = vec![None; values.len()];
+    let mut nameless = None;
+    let mut of_rows = Vec::with_capacity(batch.row_count());
+    for trace in 0..batch.trace_count() {
+        let root = batch.roots[trace];
+        let named = (root != NO_ROW && codes.is_valid(root as usize)).then(|| codes.value(root as usize) as usize);
+        let text = named.and_then(|code| values[code].as_ref()).filter(|value| matches!(value, Static::Str(_)));
+        let known = match named {
+            Some(code) => &mut by_code[code],
+            None => &mut nameless,
+        };
+        let code = *known.get_or_insert_with(|| coder.code(text.cloned().unwrap_or_else(|| Static::Str("".into()))));
+        of_rows.resize(batch.rows_of(trace).end, code);
+    }
+    Some(of_rows)
 }
 
 fn trace_codes(operand: &Operand, frame: &Frame<'_>, coder: &mut Coder) -> Vec<u32> {
