@@ -153,7 +153,7 @@ impl Watch {
             let new = listed.iter().copied().filter(|id| !known.contains_key(id) && !hidden.contains_key(id));
             new.collect::<Vec<BlockId>>()
         };
-        let new = self.metas(tenant, &unknown(&listed, &hidden))?;
+        let (new, mut has_unreadable) = self.metas(tenant, &unknown(&listed, &hidden))?;
         // Merged from blocks that were never seen here: those that these were merged from may be known, and gone.
         let is_missed = |id: &BlockId| !known.contains_key(id) && !hidden.contains_key(id) && !new.contains_key(id);
         let has_missed = new.values().any(|meta| meta.replaces.iter().any(is_missed));
@@ -162,10 +162,16 @@ impl Watch {
         if is_full || has_missed {
             if !is_full {
                 listed = self.list(tenant, None)?.blocks;
-                hidden.extend(self.metas(tenant, &unknown(&listed, &hidden))?);
+                let (more, is_unreadable) = self.metas(tenant, &unknown(&listed, &hidden))?;
+                hidden.extend(more);
+                has_unreadable |= is_unreadable;
             }
             hidden.retain(|id, _| listed.contains(id));
-            gone = self.confirmed_gone(tenant, &known, &listed)?;
+            // What cannot be read may have replaced what is gone: then that stays, and is told to be missing by every
+            // query that would need it, until all can be read.
+            if !has_unreadable {
+                gone = self.confirmed_gone(tenant, &known, &listed)?;
+            }
         }
         hidden.retain(|id, _| !known.contains_key(id));
         let there = known.values().filter(|meta| !gone.contains(&meta.id)).chain(hidden.values());
@@ -228,9 +234,9 @@ impl Watch {
         }
     }
 
-    /// The metas of listed blocks.
-    fn metas(&self, tenant: &TenantId, ids: &[BlockId]) -> Result<BTreeMap<BlockId, BlockMeta>, String> {
-        let mut found = BTreeMap::new();
+    /// The metas of listed blocks, and whether there are others that cannot be read.
+    fn metas(&self, tenant: &TenantId, ids: &[BlockId]) -> Result<(BTreeMap<BlockId, BlockMeta>, bool), String> {
+        let (mut found, mut has_unreadable) = (BTreeMap::new(), false);
         for (id, meta) in ids.iter().zip(self.files.metas(tenant, ids)) {
             match meta {
                 Ok(Some(meta)) => {
@@ -240,11 +246,12 @@ impl Watch {
                 // One block that cannot be read does not keep the others away; it is named at each poll.
                 Err(err @ (Error::Corrupt { .. } | Error::Version { .. })) => {
                     tracing::error!(%tenant, %err, "a block in the storage cannot be read; queries do without it");
+                    has_unreadable = true;
                 }
                 Err(err) => return Err(err.to_string()),
             }
         }
-        Ok(found)
+        Ok((found, has_unreadable))
     }
 }
 
