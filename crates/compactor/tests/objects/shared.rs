@@ -142,7 +142,7 @@ proptest! {
         steps in steps(),
         seed in any::<u64>(),
         // Two old lists in a row are believed (`Watch` asks twice before a block is gone): so few of them.
-        faults in (0.0..0.2f64, 0.0..0.02f64),
+        faults in (0.0..0.2f64, 0.0..0.02f64, 0.0..0.1f64),
     ) {
         let dirs = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
         // One content, seen by one through faults.
@@ -153,8 +153,8 @@ proptest! {
             files, live: vec![], spans: BTreeMap::new(), span_count: 0, made: 0, leaving: vec![],
         };
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
-        let (fail, stale) = faults;
-        faulty.set(Faults { fail, stale, ..Faults::default() });
+        let (fail, stale, flip) = faults;
+        faulty.set(Faults { fail, stale, flip, ..Faults::default() });
         let mut watch = Watch::new(object_files(Arc::clone(&faulty) as _, dirs[1].path()));
         let known = Known::default();
         let mut seen: BTreeSet<usize> = BTreeSet::new();
