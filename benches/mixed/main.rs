@@ -7,14 +7,15 @@
 //! 1. Fifty readers ask both surfaces for traces, searches, series and lists over a million spans in blocks. Every
 //!    answer is compared with what is known of the corpus. How long does each kind take, and does memory hold?
 //! 2. The same directory of small blocks is served with merging and without. How much longer do acknowledgements take
-//!    while blocks are merged?
+//!    while blocks are merged? Before that, with nothing beside: what do merges cost, and what do they read and write?
 //!
 //! Exports go out when they are due, however late the answers to others are, and the time until an answer counts from
 //! then: what waits is not hidden. Writer, readers and server share the cores.
 //!
 //! `cargo bench --profile release --bench mixed` takes some minutes and writes `benches/results/mixed-<date>.md`;
-//! `SPOOR_BENCH_TRACES` changes the size of what is sent. Without `--bench` (in `cargo test`) the size is small: then
-//! only the answers are checked, no time is.
+//! `SPOOR_BENCH_TRACES` changes the size of what is sent, `SPOOR_BENCH_REPEATS` how often, `SPOOR_BENCH_SECTION` (`readers` or `merges`) runs one part only
+//! and prints it, and `SPOOR_BENCH_BINARY` is another build to compare with. Without `--bench` (in `cargo test`) the size is
+//! small: then only the answers are checked, no time is.
 
 #![allow(clippy::unwrap_used, reason = "a bench that cannot go on has failed")]
 #![allow(clippy::print_stdout, reason = "a bench prints its result")]
@@ -67,8 +68,9 @@ fn main() {
     }
     let is_full = has("--bench");
     let mut sizes = if is_full { FULL } else { SMALL };
-    let asked = std::env::var("SPOOR_BENCH_TRACES").ok().and_then(|text| text.parse().ok());
-    sizes.live = asked.unwrap_or(sizes.live);
+    let asked = |name: &str| std::env::var(name).ok().and_then(|text| text.parse().ok());
+    sizes.live = asked("SPOOR_BENCH_TRACES").unwrap_or(sizes.live);
+    sizes.repeats = asked("SPOOR_BENCH_REPEATS").map_or(sizes.repeats, |repeats| repeats as usize);
 
     let now = wait::now().0;
     let known = Known::new(settings(SEED, sizes.before, UnixNano(now - 3 * HOUR_NANO)));
@@ -92,22 +94,21 @@ fn main() {
     );
     print!("{line}");
     report.push_str(&line);
-    for section in [
-        readers::measure(&known, &live, interval),
-        merges::measure(
-            settings(SEED + 2, sizes.to_merge, UnixNano(now - 72 * HOUR_NANO)),
-            &live,
-            interval,
-            sizes.repeats,
-        ),
-    ] {
+    let only = std::env::var("SPOOR_BENCH_SECTION").ok();
+    let is_wanted = |section: &str| only.as_deref().is_none_or(|only| only == section);
+    let to_merge = settings(SEED + 2, sizes.to_merge, UnixNano(now - 72 * HOUR_NANO));
+    let sections = [
+        is_wanted("readers").then(|| readers::measure(&known, &live, interval)),
+        is_wanted("merges").then(|| merges::measure(to_merge, &live, interval, sizes.repeats)),
+    ];
+    for section in sections.into_iter().flatten() {
         println!("{section}");
         report.push_str(&section);
     }
     let line = format!("\nLoad average at the end: {} (the bench alone makes about 3).\n", machine::load_average());
     println!("{line}");
     report.push_str(&line);
-    if is_full {
+    if is_full && only.is_none() {
         let date = machine::date();
         let path = format!("{}/benches/results/mixed-{date}.md", env!("CARGO_MANIFEST_DIR"));
         let title = format!("# Ingest, readers and merges at once, {date}, revision {}\n\n", machine::revision());
@@ -121,7 +122,8 @@ fn settings(seed: u64, trace_count: u64, start: UnixNano) -> Settings {
 }
 
 fn launch(directory: &Path) -> Launch {
-    Launch::new(env!("CARGO_BIN_EXE_spoor"), directory)
+    let other = std::env::var_os("SPOOR_BENCH_BINARY");
+    Launch::new(other.unwrap_or_else(|| env!("CARGO_BIN_EXE_spoor").into()), directory)
 }
 
 /// Spans per second that are acknowledged to clients that never pause, on an empty directory; the median.

@@ -16,10 +16,14 @@ use super::{launch, percentiles};
 
 /// Blocks that wait to be merged: as many as three merges take.
 const BLOCKS: u64 = 96;
+/// What merging may take of one core: the default of `compaction_cpu_share`.
+const CPU_SHARE_PERCENT: u32 = 50;
 /// A span of the corpus in a head: what decides when the head is cut. Measured.
 const HEAD_BYTES_PER_SPAN: u64 = 260;
 /// Merges are planned at the start; a machine that is busy may need a while.
 const PATIENCE: Duration = Duration::from_secs(60);
+/// For all of them, at their share.
+const PATIENCE_ALONE: Duration = Duration::from_secs(300);
 
 /// Ingest beside merges of what `settings` says, as Markdown. Its spans are of a window that is over: all can be merged.
 ///
@@ -34,8 +38,9 @@ pub(crate) fn measure(settings: Settings, live: &Frames, interval: Duration, rep
     writer::without_pause(server.otlp_grpc(), &before);
     server.stop();
     let block_count = std::fs::read_dir(directory.path().join("blocks/single-tenant")).unwrap().count();
+    let alone = alone(directory.path(), before.span_count);
     let mut out = format!(
-        "## Merges beside ingest\n\n{} spans in {block_count} blocks that wait to be merged.\n\n\
+        "## Merges beside ingest\n\n{} spans in {block_count} blocks that wait to be merged.\n\n{alone}\n\n\
          | run | merging | ack p50 / p99 ms | exports told to wait | spans merged meanwhile | the server's CPU, cores | peak MB |\n|---:|---|---:|---:|---:|---:|---:|\n",
         before.span_count
     );
@@ -69,6 +74,29 @@ pub(crate) fn measure(settings: Settings, live: &Frames, interval: Duration, rep
     out
 }
 
+/// All merges, with nothing beside them.
+fn alone(blocks: &Path, span_count: u64) -> String {
+    let directory = TempDir::new().unwrap();
+    copy(blocks, directory.path());
+    let mut server = launch(directory.path()).start();
+    let before = server.usage().cpu;
+    // Some of what there is may be left when few blocks are.
+    let is_idle = || sum_of(&server, "spoor_compactor_outstanding_blocks") == 0.0 && spans_merged(&server) > 0.0;
+    wait::until("all merges", PATIENCE_ALONE, || is_idle().then_some(()));
+    let cpu = server.usage().cpu - before;
+    let (merged, io) = (spans_merged(&server), sum_of(&server, "spoor_compactor_io_bytes_total"));
+    let seconds = sum_of(&server, "spoor_compactor_merge_duration_seconds_sum");
+    let peak = server.stop().resident_bytes_max;
+    assert!(merged <= span_count as f64, "{merged} of {span_count} spans merged");
+    format!(
+        "Alone, at {CPU_SHARE_PERCENT} % of one core: {merged} spans in {seconds:.1} s, {:.2} us CPU per span, {:.1} MB/s read and written, \
+         peak {:.0} MB.",
+        cpu.as_secs_f64() / merged * 1e6,
+        io / seconds / 1e6,
+        peak as f64 / 1e6
+    )
+}
+
 struct Run {
     acks: Vec<Duration>,
     refusals: u64,
@@ -97,8 +125,13 @@ fn run(blocks: &Path, live: &Frames, interval: Duration, is_merging: bool) -> Ru
 
 /// Spans that merges have written.
 fn spans_merged(server: &Server) -> f64 {
+    sum_of(server, "spoor_compactor_spans_written_total")
+}
+
+/// A metric, whatever its labels.
+fn sum_of(server: &Server, name: &str) -> f64 {
     let text = Connection::new(server.tempo()).get("/metrics").unwrap().text();
-    let values = text.lines().filter(|line| line.starts_with("spoor_compactor_spans_written_total"));
+    let values = text.lines().filter(|line| line.starts_with(name));
     values.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).fold(0.0, |sum, value| sum + value)
 }
 

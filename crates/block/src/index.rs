@@ -164,6 +164,11 @@ impl Index {
         Error::corrupt(&self.object, format!("{name} section is malformed"))
     }
 
+    /// What was read of the file so far.
+    pub(crate) fn read_bytes(&self) -> u64 {
+        self.file.read_bytes()
+    }
+
     /// Bytes of the file, verified.
     pub(crate) fn read(&self, range: Range<u64>) -> Result<Bytes, Error> {
         self.file.read_range(range)

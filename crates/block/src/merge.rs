@@ -79,6 +79,8 @@ pub struct Progress {
     pub spans_written: u64,
     /// Spans of the inputs.
     pub span_count: u64,
+    /// Bytes read and written so far; what was read again or written in vain counts too.
+    pub io_bytes: u64,
 }
 
 /// What a merge did. `spans_read` is the sum of the other three.
@@ -94,6 +96,8 @@ pub struct Merged {
     pub copies_dropped: u64,
     /// Spans of traces that were deleted or are too old.
     pub spans_left_out: u64,
+    /// Bytes read and written, as in [`Progress`].
+    pub io_bytes: u64,
 }
 
 /// Merges the spans of `inputs` into new blocks, durably. They are staged until all of them are whole; then each is
@@ -135,6 +139,7 @@ fn merge_at(
     let mut merge = Merge {
         pace,
         held_bytes_max: 0,
+        written_bytes: 0,
         metas,
         files,
         created_at,
@@ -180,6 +185,7 @@ struct Decision {
 struct Merge<'a> {
     pace: Pace,
     held_bytes_max: usize,
+    written_bytes: u64,
     metas: Vec<&'a BlockMeta>,
     files: &'a dyn BlockFiles,
     created_at: UnixNano,
@@ -237,6 +243,7 @@ impl<'a> Merge<'a> {
             spans_written: 0,
             copies_dropped: 0,
             spans_left_out: 0,
+            io_bytes: 0,
         };
         let mut traces = Traces::new(self.inputs, self.joins);
         let mut finished: Vec<(Staged, BlockMeta)> = Vec::new();
@@ -251,7 +258,9 @@ impl<'a> Merge<'a> {
                     Some(output) => output,
                     None => open.insert(self.begin(decision)?),
                 };
+                let before_bytes = output.writer.written_bytes();
                 let (rows, copies) = output.append(&collected, decision)?;
+                self.written_bytes += output.writer.written_bytes() - before_bytes;
                 merged.spans_written += rows;
                 merged.copies_dropped += copies;
             }
@@ -259,11 +268,13 @@ impl<'a> Merge<'a> {
             if let Some(output) = open.take_if(|output| is_last || is_full(output)) {
                 finished.push(self.finish(output, decision)?);
             }
+            merged.io_bytes = self.io_bytes();
+            let Merged { spans_written, io_bytes, .. } = merged;
+            if (self.watch)(Progress { spans_written, span_count, io_bytes }).is_break() {
+                return Err(Error::Cancelled.into());
+            }
             if is_last {
                 break;
-            }
-            if (self.watch)(Progress { spans_written: merged.spans_written, span_count }).is_break() {
-                return Err(Error::Cancelled.into());
             }
         }
         assert_eq!(
@@ -326,6 +337,10 @@ impl<'a> Merge<'a> {
         }
     }
 
+    fn io_bytes(&self) -> u64 {
+        self.written_bytes + self.inputs.iter().map(|input| input.opened.read_bytes()).sum::<u64>()
+    }
+
     /// Of decoded chunks.
     fn held_bytes(&self) -> usize {
         self.inputs.iter().map(Input::held_bytes).sum()
@@ -342,10 +357,12 @@ impl<'a> Merge<'a> {
         Ok(Output { id, staged, writer, shapes: Stream::new(&decision.folded) })
     }
 
-    fn finish(&self, output: Output<'_>, decision: &Decision) -> Result<(Staged, BlockMeta), Error> {
+    fn finish(&mut self, output: Output<'_>, decision: &Decision) -> Result<(Staged, BlockMeta), Error> {
         let Output { id, staged, writer, shapes } = output;
+        let before_bytes = writer.written_bytes();
         let shapes = tables::spell_shapes(&shapes.spell(), |index| &decision.known[index].0);
         let mut meta = writer.finish(&shapes, id, &self.metas[0].tenant, self.created_at)?;
+        self.written_bytes += meta.size_bytes - before_bytes;
         meta.merge_level = self.metas.iter().map(|meta| meta.merge_level).max().unwrap_or(0) + 1;
         // Also what the inputs replace: it may be taken out after them.
         let replaced = self.metas.iter().flat_map(|meta| meta.replaces.iter().copied().chain([meta.id]));

@@ -260,6 +260,11 @@ impl Opened {
         self.groups.last().map_or(0, |group| group.rows.end)
     }
 
+    /// What was read of spans and index since the block was opened; not counted: the tables, which are small.
+    pub(crate) fn read_bytes(&self) -> u64 {
+        self.file.0.read_bytes() + self.index.read_bytes()
+    }
+
     /// The row group of a row.
     pub(crate) fn group_of_row(&self, row: usize) -> usize {
         self.groups.partition_point(|group| group.rows.end <= row)

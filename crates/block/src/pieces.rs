@@ -9,7 +9,7 @@ use std::io::{self, Read, Write};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use bytes::Bytes;
 use parquet::errors::ParquetError;
@@ -22,6 +22,9 @@ use crate::meta::FileMeta;
 
 /// How many bytes one checksum covers; the last piece of a file may be shorter.
 pub const PIECE_BYTES: usize = 64 * 1024;
+/// A file goes to disk in steps of this many bytes while it is written: synced as one, 256 MiB held up an fsync of the log
+/// beside it by 110 ms on a disk that writes 2 GB/s, and by seconds on slower ones.
+const SYNC_STEP_BYTES: u64 = 4 << 20;
 
 /// Passes bytes on to a file and notes the checksum of each piece.
 pub(crate) struct PieceWriter {
@@ -30,6 +33,7 @@ pub(crate) struct PieceWriter {
     hasher: Xxh3,
     in_piece_bytes: usize,
     size_bytes: u64,
+    synced_bytes: u64,
     piece_checksums: String,
 }
 
@@ -42,8 +46,14 @@ impl PieceWriter {
             hasher: Xxh3::new(),
             in_piece_bytes: 0,
             size_bytes: 0,
+            synced_bytes: 0,
             piece_checksums: String::new(),
         })
+    }
+
+    /// Bytes written so far.
+    pub(crate) fn size_bytes(&self) -> u64 {
+        self.size_bytes
     }
 
     pub(crate) fn path(&self) -> &Path {
@@ -77,6 +87,11 @@ impl Write for PieceWriter {
         self.in_piece_bytes += count;
         if self.in_piece_bytes == PIECE_BYTES {
             self.end_piece();
+        }
+        if self.size_bytes - self.synced_bytes >= SYNC_STEP_BYTES {
+            self.file.flush()?;
+            self.file.get_ref().sync_data()?;
+            self.synced_bytes = self.size_bytes;
         }
         Ok(count)
     }
@@ -146,6 +161,7 @@ pub(crate) struct VerifiedFile {
     object: String,
     pieces: Arc<Pieces>,
     is_verified: Vec<AtomicBool>,
+    read_bytes: AtomicU64,
 }
 
 impl VerifiedFile {
@@ -159,7 +175,7 @@ impl VerifiedFile {
             .ok_or_else(|| Error::corrupt(&object, "the meta's piece checksums do not fit the file"))?;
         let pieces = Arc::new(pieces);
         let is_verified = (0..pieces.count()).map(|_| AtomicBool::new(false)).collect();
-        Ok(Self { file: open(&pieces)?, object, pieces, is_verified })
+        Ok(Self { file: open(&pieces)?, object, pieces, is_verified, read_bytes: AtomicU64::new(0) })
     }
 
     /// Reads `length` bytes at `start`, verifying the pieces that they lie in.
@@ -218,6 +234,8 @@ impl VerifiedFile {
             let (want, got) = (range.end - range.start, read.get(index).map_or(0, |bytes| bytes.len() as u64));
             (want != got).then(|| format!("short read (want {want} bytes, got {got})"))
         });
+        let read_bytes: usize = read.iter().map(Bytes::len).sum();
+        self.read_bytes.fetch_add(read_bytes as u64, Ordering::Relaxed);
         match short {
             Some(reason) => Err(Error::corrupt(&self.object, reason)),
             None => Ok(read),
@@ -229,6 +247,11 @@ impl VerifiedFile {
     /// The size of the file.
     pub(crate) fn size_bytes(&self) -> u64 {
         Length::len(self)
+    }
+
+    /// What was read of it since it was opened; what was read twice counts twice.
+    pub(crate) fn read_bytes(&self) -> u64 {
+        self.read_bytes.load(Ordering::Relaxed)
     }
 
     /// Reads a range, verifying the pieces that it lies in.

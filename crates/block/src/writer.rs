@@ -101,6 +101,11 @@ impl<'a> BlockWriter<'a> {
         self.row_count
     }
 
+    /// Bytes of row groups written so far. Tables and index come at the end.
+    pub(crate) fn written_bytes(&self) -> u64 {
+        self.spans.inner().size_bytes()
+    }
+
     fn encode_error(&self, err: &(dyn std::error::Error + 'static)) -> Error {
         Error::encode(&self.dir.join("spans.parquet"), err)
     }

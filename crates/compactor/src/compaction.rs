@@ -16,9 +16,9 @@ use parking_lot::Mutex;
 use spoor_block::{Merged, Progress};
 use spoor_model::{BlockId, Clock, UnixNano};
 
-use crate::metrics::Metrics;
+use crate::metrics::{Metrics, Reason};
 use crate::owner::{BlockOwner, Listed, MergeBounds, MergeError};
-use crate::pace::{Brake, Pace};
+use crate::pace::{Brake, Pace, Rest, Shares};
 use crate::plan::{Candidate, Job, Limits, plan};
 use crate::retention::{Policy, is_expired};
 
@@ -40,8 +40,8 @@ pub struct Settings {
     pub limits: Limits,
     /// What a merge may hold in memory.
     pub memory_bytes: usize,
-    /// Of one core, 1 to 100.
-    pub cpu_share_percent: u32,
+    /// How much it leaves for others.
+    pub shares: Shares,
 }
 
 /// A merge that runs now.
@@ -139,7 +139,7 @@ impl Compaction {
         listed.iter().filter(is_free).map(|block| Candidate::new(&block.meta, block.has_deletions)).collect()
     }
 
-    /// Lets others go first: waits while ingest is pressed, rests for the share, says how far it is, stops when told.
+    /// Lets others go first: waits while ingest is pressed, rests for its shares, says how far it is, stops when told.
     fn watch<'a>(
         &'a self,
         owner: &'a dyn BlockOwner,
@@ -147,8 +147,8 @@ impl Compaction {
         brake: &'a Brake,
         began: UnixNano,
     ) -> impl FnMut(Progress) -> ControlFlow<()> + 'a {
-        let mut pace = Pace::new(self.settings.cpu_share_percent, began);
-        let mut reported = began;
+        let mut pace = Pace::new(self.settings.shares, began);
+        let (mut reported, mut counted_bytes) = (began, 0);
         move |progress| {
             let now = clock.now();
             if let Some(running) = &mut *self.running.lock() {
@@ -158,13 +158,22 @@ impl Compaction {
                 reported = now;
                 tracing::info!(written = progress.spans_written, of = progress.span_count, "blocks are being merged");
             }
-            if brake.wait(pace.rest(now)) {
+            self.metrics.io_bytes.inc_by(progress.io_bytes.saturating_sub(counted_bytes));
+            counted_bytes = progress.io_bytes;
+            let rest = pace.rest(now, progress.io_bytes);
+            match rest {
+                Rest::None => {}
+                Rest::Cpu(rest) => self.metrics.rested(Reason::cpu_share, rest),
+                Rest::Io(rest) => self.metrics.rested(Reason::io_rate, rest),
+            }
+            if brake.wait(rest.duration()) {
                 return ControlFlow::Break(());
             }
             for _ in 0..PRESSED_WAITS {
                 if !owner.is_pressed() {
                     break;
                 }
+                self.metrics.rested(Reason::ingest, PRESSED_INTERVAL);
                 if brake.wait(PRESSED_INTERVAL) {
                     return ControlFlow::Break(());
                 }
@@ -186,6 +195,7 @@ impl Compaction {
             left_out = merged.spans_left_out,
             bytes_before = job.size.bytes,
             bytes,
+            io_bytes = merged.io_bytes,
             ms = took.as_millis() as u64,
             "blocks merged"
         );

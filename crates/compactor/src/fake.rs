@@ -89,7 +89,7 @@ impl BlockOwner for FakeOwner {
         assert_eq!(merged.len(), inputs.len());
         let span_count = merged.iter().map(|meta| meta.span_count).sum();
         for step in 0..10 {
-            if watch(Progress { spans_written: span_count * step / 10, span_count }).is_break() {
+            if watch(Progress { spans_written: span_count * step / 10, span_count, io_bytes: 1000 * step }).is_break() {
                 return Err(MergeError::Cancelled);
             }
         }
@@ -102,7 +102,14 @@ impl BlockOwner for FakeOwner {
         });
         self.add(meta.clone());
         let (spans_read, spans_written) = (span_count, span_count);
-        Ok(Merged { blocks: vec![meta], spans_read, spans_written, copies_dropped: 0, spans_left_out: 0 })
+        Ok(Merged {
+            blocks: vec![meta],
+            spans_read,
+            spans_written,
+            copies_dropped: 0,
+            spans_left_out: 0,
+            io_bytes: 9000,
+        })
     }
 
     fn is_pressed(&self) -> bool {

@@ -26,6 +26,6 @@ mod fake;
 pub use compaction::{Compaction, Pass, Running, Settings};
 pub use metrics::Metrics;
 pub use owner::{BlockOwner, Listed, MergeBounds, MergeError};
-pub use pace::Brake;
+pub use pace::{Brake, Shares};
 pub use plan::{Candidate, Job, LEVEL_MAX, Limits, Size, plan};
 pub use retention::{Outcome, Policy, Retention, is_expired, over_size};

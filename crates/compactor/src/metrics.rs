@@ -1,8 +1,9 @@
 //! The compactor's metrics, under our names and under those of Tempo's dashboards.
 
+use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
-use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
@@ -25,6 +26,23 @@ pub(crate) struct TenantLabel {
     tenant: String,
 }
 
+/// What a merge rested for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, EncodeLabelValue)]
+#[allow(non_camel_case_types, reason = "the label's values")]
+pub(crate) enum Reason {
+    /// `compaction_cpu_share`.
+    cpu_share,
+    /// `compaction_io_bytes_per_second`.
+    io_rate,
+    /// Ingest needs the machine.
+    ingest,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(crate) struct ReasonLabel {
+    reason: Reason,
+}
+
 type ByLevel = Family<LevelLabel, Counter>;
 
 /// Counters and histograms; cloning shares them.
@@ -34,6 +52,8 @@ pub struct Metrics {
     pub(crate) retention_errors: Counter,
     pub(crate) blocks_deleted: Counter,
     pub(crate) errors: Counter,
+    pub(crate) io_bytes: Counter,
+    rest_seconds: Family<ReasonLabel, Counter<f64, AtomicU64>>,
     merge_seconds: Seconds,
     blocks_merged: ByLevel,
     blocks_written: ByLevel,
@@ -123,11 +143,9 @@ impl Metrics {
             "Spans left out of merges because they were deleted or past retention",
             self.spans_left_out.clone(),
         );
-        registry.register(
-            "merge_duration_seconds",
-            "Time of a merge, rests for the CPU share included",
-            self.merge_seconds.0.clone(),
-        );
+        registry.register("merge_duration_seconds", "Time of a merge, rests included", self.merge_seconds.0.clone());
+        registry.register("io_bytes", "Bytes that merges read and wrote", self.io_bytes.clone());
+        registry.register("rest_seconds", "Time that merges rested, by what for", self.rest_seconds.clone());
     }
 
     pub(crate) fn merged(&self, job: &Job, merged: &Merged, took: Duration) {
@@ -141,6 +159,10 @@ impl Metrics {
         self.copies_dropped.inc_by(merged.copies_dropped);
         self.spans_left_out.inc_by(merged.spans_left_out);
         self.merge_seconds.0.observe(took.as_secs_f64());
+    }
+
+    pub(crate) fn rested(&self, reason: Reason, rest: Duration) {
+        self.rest_seconds.get_or_create(&ReasonLabel { reason }).inc_by(rest.as_secs_f64());
     }
 
     pub(crate) fn set_outstanding(&self, tenants: &[TenantId], jobs: &[Job]) {

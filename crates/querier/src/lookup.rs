@@ -152,7 +152,7 @@ impl Querier {
         self.observed(Op::traces, tenant, ctx, |snapshot| {
             let part = ctx.part();
             let mut sources = Sources::new(&snapshot, self.lanes(), &part);
-            let parts = sources.ask(|source| source.find_trace(id, &part))?;
+            let parts = sources.ask(|source| self.spans_in(source, id, &part))?;
             let entries: Vec<SpanEntry> = parts.into_iter().flatten().collect();
             let stats = ScanStats {
                 spans_inspected: entries.len() as u64,
@@ -164,6 +164,18 @@ impl Querier {
             trace.iter_mut().for_each(Trace::order_repeated_keys);
             Ok(sources.into_answer(trace, stats, Explain::default()))
         })
+    }
+
+    /// The spans of a trace in a source, and whether a block's filter was right about it.
+    fn spans_in(&self, source: &dyn SpanSource, id: TraceId, ctx: &QueryContext) -> Result<Vec<SpanEntry>, ScanError> {
+        if !source.may_hold(id) {
+            return Ok(Vec::new());
+        }
+        let found = source.find_trace(id, ctx)?;
+        if source.identity().is_some() {
+            self.metrics.observe_filter_hit(!found.is_empty());
+        }
+        Ok(found)
     }
 
     /// The attribute names that sources overlapping the range have.

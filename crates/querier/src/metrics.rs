@@ -73,6 +73,8 @@ pub struct Metrics {
     inspected_bytes: Family<OpLabels, Counter>,
     inspected_spans: Family<OpLabels, Counter>,
     skipped_sources: Counter,
+    filter_hits: Counter,
+    filter_false_hits: Counter,
     limit_hits: Family<LimitLabels, Counter>,
     tempo_queries: Family<TenantQueryLabels, Counter>,
     tempo_inspected_bytes: Family<TenantLabels, Counter>,
@@ -92,6 +94,8 @@ impl Metrics {
             inspected_bytes: Family::default(),
             inspected_spans: Family::default(),
             skipped_sources: Counter::default(),
+            filter_hits: Counter::default(),
+            filter_false_hits: Counter::default(),
             limit_hits: Family::default(),
             tempo_queries: Family::default(),
             tempo_inspected_bytes: Family::default(),
@@ -102,6 +106,10 @@ impl Metrics {
         ours.register("inspected_bytes", "Encoded bytes that queries read", metrics.inspected_bytes.clone());
         ours.register("inspected_spans", "Spans that queries looked at", metrics.inspected_spans.clone());
         ours.register("skipped_sources", "Sources that queries had to do without", metrics.skipped_sources.clone());
+        let help = "Blocks asked for a trace by id because their filter has it";
+        ours.register("filter_hits", help, metrics.filter_hits.clone());
+        let help = "Blocks asked for a trace by id because their filter has it, which do not hold it";
+        ours.register("filter_false_hits", help, metrics.filter_false_hits.clone());
         ours.register("limit_hits", "Queries refused by a limit, by its key", metrics.limit_hits.clone());
         registry.register(
             "tempo_query_frontend_queries",
@@ -114,6 +122,14 @@ impl Metrics {
             metrics.tempo_inspected_bytes.clone(),
         );
         metrics
+    }
+
+    /// Counts a block whose filter said that it may hold a trace, and whether it does.
+    pub(crate) fn observe_filter_hit(&self, is_held: bool) {
+        self.filter_hits.inc();
+        if !is_held {
+            self.filter_false_hits.inc();
+        }
     }
 
     /// Counts a query: its cost and how many sources it skipped, or why it has no answer. `tenant`

@@ -13,7 +13,7 @@ use spoor_api::tempo::{BlockAdmin, BlockRow, BlocksReport};
 use spoor_block::{Merged, Progress};
 use spoor_compactor::{
     BlockOwner, Brake, Compaction, Limits, Listed, MergeBounds, MergeError, Metrics, Pass, Policy, Retention, Settings,
-    Size,
+    Shares, Size,
 };
 use spoor_ingester::{BlockState, Error, Ingester, MergeRequest};
 use spoor_model::{BlockId, Clock, TenantId, TraceId};
@@ -157,7 +157,10 @@ fn settings(config: &Config, memory: &MemoryPlan, policy: &Policy) -> Settings {
     Settings {
         limits,
         memory_bytes: memory.compaction.bytes() / STEPS_SHARE,
-        cpu_share_percent: config.compaction_cpu_share as u32,
+        shares: Shares {
+            cpu_percent: config.compaction_cpu_share as u32,
+            io_bytes_per_second: config.compaction_io_bytes_per_second.0,
+        },
     }
 }
 

@@ -26,6 +26,9 @@ pub use table::{Config, SETTINGS, Setting};
 pub(crate) use value::Value;
 pub use value::{BasePath, ByTenant, ByteSize, LogFormat, LogLevel, OptionalPath, OptionalText, WalSync};
 
+/// A slower merge would hold its memory for hours.
+const COMPACTION_IO_RATE_MIN: ByteSize = ByteSize(1 << 20);
+
 /// Why a configuration does not hold. Written as one line.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ConfigError {
@@ -96,6 +99,13 @@ impl Config {
         if !(1..=100).contains(&config.compaction_cpu_share) {
             let reason =
                 format!("compaction_cpu_share is {}, it must be 1 to 100 percent", config.compaction_cpu_share);
+            return Err(ConfigError::Contradiction(reason));
+        }
+        let io_rate = config.compaction_io_bytes_per_second;
+        if io_rate.0 != 0 && io_rate < COMPACTION_IO_RATE_MIN {
+            let reason = format!(
+                "compaction_io_bytes_per_second is {io_rate}, it must be at least {COMPACTION_IO_RATE_MIN}, or 0 for no bound"
+            );
             return Err(ConfigError::Contradiction(reason));
         }
         if config.connections_max == 0 {

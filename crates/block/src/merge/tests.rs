@@ -162,6 +162,8 @@ proptest! {
         prop_assert_eq!(meta.merge_level, 1);
         prop_assert_eq!(&meta.replaces, &inputs.iter().map(|input| input.meta().id).collect::<Vec<_>>());
         prop_assert_eq!(merged.spans_read, merged.spans_written + merged.copies_dropped + merged.spans_left_out);
+        let read_bytes = merged.io_bytes.saturating_sub(meta.size_bytes);
+        prop_assert!(read_bytes >= 32 * entries.len() as u64, "span and trace ids alone are more than {}", read_bytes);
         prop_assert_eq!(canonical(spans_of(&blocks)), canonical(entries.clone()));
         check_answers(&blocks[0], &entries);
         for trace in 1..7u8 {

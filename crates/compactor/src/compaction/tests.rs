@@ -22,7 +22,7 @@ fn settings() -> Settings {
             block: Size { spans: 1000, traces: 1000, bytes: 1_000_000 },
         },
         memory_bytes: 5,
-        cpu_share_percent: 100,
+        shares: Shares { cpu_percent: 100, io_bytes_per_second: 0 },
     }
 }
 

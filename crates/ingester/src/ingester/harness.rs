@@ -208,7 +208,7 @@ impl BlockStore for FakeBlocks {
             numbers_of(batches).for_each(|number| traces.entry(trace_of(number)).or_default().push(number));
         }
         let span_count: u64 = inputs.iter().map(|meta| meta.span_count).sum();
-        let mut go_on = |spans_written| match watch(Progress { spans_written, span_count }) {
+        let mut go_on = |spans_written| match watch(Progress { spans_written, span_count, io_bytes: 0 }) {
             ControlFlow::Continue(()) => Ok(()),
             ControlFlow::Break(()) => Err(BlockError::Cancelled),
         };
@@ -232,7 +232,7 @@ impl BlockStore for FakeBlocks {
             return Err(cancelled);
         }
         let spans_left_out = span_count - spans_written;
-        Ok(Merged { blocks, spans_read: span_count, spans_written, copies_dropped: 0, spans_left_out })
+        Ok(Merged { blocks, spans_read: span_count, spans_written, copies_dropped: 0, spans_left_out, io_bytes: 0 })
     }
 
     fn remove(&self, tenant: &TenantId, id: BlockId) -> Result<(), BlockError> {

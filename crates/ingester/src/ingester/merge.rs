@@ -96,7 +96,7 @@ impl Merge<'_> {
         let id_count = span_count / self.request.block_spans.max(1) + 2;
         self.announce(id_count)?;
         let merged = self.write(watch)?;
-        let Merged { spans_read, spans_written, copies_dropped, spans_left_out, .. } = merged;
+        let Merged { spans_read, spans_written, copies_dropped, spans_left_out, io_bytes, .. } = merged;
         let found: u64 = merged.blocks.iter().map(|meta| meta.span_count).sum();
         let is_whole = spans_read == span_count
             && spans_written + copies_dropped + spans_left_out == spans_read
@@ -113,8 +113,7 @@ impl Merge<'_> {
             opened.map(|block| CatalogBlock::new(meta.clone(), Ok(Arc::new(block))))
         };
         let new = merged.blocks.iter().map(open).collect::<Result<Vec<_>, _>>()?;
-        let progress = Progress { spans_written, span_count };
-        self.publish(new, &mut || watch(progress))?;
+        self.publish(new, &mut || watch(Progress { spans_written, span_count, io_bytes }))?;
         Ok(merged)
     }
 

@@ -94,6 +94,29 @@ fn names_values_and_operations_are_those_of_sources_in_the_range() {
 }
 
 #[test]
+fn blocks_whose_filter_was_wrong_are_counted_and_heads_are_not() {
+    let block = |number, trace| {
+        let (identity, entries) = (Some(BlockId(number)), vec![span(trace, 1, "a", 5, 6)]);
+        Arc::new(Oracle { identity, entries, ..Oracle::default() })
+    };
+    let bad = Oracle { identity: Some(BlockId(4)), fault: Some(Fault::Corrupt), ..Oracle::default() };
+    let head = Oracle::of(vec![span(9, 1, "a", 5, 6)]);
+    // Each says of every trace that it may hold it.
+    let (querier, registry) = querier(vec![block(1, 1), block(2, 2), block(3, 2), Arc::new(bad), head]);
+    for (trace, hits, false_hits) in [(1, 3, 2), (2, 6, 3), (9, 9, 6), (3, 12, 9)] {
+        querier.find_trace(&TenantId::single(), TraceId([trace; 16]), &at_hand()).expect("nothing fails");
+        let mut text = String::new();
+        prometheus_client::encoding::text::encode(&mut text, &registry).expect("a string takes everything");
+        for line in [
+            format!("spoor_querier_filter_hits_total {hits}\n"),
+            format!("spoor_querier_filter_false_hits_total {false_hits}\n"),
+        ] {
+            assert!(text.contains(&line), "trace {trace}: {line} is not in\n{text}");
+        }
+    }
+}
+
+#[test]
 fn queries_are_counted_under_tempos_names_too() {
     let (querier, registry) = querier(vec![Oracle::of(vec![span(1, 1, "a", 5, 6)])]);
     querier.find_trace(&TenantId::single(), TraceId([1; 16]), &at_hand()).expect("nothing fails");

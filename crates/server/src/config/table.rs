@@ -131,6 +131,9 @@ settings! {
         compaction_block_spans: usize = "8000000",
         /// Time that merging may take of one core, in percent. It takes much less while ingest has to wait.
         compaction_cpu_share: usize = "50",
+        /// Bytes per second that merging may read and write on disk, together. 0: no bound but `compaction_cpu_share`, which at its
+        /// default comes to about 12 MB/s.
+        compaction_io_bytes_per_second: ByteSize = "32MiB",
         /// How often is looked for something to merge when there was nothing.
         compaction_interval: Duration = "30s",
         /// Let `DELETE /api/v2/traces/<id>` delete traces, for whoever reaches `tempo_port`. They are hidden at once and

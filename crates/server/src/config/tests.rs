@@ -60,6 +60,10 @@ fn errors_are_one_line_that_names_the_place() {
         ("memory_limit: 1MiB", "memory_limit is 1MiB, at least 192MiB are needed"),
         ("query_timeout: 0", "query_timeout must be more than 0"),
         ("compaction_cpu_share: 0", "compaction_cpu_share is 0, it must be 1 to 100 percent"),
+        (
+            "compaction_io_bytes_per_second: 1KiB",
+            "compaction_io_bytes_per_second is 1KiB, it must be at least 1MiB, or 0 for no bound",
+        ),
         ("compaction_window: 0", "compaction_window must be more than 0"),
     ] {
         assert_eq!(from_yaml(yaml).unwrap_err(), expected);
