@@ -150,6 +150,8 @@ struct Parts {
     blocks: Vec<CatalogBlock>,
     /// Catalog entries that do not even have a meta.
     unreadable: Vec<Skipped>,
+    /// Blocks of others that could not come into the catalog.
+    lacking: Vec<Skipped>,
 }
 
 /// One tenant.
@@ -169,7 +171,7 @@ impl Tenant {
     /// Everything at one instant: the head, those being cut included, then blocks, newest first.
     pub(crate) fn snapshot(&self) -> Snapshot {
         let parts = self.parts.read();
-        let mut snapshot = Snapshot { sources: Vec::new(), skipped: parts.unreadable.clone() };
+        let mut snapshot = Snapshot { sources: Vec::new(), skipped: [&*parts.unreadable, &parts.lacking].concat() };
         let cutting = parts.cutting.iter().flat_map(|frozen| &frozen.segments);
         let head = Head::new(cutting.chain(&parts.head).cloned().collect());
         snapshot.sources.extend(head.map(|head| Arc::new(head) as Arc<dyn SpanSource>));
@@ -235,6 +237,11 @@ impl Tenant {
     /// Adds a catalog entry that cannot be read.
     pub(crate) fn add_unreadable(&self, skipped: Skipped) {
         self.parts.write().unreadable.push(skipped);
+    }
+
+    /// Says which blocks of others cannot come into the catalog.
+    pub(crate) fn set_lacking(&self, lacking: Vec<Skipped>) {
+        self.parts.write().lacking = lacking;
     }
 
     /// What the catalog knows of the tenant's blocks, newest end first.
@@ -312,7 +319,7 @@ impl Tenant {
     /// How many blocks or entries queries must do without.
     pub(crate) fn skipped_count(&self) -> usize {
         let parts = self.parts.read();
-        parts.unreadable.len() + parts.blocks.iter().filter(|block| block.source.is_err()).count()
+        parts.unreadable.len() + parts.lacking.len() + parts.blocks.iter().filter(|block| block.source.is_err()).count()
     }
 
     /// Takes blocks out; snapshots made from now on are without them.

@@ -132,6 +132,10 @@ impl BlockCatalog for Catalog<'_> {
         self.ingester.hide_deleted(tenant, deletions).map_err(|err| err.to_string())
     }
 
+    fn lack(&self, tenant: &TenantId, unreadable: &[(BlockId, String)]) {
+        self.ingester.lack_blocks(tenant, unreadable);
+    }
+
     fn take(&self, changes: &Changes) -> Result<bool, String> {
         let Changes { tenant, added, gone, deletions } = changes;
         self.ingester.sync_blocks(tenant, added, gone, deletions).map_err(|err| err.to_string())
@@ -223,7 +227,7 @@ impl Shared {
 
     /// Takes over what other processes did; sweeps when `sweeps` and this process owns the blocks. Blocks.
     pub(crate) fn poll(&self, ingester: &Ingester, clock: &dyn Clock, sweeps: bool) {
-        match self.watch.lock().poll(&Catalog { ingester, shared: self }) {
+        match self.watch.lock().poll(&Catalog { ingester, shared: self }, clock.now()) {
             Ok(polled) if polled.added + polled.gone > 0 => {
                 tracing::info!(added = polled.added, gone = polled.gone, "blocks changed in the storage");
             }
@@ -252,7 +256,7 @@ impl Shared {
         ingester.flush(Some(tenant)).map_err(|err| err.to_string())?;
         let _turn = self.exclusion.enter(clock, DELETE_PATIENCE)?;
         let catalog = Catalog { ingester, shared: self };
-        let is_current = self.watch.lock().catch_up(&catalog, tenant)?;
+        let is_current = self.watch.lock().catch_up(&catalog, tenant, clock.now())?;
         // Whoever merges is not behind with merges: its own are void when they read one of the blocks.
         if !is_current && !self.is_owner(clock) {
             return Err("blocks are just being changed; try again".to_owned());

@@ -22,6 +22,9 @@ use super::upload;
 
 /// Put last: a block is there when this is.
 pub(crate) const META: &str = "meta.json";
+/// Put before [`META`] is deleted: a listing that has this one, and not that one, is younger than the removal, and so
+/// has what took the block's place.
+pub(crate) const REMOVED: &str = "removed";
 
 /// What [`ObjectFiles`] needs.
 #[derive(Debug, Clone)]
@@ -121,6 +124,13 @@ impl ObjectFiles {
         all().map_err(|err| local("sync", &dir, &err))
     }
 
+    fn delete(&self, paths: Vec<Path>) -> Result<(), Failure> {
+        match paths.is_empty() {
+            true => Ok(()),
+            false => self.requests.delete(paths),
+        }
+    }
+
     pub(crate) fn grace(&self) -> Duration {
         self.options.grace
     }
@@ -157,8 +167,13 @@ pub(crate) fn parse(object: &Path) -> Option<(BlockId, String)> {
 
 /// The blocks among objects of one tenant.
 pub(crate) fn whole_blocks(objects: &[ObjectMeta]) -> impl Iterator<Item = BlockId> {
+    blocks_with(objects, META)
+}
+
+/// The ids of blocks that have an object of a name.
+pub(crate) fn blocks_with<'a>(objects: &'a [ObjectMeta], name: &'a str) -> impl Iterator<Item = BlockId> + 'a {
     let parsed = objects.iter().filter_map(|object| parse(&object.location));
-    parsed.filter(|(_, name)| name == META).map(|(id, _)| id)
+    parsed.filter(move |(_, found)| found == name).map(|(id, _)| id)
 }
 
 /// The tenant of a prefix. Stores have a tenant's only special character as a code.
@@ -246,20 +261,21 @@ impl BlockFiles for ObjectFiles {
         let failed = |failure: Failure| failure.doing("remove", self.locate(tenant, id));
         let there = self.requests.list_objects(&block_path(tenant, id), None).map_err(failed)?;
         let mut there: Vec<Path> = there.into_iter().map(|object| object.location).collect();
-        let meta = path(tenant, id, META);
+        let [meta, removed] = [META, REMOVED].map(|name| path(tenant, id, name));
         if there.contains(&meta) {
+            self.requests.put(&removed, Bytes::new(), PutMode::Overwrite).map_err(failed)?;
             // First what makes it a block, so that no reader finds half of one.
             self.requests.delete(vec![meta.clone()]).map_err(failed)?;
-            if !self.options.grace.is_zero() {
-                // Other processes may be reading: the sweeper takes the rest.
-                return Ok(());
-            }
-            there.retain(|path| *path != meta);
+        } else if !there.contains(&removed) {
+            // The remains of an upload: nobody has ever seen the block.
+            return self.delete(there).map_err(failed);
         }
-        match there.is_empty() {
-            true => Ok(()),
-            false => self.requests.delete(there).map_err(failed),
+        if !self.options.grace.is_zero() {
+            // Other processes may be reading: the sweeper takes the rest.
+            return Ok(());
         }
+        there.retain(|path| *path != meta && *path != removed);
+        self.delete(there).map_err(failed)
     }
 
     fn list(&self) -> Result<Vec<(TenantId, BlockId)>, Error> {

@@ -8,9 +8,10 @@
 //!   metas of the new ones --> visible --> added, gone --> whoever keeps the catalog
 //! ```
 //!
-//! A store may answer with an old list: a block that is missing from one is looked for by name before it
-//! counts as gone. A list is also no single moment, and what it names may be gone when it is asked for: then
-//! nothing is changed, and the next poll looks again.
+//! A store may answer with an old list, and one that is older than a block looks like one that is younger than its
+//! removal. So a block is gone when a list says that it was removed: whoever removes it says so first, and what
+//! replaces it was there before that. A list is also no single moment, and what it names may be gone when it is asked
+//! for: then nothing is changed, and the next poll looks again.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -21,7 +22,7 @@ use spoor_block::{BlockMeta, Error};
 use spoor_model::{BlockId, TenantId, UnixNano};
 
 use super::deletions::{self, Deletions};
-use super::files::{ObjectFiles, block_path, tenant_path, whole_blocks};
+use super::files::{ObjectFiles, REMOVED, block_path, blocks_with, tenant_path, whole_blocks};
 use super::requests::Failure;
 use super::visible::visible;
 
@@ -29,6 +30,10 @@ use super::visible::visible;
 const POLLS_PER_FULL: u64 = 10;
 /// How much older than the newest known block a new one may be: built for as long, by a clock as wrong.
 const LATENESS: Duration = Duration::from_secs(3600);
+/// As often a block's meta is tried before the others do without it: about as long as the files of removed blocks stay.
+const UNREADABLE_POLLS_MAX: u32 = 10;
+/// No list is as old. Whoever looks so late may not find any more that a block was removed.
+const LIST_AGE_MAX: Duration = Duration::from_secs(3600);
 
 /// What has changed for a tenant. Both lists belong together: taking one without the other would show spans twice or
 /// not at all.
@@ -58,6 +63,10 @@ pub trait BlockCatalog {
     /// Hides traces in the blocks named.
     fn hide(&self, tenant: &TenantId, deletions: &Deletions) -> Result<(), String>;
 
+    /// Blocks that are in the store and that nobody can read, and why: answers lack them. Those of before that are not
+    /// among them can be read again, or are gone.
+    fn lack(&self, tenant: &TenantId, unreadable: &[(BlockId, String)]);
+
     /// Takes changes over, all of a tenant's or none. `false`: not now, because this process is just changing the
     /// same blocks.
     fn take(&self, changes: &Changes) -> Result<bool, String>;
@@ -79,7 +88,54 @@ pub struct Polled {
 struct Objects {
     /// Whole blocks.
     blocks: BTreeSet<BlockId>,
+    /// Blocks that were taken out, or are just being.
+    removed: BTreeSet<BlockId>,
     deletions: Deletions,
+}
+
+/// What was seen of a tenant's blocks and is not in the catalog.
+#[derive(Debug, Clone, Default)]
+struct Seen {
+    /// Blocks that are there and do not count, or not yet.
+    hidden: BTreeMap<BlockId, BlockMeta>,
+    /// Blocks that are there and cannot be read.
+    unreadable: BTreeMap<BlockId, Unreadable>,
+}
+
+#[derive(Debug, Clone)]
+struct Unreadable {
+    reason: String,
+    /// How many polls have tried.
+    polls: u32,
+}
+
+impl Seen {
+    /// Whether blocks that belong to those that were seen were not: outside of the listing, which was not of everything.
+    fn misses_any(&self, known: &BTreeMap<BlockId, BlockMeta>) -> bool {
+        if self.hidden.is_empty() {
+            return false;
+        }
+        let all = known.values().chain(self.hidden.values());
+        let replaced: BTreeSet<BlockId> = all.flat_map(|meta| meta.replaces.iter().copied()).collect();
+        let is_missed = |id: &BlockId| {
+            !known.contains_key(id) && !self.hidden.contains_key(id) && !self.unreadable.contains_key(id)
+        };
+        let mut new = self.hidden.values().filter(|meta| !replaced.contains(&meta.id));
+        new.any(|meta| meta.replaces.iter().chain(&meta.merged_with).any(is_missed))
+    }
+
+    /// Whether there is still hope to read all.
+    fn is_waiting(&self) -> bool {
+        self.unreadable.values().any(|block| block.polls < UNREADABLE_POLLS_MAX)
+    }
+
+    /// The hidden blocks that may count. What replaces others that are there does not while something cannot be read: that
+    /// may hold the other part of what is replaced.
+    fn usable(&self, known: &BTreeMap<BlockId, BlockMeta>) -> impl Iterator<Item = &BlockMeta> {
+        let is_waiting = self.is_waiting();
+        let is_there = |id: &BlockId| known.contains_key(id) || self.hidden.contains_key(id);
+        self.hidden.values().filter(move |meta| !is_waiting || !meta.replaces.iter().any(is_there))
+    }
 }
 
 /// Looks for changes, one poll at a time.
@@ -87,24 +143,23 @@ struct Objects {
 pub struct Watch {
     files: Arc<ObjectFiles>,
     polls: u64,
-    /// Blocks that are there and do not count, or not yet.
-    hidden: BTreeMap<TenantId, BTreeMap<BlockId, BlockMeta>>,
+    seen: BTreeMap<TenantId, Seen>,
 }
 
 impl Watch {
     /// Watches the store of `files`.
     pub fn new(files: Arc<ObjectFiles>) -> Self {
-        Self { files, polls: 0, hidden: BTreeMap::new() }
+        Self { files, polls: 0, seen: BTreeMap::new() }
     }
 
     /// Brings the catalog up to date. The first poll looks at everything.
-    pub fn poll(&mut self, catalog: &dyn BlockCatalog) -> Result<Polled, Error> {
+    pub fn poll(&mut self, catalog: &dyn BlockCatalog, now: UnixNano) -> Result<Polled, Error> {
         let is_full = self.polls.is_multiple_of(POLLS_PER_FULL);
         let listed = self.files.tenants().map_err(|failure| self.failed(failure))?;
         let tenants: BTreeSet<TenantId> = catalog.tenants().into_iter().chain(listed).collect();
         let mut polled = Polled::default();
         for tenant in tenants {
-            match self.poll_tenant(catalog, &tenant, is_full) {
+            match self.poll_tenant(catalog, &tenant, now, is_full) {
                 Ok(Some((added, gone))) => {
                     polled.added += added;
                     polled.gone += gone;
@@ -127,8 +182,8 @@ impl Watch {
     ///
     /// # Errors
     /// One line, when the store cannot be asked.
-    pub fn catch_up(&mut self, catalog: &dyn BlockCatalog, tenant: &TenantId) -> Result<bool, String> {
-        Ok(self.poll_tenant(catalog, tenant, false)?.is_some())
+    pub fn catch_up(&mut self, catalog: &dyn BlockCatalog, tenant: &TenantId, now: UnixNano) -> Result<bool, String> {
+        Ok(self.poll_tenant(catalog, tenant, now, false)?.is_some())
     }
 
     fn failed(&self, failure: Failure) -> Error {
@@ -140,58 +195,49 @@ impl Watch {
         &mut self,
         catalog: &dyn BlockCatalog,
         tenant: &TenantId,
+        now: UnixNano,
         is_full: bool,
     ) -> Result<Option<(usize, usize)>, String> {
         let known: BTreeMap<BlockId, BlockMeta> =
             catalog.blocks(tenant).into_iter().map(|meta| (meta.id, meta)).collect();
-        let mut hidden = self.hidden.get(tenant).cloned().unwrap_or_default();
-        let newest = known.keys().chain(hidden.keys()).max().copied();
-        let is_full = is_full || newest.is_none();
-        let Objects { blocks: mut listed, deletions } = self.list(tenant, newest.filter(|_| !is_full))?;
-        self.share_deletions(catalog, tenant, &deletions)?;
-        let unknown = |listed: &BTreeSet<BlockId>, hidden: &BTreeMap<BlockId, BlockMeta>| {
-            let new = listed.iter().copied().filter(|id| !known.contains_key(id) && !hidden.contains_key(id));
-            new.collect::<Vec<BlockId>>()
-        };
-        let (new, mut has_unreadable) = self.metas(tenant, &unknown(&listed, &hidden))?;
-        // Merged from blocks that were never seen here: those that these were merged from may be known, and gone.
-        let is_missed = |id: &BlockId| !known.contains_key(id) && !hidden.contains_key(id) && !new.contains_key(id);
-        let has_missed = new.values().any(|meta| meta.replaces.iter().any(is_missed));
-        hidden.extend(new);
+        let mut seen = self.seen.get(tenant).cloned().unwrap_or_default();
+        let newest = known.keys().chain(seen.hidden.keys()).max().copied();
+        let mut is_full = is_full || newest.is_none();
+        let mut listed = self.list(tenant, newest.filter(|_| !is_full))?;
+        self.share_deletions(catalog, tenant, &listed.deletions)?;
+        self.read_new(tenant, &known, &listed, &mut seen)?;
+        if !is_full && seen.misses_any(&known) {
+            let all = self.list(tenant, None)?;
+            listed = Objects { deletions: &listed.deletions | &all.deletions, ..all };
+            self.read_new(tenant, &known, &listed, &mut seen)?;
+            is_full = true;
+        }
         let mut gone = BTreeSet::new();
-        if is_full || has_missed {
-            if !is_full {
-                listed = self.list(tenant, None)?.blocks;
-                let (more, is_unreadable) = self.metas(tenant, &unknown(&listed, &hidden))?;
-                hidden.extend(more);
-                has_unreadable |= is_unreadable;
-            }
-            hidden.retain(|id, _| listed.contains(id));
-            // What cannot be read may have replaced what is gone: then that stays, and is told to be missing by every
-            // query that would need it, until all can be read.
-            if !has_unreadable {
-                gone = self.confirmed_gone(tenant, &known, &listed)?;
+        if is_full {
+            seen.hidden.retain(|id, _| listed.blocks.contains(id));
+            seen.unreadable.retain(|id, _| listed.blocks.contains(id));
+            if !seen.is_waiting() {
+                gone = self.confirmed_gone(tenant, &known, &listed, now)?;
             }
         }
-        hidden.retain(|id, _| !known.contains_key(id));
-        let there = known.values().filter(|meta| !gone.contains(&meta.id)).chain(hidden.values());
-        let counts = visible(there);
+        seen.hidden.retain(|id, _| !known.contains_key(id));
+        let there = known.values().filter(|meta| !gone.contains(&meta.id));
+        let counts = visible(there.chain(seen.usable(&known)));
         gone.extend(known.keys().filter(|id| !counts.contains(id)));
         let is_new = |id: &BlockId, _: &mut BlockMeta| counts.contains(id);
-        let added: Vec<BlockMeta> = hidden.extract_if(.., is_new).map(|(_, meta)| meta).collect();
-        let changes = Changes { tenant: tenant.clone(), added, gone: gone.into_iter().collect(), deletions };
-        if changes.added.is_empty() && changes.gone.is_empty() {
-            self.hidden.insert(tenant.clone(), hidden);
-            return Ok(Some((0, 0)));
-        }
-        match catalog.take(&changes)? {
-            true => {
-                self.hidden.insert(tenant.clone(), hidden);
-                Ok(Some((changes.added.len(), changes.gone.len())))
-            }
+        let added: Vec<BlockMeta> = seen.hidden.extract_if(.., is_new).map(|(_, meta)| meta).collect();
+        let changes =
+            Changes { tenant: tenant.clone(), added, gone: gone.into_iter().collect(), deletions: listed.deletions };
+        let has_changed = !changes.added.is_empty() || !changes.gone.is_empty();
+        if has_changed && !catalog.take(&changes)? {
             // Nothing is remembered: the next poll finds the same.
-            false => Ok(None),
+            return Ok(None);
         }
+        seen.unreadable.values_mut().for_each(|block| block.polls = block.polls.saturating_add(1));
+        let unreadable: Vec<_> = seen.unreadable.iter().map(|(id, block)| (*id, block.reason.clone())).collect();
+        catalog.lack(tenant, &unreadable);
+        self.seen.insert(tenant.clone(), seen);
+        Ok(Some((changes.added.len(), changes.gone.len())))
     }
 
     /// Hides here what was deleted elsewhere, and has others see what was deleted here.
@@ -210,48 +256,67 @@ impl Watch {
         let offset = oldest.map(|oldest| block_path(tenant, oldest));
         let objects = self.files.requests().list_objects(&tenant_path(tenant), offset.as_ref());
         let objects = objects.map_err(|failure| failure.to_string())?;
-        Ok(Objects { blocks: whole_blocks(&objects).collect(), deletions: deletions::deletions(&objects) })
+        Ok(Objects {
+            blocks: whole_blocks(&objects).collect(),
+            removed: blocks_with(&objects, REMOVED).collect(),
+            deletions: deletions::deletions(&objects),
+        })
     }
 
-    /// The known blocks that are not listed and not there either.
+    /// The known blocks that were removed, and those that were so long ago that nothing is left to say it.
     fn confirmed_gone(
         &self,
         tenant: &TenantId,
         known: &BTreeMap<BlockId, BlockMeta>,
-        listed: &BTreeSet<BlockId>,
+        listed: &Objects,
+        now: UnixNano,
     ) -> Result<BTreeSet<BlockId>, String> {
-        let suspects: Vec<BlockId> = known.keys().filter(|id| !listed.contains(id)).copied().collect();
-        let mut gone = BTreeSet::new();
-        for (id, meta) in suspects.iter().zip(self.files.metas(tenant, &suspects)) {
+        let unlisted = known.keys().filter(|id| !listed.blocks.contains(id)).copied();
+        let (mut gone, unsaid): (BTreeSet<BlockId>, BTreeSet<BlockId>) =
+            unlisted.partition(|id| listed.removed.contains(id));
+        let unsaid: Vec<BlockId> = unsaid.into_iter().filter(|id| now.since(made_at(*id)) >= LIST_AGE_MAX).collect();
+        for (id, meta) in unsaid.iter().zip(self.files.metas(tenant, &unsaid)) {
             if meta.map_err(|err| err.to_string())?.is_none() {
                 gone.insert(*id);
             }
         }
         // What replaced them may have come behind the back of a list that takes its time.
-        match gone.is_empty() || self.list(tenant, None)?.blocks == *listed {
+        match gone.is_empty() || self.list(tenant, None)?.blocks == listed.blocks {
             true => Ok(gone),
             false => Err("blocks changed while they were listed".to_owned()),
         }
     }
 
-    /// The metas of listed blocks, and whether there are others that cannot be read.
-    fn metas(&self, tenant: &TenantId, ids: &[BlockId]) -> Result<(BTreeMap<BlockId, BlockMeta>, bool), String> {
-        let (mut found, mut has_unreadable) = (BTreeMap::new(), false);
-        for (id, meta) in ids.iter().zip(self.files.metas(tenant, ids)) {
+    /// Reads the metas of blocks that are listed and new, and of those that could not be read before.
+    fn read_new(
+        &self,
+        tenant: &TenantId,
+        known: &BTreeMap<BlockId, BlockMeta>,
+        listed: &Objects,
+        seen: &mut Seen,
+    ) -> Result<(), String> {
+        let is_new = |id: &&BlockId| !known.contains_key(id) && !seen.hidden.contains_key(id);
+        let new: BTreeSet<BlockId> =
+            listed.blocks.iter().chain(seen.unreadable.keys()).filter(is_new).copied().collect();
+        let new: Vec<BlockId> = new.into_iter().collect();
+        let before = std::mem::take(&mut seen.unreadable);
+        for (id, meta) in new.iter().zip(self.files.metas(tenant, &new)) {
             match meta {
                 Ok(Some(meta)) => {
-                    found.insert(*id, meta);
+                    seen.hidden.insert(*id, meta);
                 }
+                Ok(None) if !listed.blocks.contains(id) => {}
                 Ok(None) => return Err(format!("block {id} was taken out while blocks were listed")),
-                // One block that cannot be read does not keep the others away; it is named at each poll.
+                // One block that cannot be read does not keep the others away for ever; it is named at each poll.
                 Err(err @ (Error::Corrupt { .. } | Error::Version { .. })) => {
                     tracing::error!(%tenant, %err, "a block in the storage cannot be read; queries do without it");
-                    has_unreadable = true;
+                    let polls = before.get(id).map_or(0, |block| block.polls);
+                    seen.unreadable.insert(*id, Unreadable { reason: err.to_string(), polls });
                 }
                 Err(err) => return Err(err.to_string()),
             }
         }
-        Ok((found, has_unreadable))
+        Ok(())
     }
 }
 

@@ -63,6 +63,17 @@ impl Ingester {
         Ok(true)
     }
 
+    /// Has snapshots name blocks that others wrote, and of which not even the meta can be read. Replaces those of before.
+    pub fn lack_blocks(&self, tenant: &TenantId, unreadable: &[(BlockId, String)]) {
+        let tenant = match self.core.tenants.get(tenant) {
+            Some(tenant) => tenant,
+            None if unreadable.is_empty() => return,
+            None => self.core.tenants.get_or_add(tenant),
+        };
+        let skip = |(id, reason): &(BlockId, String)| Skipped { object: format!("block {id}"), reason: reason.clone() };
+        tenant.set_lacking(unreadable.iter().map(skip).collect());
+    }
+
     /// Tries again to open blocks that could not be opened, as when their place was out of reach.
     pub fn reopen_blocks(&self) {
         for tenant in self.core.tenants.all() {
