@@ -16,6 +16,7 @@ use hashbrown::HashMap;
 use parking_lot::Mutex;
 use spoor_model::{BlockId, Origin};
 
+use crate::damage::Damages;
 use crate::error::Error;
 use crate::interned::Interner;
 use crate::open::Opened;
@@ -37,6 +38,7 @@ pub(crate) struct Shared {
     pub(crate) origins: Interner<Origin>,
     tables: Mutex<Shelf<TraceTable>>,
     tables_limit_bytes: AtomicUsize,
+    pub(crate) damages: Arc<Damages>,
 }
 
 impl std::fmt::Debug for BlockCache {
@@ -48,13 +50,18 @@ impl std::fmt::Debug for BlockCache {
 impl BlockCache {
     /// An empty cache.
     pub fn new(limit_bytes: usize) -> Arc<Self> {
-        let shared = Arc::new(Shared::new(limit_bytes));
+        let shared = Arc::new(Shared::new(limit_bytes, Arc::default()));
         Arc::new(Self { limit_bytes, opened: Mutex::default(), shared })
     }
 
     /// Bytes held now.
     pub fn held_bytes(&self) -> usize {
         self.opened.lock().held_bytes + self.shared.interned_bytes() + self.shared.tables.lock().held_bytes
+    }
+
+    /// Which blocks were found to be damaged, of all that were opened with this cache.
+    pub fn damages(&self) -> &Arc<Damages> {
+        &self.shared.damages
     }
 
     pub(crate) fn shared(&self) -> &Arc<Shared> {
@@ -86,8 +93,8 @@ impl BlockCache {
 
 impl Shared {
     /// Room for trace tables of so many bytes.
-    pub(crate) fn new(tables_limit_bytes: usize) -> Self {
-        Self { tables_limit_bytes: AtomicUsize::new(tables_limit_bytes), ..Self::default() }
+    pub(crate) fn new(tables_limit_bytes: usize, damages: Arc<Damages>) -> Self {
+        Self { tables_limit_bytes: AtomicUsize::new(tables_limit_bytes), damages, ..Self::default() }
     }
 
     fn interned_bytes(&self) -> usize {
@@ -239,7 +246,7 @@ mod tests {
 
     #[test]
     fn trace_tables_get_what_is_left() {
-        let shared = Shared::new(1 << 20);
+        let shared = Shared::new(1 << 20, Arc::default());
         let load = || Ok(TraceTable::default());
         let table = shared.traces(BlockId(1), load).unwrap();
         let again = shared.traces(BlockId(1), || unreachable!("it is known")).unwrap();

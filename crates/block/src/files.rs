@@ -11,6 +11,7 @@
 
 use std::collections::BTreeSet;
 use std::fs::{self, File};
+use std::io;
 use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
@@ -115,24 +116,21 @@ impl BlockFiles for DirectoryFiles {
         pieces: &Arc<Pieces>,
     ) -> Result<Arc<dyn BlockFile>, Error> {
         let path = self.tenant_dir(tenant).join(id.to_string()).join(name);
-        let object = || format!("block {id} {name}");
-        let found = fs::metadata(&path).map_err(|err| match err.kind() {
-            std::io::ErrorKind::NotFound => Error::corrupt(object(), format!("file {} is missing", path.display())),
-            _ => Error::io("open", &path, &err),
-        })?;
+        let object = format!("block {id} {name}");
+        let found = fs::metadata(&path).map_err(|err| unopened(&object, &path, &err))?;
         let (found_bytes, size_bytes) = (found.len(), pieces.size_bytes());
         if found_bytes != size_bytes {
             let reason = format!("size mismatch (want {size_bytes} bytes, got {found_bytes})");
-            return Err(Error::corrupt(object(), reason));
+            return Err(Error::corrupt(object, reason));
         }
-        Ok(Arc::new(LocalFile { path }))
+        Ok(Arc::new(LocalFile { path, object }))
     }
 
     fn meta(&self, tenant: &TenantId, id: BlockId) -> Result<Option<BlockMeta>, Error> {
         let path = self.tenant_dir(tenant).join(id.to_string()).join("meta.json");
         match fs::read(&path) {
             Ok(json) => BlockMeta::from_json(&json).map(Some),
-            Err(err) if err.kind() == std::io::ErrorKind::NotFound => Ok(None),
+            Err(err) if err.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(err) => Err(Error::io("read", &path, &err)),
         }
     }
@@ -142,7 +140,7 @@ impl BlockFiles for DirectoryFiles {
         for name in [format!("{id}.tmp"), id.to_string()] {
             let path = dir.join(name);
             match fs::remove_dir_all(&path) {
-                Err(err) if err.kind() != std::io::ErrorKind::NotFound => {
+                Err(err) if err.kind() != io::ErrorKind::NotFound => {
                     return Err(Error::io("remove", &path, &err));
                 }
                 _ => {}
@@ -166,7 +164,7 @@ impl BlockFiles for DirectoryFiles {
 /// The names in a directory; none when there is no directory.
 fn names(dir: &Path) -> Result<Vec<String>, Error> {
     let entries = match fs::read_dir(dir) {
-        Err(err) if err.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(err) if err.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
         entries => entries.map_err(|err| Error::io("read", dir, &err))?,
     };
     let mut names = Vec::new();
@@ -187,11 +185,19 @@ fn sync_dir(dir: &Path) -> Result<(), Error> {
 #[derive(Debug)]
 struct LocalFile {
     path: PathBuf,
+    object: String,
+}
+
+fn unopened(object: &str, path: &Path, err: &io::Error) -> Error {
+    match err.kind() {
+        io::ErrorKind::NotFound => Error::corrupt(object, format!("file {} is missing", path.display())),
+        _ => Error::io("open", path, err),
+    }
 }
 
 impl BlockFile for LocalFile {
     fn read(&self, ranges: &[Range<u64>]) -> Result<Vec<Bytes>, Error> {
-        let file = File::open(&self.path).map_err(|err| Error::io("open", &self.path, &err))?;
+        let file = File::open(&self.path).map_err(|err| unopened(&self.object, &self.path, &err))?;
         let read = |range: &Range<u64>| {
             let mut bytes = vec![0; (range.end - range.start) as usize];
             file.read_exact_at(&mut bytes, range.start).map_err(|err| Error::io("read", &self.path, &err))?;

@@ -47,7 +47,7 @@ pub struct ColumnSize {
 
 /// Reads the footer of `spans.parquet`.
 pub fn composition(files: &dyn BlockFiles, meta: &BlockMeta) -> Result<Composition, Error> {
-    let file = SpansFile(Arc::new(open_file(files, meta, "spans.parquet")?));
+    let file = SpansFile(Arc::new(open_file(files, meta, "spans.parquet", &Arc::default())?));
     let corrupt = |err: parquet::errors::ParquetError| {
         Error::corrupt(format!("{} spans.parquet", meta.describe()), err.to_string())
     };
@@ -94,7 +94,7 @@ pub fn verify(files: &Arc<dyn BlockFiles>, meta: &BlockMeta, read: &mut dyn FnMu
         return Err(Error::corrupt(meta.describe(), reason));
     }
     for described in &*meta.files {
-        let file = open_file(&**files, meta, &described.name)?;
+        let file = open_file(&**files, meta, &described.name, &Arc::default())?;
         let mut start = 0;
         while start < described.size_bytes {
             let length = READ_BYTES.min(described.size_bytes - start);

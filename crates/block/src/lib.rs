@@ -17,6 +17,7 @@
 
 mod cache;
 mod columns;
+mod damage;
 mod error;
 mod files;
 mod filter;
@@ -43,6 +44,7 @@ mod write;
 mod writer;
 
 pub use cache::BlockCache;
+pub use damage::Damages;
 pub use error::Error;
 pub use files::{BlockFile, BlockFiles, DirectoryFiles};
 pub use inspect::{ColumnSize, Composition, composition, verify};

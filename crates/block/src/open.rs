@@ -25,6 +25,7 @@ use spoor_model::scan::{AttrScope, KeySet};
 use spoor_model::{BlockId, KeyValue, Origin, TimeRange, TraceId};
 
 use crate::cache::Shared;
+use crate::damage::{Damages, Place};
 use crate::error::Error;
 use crate::files::BlockFiles;
 use crate::filter::ValueFilters;
@@ -32,7 +33,7 @@ use crate::groups::GroupSummary;
 use crate::index::{Catalogue, Index};
 use crate::meta::{BlockMeta, ColumnMeta, ColumnType};
 use crate::pages::{GroupChunks, SpansFile};
-use crate::pieces::VerifiedFile;
+use crate::pieces::{Pieces, VerifiedFile};
 use crate::tables::{self, Shape};
 use crate::traces::TraceTable;
 
@@ -95,33 +96,41 @@ pub(crate) struct Group {
 }
 
 /// A file of a block.
-pub(crate) fn open_file(files: &dyn BlockFiles, meta: &BlockMeta, name: &str) -> Result<VerifiedFile, Error> {
+pub(crate) fn open_file(
+    files: &dyn BlockFiles,
+    meta: &BlockMeta,
+    name: &str,
+    damages: &Arc<Damages>,
+) -> Result<VerifiedFile, Error> {
     let found = meta.files.iter().find(|file| file.name == name);
     let described = found.ok_or_else(|| Error::corrupt(meta.describe(), format!("its meta does not list {name}")))?;
     let object = format!("{} {name}", meta.describe());
-    VerifiedFile::open(described, object, |pieces| files.open(&meta.tenant, meta.id, name, pieces))
+    let open = |pieces: &Arc<Pieces>| files.open(&meta.tenant, meta.id, name, pieces);
+    let opened = VerifiedFile::open(described, object, open);
+    damages.learn(meta.id, || Place::Bytes(name.to_owned(), Vec::new()), &opened);
+    Ok(opened?.watched(meta.id, damages))
 }
 
 /// The index of a block.
-pub(crate) fn open_index(files: &dyn BlockFiles, meta: &BlockMeta) -> Result<Index, Error> {
-    Index::open(open_file(files, meta, "index.bin")?, format!("{} index.bin", meta.describe()))
+pub(crate) fn open_index(files: &dyn BlockFiles, meta: &BlockMeta, damages: &Arc<Damages>) -> Result<Index, Error> {
+    Index::open(open_file(files, meta, "index.bin", damages)?, format!("{} index.bin", meta.describe()))
 }
 
 /// The trace table of a block that need not be opened for it.
 pub(crate) fn traces(files: &dyn BlockFiles, meta: &BlockMeta, shared: &Shared) -> Result<Arc<TraceTable>, Error> {
-    shared.traces(meta.id, || open_index(files, meta)?.traces())
+    shared.traces(meta.id, || open_index(files, meta, &shared.damages)?.traces())
 }
 
 impl Opened {
     /// Opens a block. What other blocks have too is taken from `shared`.
     pub(crate) fn open(files: &dyn BlockFiles, meta: &BlockMeta, shared: &Arc<Shared>) -> Result<Self, Error> {
         let object = |name: &str| format!("{} {name}", meta.describe());
-        let read = |name: &str| open_file(files, meta, name)?.read_all();
-        let index = Arc::new(open_index(files, meta)?);
+        let read = |name: &str| open_file(files, meta, name, &shared.damages)?.read_all();
+        let index = Arc::new(open_index(files, meta, &shared.damages)?);
         let shapes = tables::read_shapes(&read("shapes.parquet")?, &shared.shapes, &object("shapes.parquet"))?;
         let origins = tables::read_origins(&read("origins.parquet")?, &shared.origins, &object("origins.parquet"))?;
 
-        let file = SpansFile(Arc::new(open_file(files, meta, "spans.parquet")?));
+        let file = SpansFile(Arc::new(open_file(files, meta, "spans.parquet", &shared.damages)?));
         let object = object("spans.parquet");
         let corrupt = |err: parquet::errors::ParquetError| Error::decode(&object, err);
         let options = ArrowReaderOptions::new()

@@ -14,8 +14,10 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use bytes::Bytes;
 use parquet::errors::ParquetError;
 use parquet::file::reader::{ChunkReader, Length};
+use spoor_model::BlockId;
 use xxhash_rust::xxh3::{Xxh3, xxh3_64};
 
+use crate::damage::{Damages, Place};
 use crate::error::Error;
 use crate::files::BlockFile;
 use crate::meta::FileMeta;
@@ -162,6 +164,8 @@ pub(crate) struct VerifiedFile {
     pieces: Arc<Pieces>,
     is_verified: Vec<AtomicBool>,
     read_bytes: AtomicU64,
+    /// Where to say that it is damaged: the block and its file's name.
+    watched: Option<(Arc<Damages>, BlockId, String)>,
 }
 
 impl VerifiedFile {
@@ -175,7 +179,20 @@ impl VerifiedFile {
             .ok_or_else(|| Error::corrupt(&object, "the meta's piece checksums do not fit the file"))?;
         let pieces = Arc::new(pieces);
         let is_verified = (0..pieces.count()).map(|_| AtomicBool::new(false)).collect();
-        Ok(Self { file: open(&pieces)?, object, pieces, is_verified, read_bytes: AtomicU64::new(0) })
+        Ok(Self { file: open(&pieces)?, object, pieces, is_verified, read_bytes: AtomicU64::new(0), watched: None })
+    }
+
+    /// Has damage be known as that of a block.
+    pub(crate) fn watched(self, block: BlockId, damages: &Arc<Damages>) -> Self {
+        let name = self.object.rsplit(' ').next().unwrap_or_default().to_owned();
+        Self { watched: Some((Arc::clone(damages), block, name)), ..self }
+    }
+
+    fn learn<T>(&self, bytes: Vec<Range<u64>>, read: Result<T, Error>) -> Result<T, Error> {
+        if let Some((damages, block, name)) = &self.watched {
+            damages.learn(*block, || Place::Bytes(name.clone(), bytes), &read);
+        }
+        read
     }
 
     /// Reads `length` bytes at `start`, verifying the pieces that they lie in.
@@ -208,10 +225,14 @@ impl VerifiedFile {
         };
         for piece in ranges.iter().flat_map(|range| self.unverified(range)) {
             let bytes = slice(&self.pieces.bytes(&(piece..piece + 1)));
-            self.pieces.verify(piece, &bytes).map_err(|reason| Error::corrupt(&self.object, reason))?;
+            let verified = self.pieces.verify(piece, &bytes).map_err(|reason| Error::corrupt(&self.object, reason));
+            if verified.is_err() {
+                return self.learn(vec![self.pieces.bytes(&(piece..piece + 1))], verified.map(|()| Vec::new()));
+            }
             self.is_verified[piece].store(true, Ordering::Relaxed);
         }
-        Ok(ranges.iter().map(slice).collect())
+        let sliced = ranges.iter().map(slice).collect();
+        self.learn(whole, Ok(sliced))
     }
 
     /// Brings the file nearer, if it is far away. That it fails shows again when it is read.
@@ -229,7 +250,10 @@ impl VerifiedFile {
     }
 
     fn read_raw(&self, ranges: &[Range<u64>]) -> Result<Vec<Bytes>, Error> {
-        let read = self.file.read(ranges)?;
+        let read = match self.file.read(ranges) {
+            Ok(read) => read,
+            failed => return self.learn(ranges.to_vec(), failed),
+        };
         let short = ranges.iter().enumerate().find_map(|(index, range)| {
             let (want, got) = (range.end - range.start, read.get(index).map_or(0, |bytes| bytes.len() as u64));
             (want != got).then(|| format!("short read (want {want} bytes, got {got})"))
@@ -237,7 +261,7 @@ impl VerifiedFile {
         let read_bytes: usize = read.iter().map(Bytes::len).sum();
         self.read_bytes.fetch_add(read_bytes as u64, Ordering::Relaxed);
         match short {
-            Some(reason) => Err(Error::corrupt(&self.object, reason)),
+            Some(reason) => self.learn(ranges.to_vec(), Err(Error::corrupt(&self.object, reason))),
             None => Ok(read),
         }
     }

@@ -15,6 +15,7 @@ use spoor_model::value::{self, KeyValue, Value};
 use spoor_model::{BlockId, Event, Link, SpanEntry, TimeRange, TraceId, nested};
 
 use crate::cache::{BlockCache, Shared};
+use crate::damage::Place;
 use crate::error::Error;
 use crate::files::BlockFiles;
 use crate::meta::BlockMeta;
@@ -40,9 +41,10 @@ impl Block {
     /// Reads the block's bloom filter. Where blocks are far away, the tables that every query of it needs come along,
     /// onto local disk: three requests then, and one less for each of the tables when a query waits.
     pub fn open(files: &Arc<dyn BlockFiles>, meta: BlockMeta, cache: &Arc<BlockCache>) -> Result<Self, Error> {
-        let bloom = open::open_index(&**files, &meta)?.bloom()?;
+        let damages = cache.damages();
+        let bloom = open::open_index(&**files, &meta, damages)?.bloom()?;
         for table in ["shapes.parquet", "origins.parquet"] {
-            open::open_file(&**files, &meta, table)?.read_ahead();
+            open::open_file(&**files, &meta, table, damages)?.read_ahead();
         }
         Ok(Self { meta, files: Arc::clone(files), bloom, cache: Arc::clone(cache) })
     }
@@ -60,7 +62,8 @@ impl Block {
 
     /// Opens the block beside the cache: for one who reads all of it once.
     pub(crate) fn open_alone(&self) -> Result<Opened, Error> {
-        Opened::open(&*self.files, &self.meta, &Arc::new(Shared::new(usize::MAX)))
+        let shared = Shared::new(usize::MAX, Arc::clone(self.cache.damages()));
+        self.learn(Opened::open(&*self.files, &self.meta, &Arc::new(shared)))
     }
 
     /// The ids whose fingerprints the trace table has, of those that the filter has: the filter errs once in two
@@ -74,11 +77,16 @@ impl Block {
         Ok(held)
     }
 
+    fn learn(&self, opened: Result<Opened, Error>) -> Result<Opened, Error> {
+        self.cache.damages().learn(self.meta.id, || Place::Whole, &opened);
+        opened
+    }
+
     fn opened(&self) -> Result<Arc<Opened>, Error> {
         if let Some(opened) = self.cache.get(self.meta.id) {
             return Ok(opened);
         }
-        let opened = Arc::new(Opened::open(&*self.files, &self.meta, self.cache.shared())?);
+        let opened = Arc::new(self.learn(Opened::open(&*self.files, &self.meta, self.cache.shared()))?);
         self.cache.insert(self.meta.id, &opened);
         Ok(opened)
     }

@@ -43,6 +43,12 @@ pub trait BlockStore: Send + Sync {
     /// Removes a block and what an interrupted write of it left. Nothing there: nothing happens.
     fn remove(&self, tenant: &TenantId, id: BlockId) -> Result<(), BlockError>;
 
+    /// Why queries may have to do without a block that was opened, if something of it was found to be damaged. Cheap.
+    fn damage(&self, id: BlockId) -> Option<String> {
+        let _ = id;
+        None
+    }
+
     /// Every block there is, whole or not, known to the catalog or not.
     fn list(&self) -> Result<Vec<(TenantId, BlockId)>, BlockError>;
 }
@@ -90,7 +96,12 @@ impl BlockStore for StoredBlocks {
     }
 
     fn remove(&self, tenant: &TenantId, id: BlockId) -> Result<(), BlockError> {
+        self.cache.damages().forget(id);
         self.files.remove(tenant, id)
+    }
+
+    fn damage(&self, id: BlockId) -> Option<String> {
+        self.cache.damages().of(id)
     }
 
     fn list(&self) -> Result<Vec<(TenantId, BlockId)>, BlockError> {
@@ -148,6 +159,11 @@ impl StoredBlock {
             let threads: Vec<_> = shares.map(|metas| scope.spawn(move || open(metas))).collect();
             threads.into_iter().flat_map(|thread| thread.join().expect("opening does not panic")).collect()
         })
+    }
+
+    /// What was found to be damaged.
+    pub(crate) fn damage(&self) -> Option<String> {
+        self.blocks.damage(self.id)
     }
 
     /// Has the files removed when the last reference goes.

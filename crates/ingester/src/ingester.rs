@@ -233,13 +233,15 @@ impl Ingester {
         }
     }
 
-    /// How the ingester is. Cheap.
+    /// How the ingester is, and sets the metric that says so. Cheap.
     pub fn health(&self) -> Health {
         let tenants = self.core.tenants.all();
+        let blocks_skipped = tenants.iter().map(|tenant| tenant.skipped_count()).sum();
+        self.core.metrics.blocks_unreadable.set(i64::try_from(blocks_skipped).unwrap_or(i64::MAX));
         Health {
             refusing: self.refusal.get(),
             cut_failing: self.core.cutter.failing(),
-            blocks_skipped: tenants.iter().map(|tenant| tenant.skipped_count()).sum(),
+            blocks_skipped,
             records_in_quarantine: self.quarantined_before,
         }
     }

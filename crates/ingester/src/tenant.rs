@@ -56,6 +56,14 @@ impl CatalogBlock {
         Self { meta, source, deleted: Arc::default(), claim: None }
     }
 
+    /// Why queries must do without it, or may have to.
+    pub(crate) fn trouble(&self) -> Option<String> {
+        match &self.source {
+            Ok(stored) => stored.damage(),
+            Err(skipped) => Some(skipped.reason.clone()),
+        }
+    }
+
     /// What queries see of it.
     fn shown(&self) -> Result<Arc<dyn SpanSource>, Skipped> {
         let source = Arc::clone(self.source.as_ref().map_err(Clone::clone)?) as Arc<dyn SpanSource>;
@@ -319,7 +327,9 @@ impl Tenant {
     /// How many blocks or entries queries must do without.
     pub(crate) fn skipped_count(&self) -> usize {
         let parts = self.parts.read();
-        parts.unreadable.len() + parts.lacking.len() + parts.blocks.iter().filter(|block| block.source.is_err()).count()
+        parts.unreadable.len()
+            + parts.lacking.len()
+            + parts.blocks.iter().filter(|block| block.trouble().is_some()).count()
     }
 
     /// Takes blocks out; snapshots made from now on are without them.

@@ -215,6 +215,47 @@ fn a_block_whose_files_are_damaged_is_skipped_by_name_and_the_rest_answers() {
 }
 
 #[test]
+fn damage_that_is_found_while_reading_is_known_until_the_file_is_put_back() {
+    let dir = tempfile::tempdir().unwrap();
+    let tenant = TenantId::single();
+    let ingester = open(dir.path()).unwrap();
+    let sent = trace(1, 5);
+    append(&ingester, &tenant, &sent).unwrap();
+    ingester.flush(None).unwrap();
+    let id = ingester.blocks(&tenant)[0].id;
+    let block = dir.path().join("blocks").join(tenant.as_str()).join(id.to_string());
+    drop(ingester);
+    for name in ["spans.parquet", "origins.parquet", "index.bin"] {
+        let path = block.join(name);
+        let whole = fs::read(&path).unwrap();
+        let damaged: Vec<u8> = whole.iter().map(|byte| byte ^ 1).collect();
+        for harm in [Some(&damaged[..]), Some(&whole[1..]), None] {
+            let place = format!("{name}, {:?} bytes", harm.map(<[u8]>::len));
+            // Nothing of the block has been verified but the filter.
+            let ingester = open(dir.path()).unwrap();
+            let read = || {
+                let ctx = QueryContext::new(&MemoryBudget::new(1 << 30), Arc::new(AtomicBool::new(false)));
+                ingester.snapshot(&tenant).sources[0].find_trace(sent.id, &ctx)
+            };
+            let trouble = || (ingester.health().blocks_skipped, ingester.block_states(&tenant)[0].trouble.clone());
+            match harm {
+                Some(bytes) => fs::write(&path, bytes).unwrap(),
+                None => fs::remove_file(&path).unwrap(),
+            }
+            for _ in 0..2 {
+                assert!(read().is_err(), "{place}");
+                let (count, reason) = trouble();
+                assert_eq!(count, 1, "{place}");
+                assert!(reason.unwrap().starts_with(&format!("block {id} {name}: ")), "{place}");
+            }
+            fs::write(&path, &whole).unwrap();
+            assert_eq!(read().unwrap().len(), 5, "{place}");
+            assert_eq!(trouble(), (0, None), "{place}");
+        }
+    }
+}
+
+#[test]
 fn tenants_do_not_see_each_other() {
     let dir = tempfile::tempdir().unwrap();
     let (a, b) = (TenantId::parse("a").unwrap(), TenantId::parse("b").unwrap());

@@ -118,10 +118,11 @@ impl BlockAdmin for Admin {
 }
 
 fn row(state: BlockState) -> BlockRow {
-    let name = match (state.is_readable, state.is_merging) {
-        (false, _) => "unreadable",
-        (true, true) => "merging",
-        (true, false) => "ok",
+    let name = match (state.is_readable, state.trouble.is_some(), state.is_merging) {
+        (false, ..) => "unreadable",
+        (true, true, _) => "damaged",
+        (true, false, true) => "merging",
+        (true, false, false) => "ok",
     };
     BlockRow {
         tenant: state.meta.tenant.clone(),
@@ -222,6 +223,7 @@ impl BlockLife {
     /// Starts the threads.
     pub(crate) fn start(self) -> Result<RunningLife, String> {
         let brake = Arc::<Brake>::default();
+        let ingester = Arc::clone(&self.ingester);
         let owner = Owner { ingester: self.ingester, shared: self.shared, clock: Arc::clone(&self.clock) };
         let owner: Arc<dyn BlockOwner> = Arc::new(owner);
         let mut life = RunningLife { brake: Arc::clone(&brake), threads: Vec::new() };
@@ -236,6 +238,8 @@ impl BlockLife {
         let (retention, clock, interval) = (self.retention, self.clock, self.retention_interval);
         let pass = move |_: &Brake| {
             retention.run(&*owner, &*clock);
+            // Somebody may have put them back.
+            ingester.reopen_blocks();
             interval
         };
         life.threads.push(spawn("spoor-retention", brake, interval, pass)?);

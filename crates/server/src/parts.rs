@@ -293,6 +293,7 @@ impl Queries {
         let stream_interval = config.query_stream_interval;
         let (mcp, overrides) = (config.mcp, overrides(config));
         let config = config.to_yaml();
+        let look = Arc::clone(&health);
         tempo::State {
             gate: Arc::clone(&self.gate),
             limits,
@@ -308,7 +309,11 @@ impl Queries {
             },
             serving: self.serving.clone(),
             health,
-            metrics: Arc::new(move || metrics::text(&registry)),
+            metrics: Arc::new(move || {
+                // Some metrics are set when somebody asks.
+                let _ = look();
+                metrics::text(&registry)
+            }),
             config: Arc::new(move || config.clone()),
             mcp,
             overrides,

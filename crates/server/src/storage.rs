@@ -12,7 +12,7 @@ use spoor_compactor::objects::{
     ObjectOptions, Patience, Sweeper, Watch,
 };
 use spoor_ingester::Ingester;
-use spoor_model::{Clock, TenantId, TraceId};
+use spoor_model::{BlockId, Clock, TenantId, TraceId};
 use tokio::sync::watch;
 
 use crate::config::Config;

@@ -28,6 +28,8 @@ pub struct BlockState {
     pub meta: BlockMeta,
     /// Whether it could be opened.
     pub is_readable: bool,
+    /// Why it could not be opened, or what was found to be damaged.
+    pub trouble: Option<String>,
     /// Whether a merge reads it now.
     pub is_merging: bool,
     /// Traces that were deleted and that a rewrite will leave out.
@@ -44,6 +46,7 @@ impl Ingester {
     pub fn block_states(&self, tenant: &TenantId) -> Vec<BlockState> {
         let state = |block: CatalogBlock| BlockState {
             is_readable: block.source.is_ok(),
+            trouble: block.trouble(),
             is_merging: block.claim.is_some(),
             deleted_traces: block.deleted.len(),
             meta: block.meta,
