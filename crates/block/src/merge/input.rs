@@ -266,7 +266,9 @@ impl Input {
             }
             self.next_chunk += 1;
         }
-        self.reader = Some(reader);
+        // At the end of a row group it would hold decoded pages for nobody.
+        let is_over = self.next_chunk == self.first_chunk[group + 1];
+        self.reader = (!is_over).then_some(reader);
         Ok(())
     }
 
