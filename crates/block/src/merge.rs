@@ -130,10 +130,11 @@ fn merge_at(
     options: &MergeOptions<'_>,
     watch: &mut dyn FnMut(Progress) -> ControlFlow<()>,
 ) -> Result<(Merged, usize), Error> {
-    let tenant = &inputs.first().expect("a merge has inputs").meta().tenant;
+    let first = inputs.first().expect("a merge has inputs");
+    let (tenant, shared) = (&first.meta().tenant, first.shared_beside_cache());
     assert!(inputs.iter().all(|input| input.meta().tenant == *tenant), "blocks of different tenants never mix");
     let metas: Vec<&BlockMeta> = inputs.iter().map(|input| input.meta()).collect();
-    let opened = inputs.iter().map(|input| Input::new(input.open_alone()?, pace.chunk_rows));
+    let opened = inputs.iter().map(|input| Input::new(input.open_alone(&shared)?, pace.chunk_rows));
     let mut opened: Vec<Input> = opened.collect::<Result<_, Error>>()?;
     let joins = Joins::find(&opened);
     let mut merge = Merge {

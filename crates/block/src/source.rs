@@ -60,10 +60,14 @@ impl Block {
         self.bloom.check(&id.0[..])
     }
 
+    /// What blocks have in common that are opened beside the cache. Damage is noted where the cache does.
+    pub(crate) fn shared_beside_cache(&self) -> Arc<Shared> {
+        Arc::new(Shared::new(usize::MAX, Arc::clone(self.cache.damages())))
+    }
+
     /// Opens the block beside the cache: for one who reads all of it once.
-    pub(crate) fn open_alone(&self) -> Result<Opened, Error> {
-        let shared = Shared::new(usize::MAX, Arc::clone(self.cache.damages()));
-        self.learn(Opened::open(&*self.files, &self.meta, &Arc::new(shared)))
+    pub(crate) fn open_alone(&self, shared: &Arc<Shared>) -> Result<Opened, Error> {
+        self.learn(Opened::open(&*self.files, &self.meta, shared))
     }
 
     /// The ids whose fingerprints the trace table has, of those that the filter has: the filter errs once in two

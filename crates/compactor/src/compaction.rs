@@ -28,6 +28,8 @@ const REPORT_INTERVAL: Duration = Duration::from_secs(10);
 const PRESSED_INTERVAL: Duration = Duration::from_millis(100);
 /// How many times it does before it takes its next step all the same: slow, but never stopped for good.
 const PRESSED_WAITS: usize = 10;
+/// And before it begins: then it takes memory, of which an overload leaves little.
+const PRESSED_WAITS_TO_BEGIN: usize = 600;
 /// How long blocks are left alone after a merge of them failed; it doubles.
 const FAILURE_WAIT: Duration = Duration::from_secs(60);
 /// The longest that blocks are left alone.
@@ -112,9 +114,13 @@ impl Compaction {
             keep_after: self.policy.horizon(&job.tenant, now),
         };
         *self.running.lock() = Some(Running { job: job.clone(), since: now, spans_written: 0 });
-        let mut watch = self.watch(owner, clock, brake, now);
-        let outcome = owner.merge(&job.tenant, &job.inputs, &bounds, &mut watch);
-        drop(watch);
+        let outcome = match self.let_ingest_go_first(owner, brake, PRESSED_WAITS_TO_BEGIN) {
+            ControlFlow::Continue(()) => {
+                let mut watch = self.watch(owner, clock, brake, clock.now());
+                owner.merge(&job.tenant, &job.inputs, &bounds, &mut watch)
+            }
+            ControlFlow::Break(()) => Err(MergeError::Cancelled),
+        };
         *self.running.lock() = None;
         let took = clock.now().since(now);
         match outcome {
@@ -169,18 +175,24 @@ impl Compaction {
             if brake.wait(rest.duration()) {
                 return ControlFlow::Break(());
             }
-            for _ in 0..PRESSED_WAITS {
-                if !owner.is_pressed() {
-                    break;
-                }
-                self.metrics.rested(Reason::ingest, PRESSED_INTERVAL);
-                if brake.wait(PRESSED_INTERVAL) {
-                    return ControlFlow::Break(());
-                }
-            }
+            self.let_ingest_go_first(owner, brake, PRESSED_WAITS)?;
             pace.resume(clock.now());
             ControlFlow::Continue(())
         }
+    }
+
+    /// Waits while ingest is pressed, so many times at most.
+    fn let_ingest_go_first(&self, owner: &dyn BlockOwner, brake: &Brake, waits_max: usize) -> ControlFlow<()> {
+        for _ in 0..waits_max {
+            if !owner.is_pressed() {
+                break;
+            }
+            self.metrics.rested(Reason::ingest, PRESSED_INTERVAL);
+            if brake.wait(PRESSED_INTERVAL) {
+                return ControlFlow::Break(());
+            }
+        }
+        ControlFlow::Continue(())
     }
 
     fn succeeded(&self, job: &Job, merged: &Merged, took: Duration) -> Pass {

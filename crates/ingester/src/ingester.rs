@@ -5,9 +5,10 @@ use std::fs::{File, TryLockError};
 use std::hash::{BuildHasher, RandomState};
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{SyncSender, sync_channel};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use futures_channel::oneshot;
 use parking_lot::Mutex;
@@ -15,7 +16,7 @@ use spoor_block::{BlockCache, BlockFiles, DirectoryFiles};
 use spoor_model::ingest::{Append, AppendError, AppendRequest, Decode};
 use spoor_model::memory::MemoryBudget;
 use spoor_model::scan::{Snapshot, Snapshots};
-use spoor_model::{Clock, TenantId};
+use spoor_model::{Clock, TenantId, UnixNano};
 
 use crate::apply::{CutLimits, HeadThread, HeadWork};
 use crate::blocks::{BlockStore, Gone, StoredBlocks};
@@ -39,6 +40,9 @@ const GROUPS_IN_FLIGHT: usize = 4;
 
 /// What a request weighs in the queue besides its bytes, so that empty ones are bounded too.
 const REQUEST_OVERHEAD_BYTES: usize = 512;
+
+/// Refusals come in waves, one per cut; between two of them there is no room for anybody else.
+const PRESSED_AFTER_OVERLOAD: Duration = Duration::from_secs(2);
 
 /// How the ingester is.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -70,6 +74,8 @@ pub struct Ingester {
     queue_budget: Arc<MemoryBudget>,
     refusal: Arc<Refusal>,
     quarantined_before: u64,
+    /// When an export was last refused for want of room.
+    overloaded_at: AtomicU64,
     is_closed: AtomicBool,
     threads: Mutex<Option<Threads>>,
     /// Held as long as the directory is ours.
@@ -186,6 +192,7 @@ impl Ingester {
             queue_budget: MemoryBudget::new(core.config.append_queue_bytes),
             refusal,
             quarantined_before,
+            overloaded_at: AtomicU64::new(0),
             is_closed: AtomicBool::new(false),
             threads: Mutex::new(Some(threads)),
             _lock: lock,
@@ -246,14 +253,19 @@ impl Ingester {
         }
     }
 
-    /// Whether ingest needs the machine more than anybody who can wait: it refuses, or heads wait to be cut.
+    /// Whether ingest needs the machine more than anybody who can wait: it refuses, or did a moment ago, or heads wait to
+    /// be cut.
     pub fn is_pressed(&self) -> bool {
         let is_filling = self.core.memory.total_bytes() / 4 >= self.core.config.head_memory_limit / 5;
-        self.refusal.get().is_some() || is_filling || self.core.cutter.waiting_count() > 1
+        let overloaded_at = UnixNano(self.overloaded_at.load(Ordering::Relaxed));
+        let now = self.core.clock.now();
+        let is_overloaded = overloaded_at <= now && now.since(overloaded_at) < PRESSED_AFTER_OVERLOAD;
+        self.refusal.get().is_some() || is_overloaded || is_filling || self.core.cutter.waiting_count() > 1
     }
 
     fn overloaded(&self, what: &'static str, key: &'static str) -> AppendError {
         self.core.metrics.overload_refusals.get_or_create(&LimitLabel { key }).inc();
+        self.overloaded_at.store(self.core.clock.now().0, Ordering::Relaxed);
         AppendError::Overloaded { what, key }
     }
 

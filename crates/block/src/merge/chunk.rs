@@ -19,11 +19,7 @@ use crate::tables::Shape;
 
 /// A shape of an input, ready to be given to row after row of one batch.
 pub(super) struct ShapeFields {
-    name: String,
-    kind: i32,
-    status_code: i32,
-    flags: u32,
-    attributes: Vec<KeyValue>,
+    shape: Arc<Shape>,
     /// The attributes in terms of the current batch.
     prepared: Vec<Prepared>,
     is_prepared: bool,
@@ -71,16 +67,8 @@ impl Prepared {
 }
 
 impl ShapeFields {
-    pub(super) fn new(shape: &Shape) -> Self {
-        Self {
-            name: shape.name.clone().unwrap_or_default(),
-            kind: shape.kind.unwrap_or_default(),
-            status_code: shape.status_code.unwrap_or_default(),
-            flags: shape.flags.unwrap_or_default(),
-            attributes: shape.attributes.clone(),
-            prepared: Vec::new(),
-            is_prepared: false,
-        }
+    pub(super) fn new(shape: &Arc<Shape>) -> Self {
+        Self { shape: Arc::clone(shape), prepared: Vec::new(), is_prepared: false }
     }
 
     /// Forgets the batch.
@@ -91,7 +79,7 @@ impl ShapeFields {
 
     fn prepare(&mut self, batch: &mut SpanBatch) {
         if !self.is_prepared {
-            self.prepared.extend(self.attributes.iter().map(|attribute| Prepared::new(attribute, batch)));
+            self.prepared.extend(self.shape.attributes.iter().map(|attribute| Prepared::new(attribute, batch)));
             self.is_prepared = true;
         }
     }
@@ -374,16 +362,16 @@ impl Chunk {
         place: Place,
         batch: &mut SpanBatch,
     ) -> Result<(), spoor_model::wire::WireError> {
-        let shape = &mut shapes[self.shape_id.value(row) as usize];
-        shape.prepare(batch);
-        shape.prepared.iter().for_each(|attribute| attribute.push(batch));
+        let fields = &mut shapes[self.shape_id.value(row) as usize];
+        fields.prepare(batch);
+        fields.prepared.iter().for_each(|attribute| attribute.push(batch));
         self.attributes.iter_mut().for_each(|attribute| attribute.push(row, batch));
         for bytes in nested::split_list(bytes_at(&self.residual, row))? {
             push_attribute(batch, &nested::decode_key_value(bytes)?);
         }
         nested::split_list(bytes_at(&self.events, row))?.into_iter().for_each(|event| batch.push_event(event));
         nested::split_list(bytes_at(&self.links, row))?.into_iter().for_each(|link| batch.push_link(link));
-        let start = self.start.value(row) as u64;
+        let (shape, start) = (&*fields.shape, self.start.value(row) as u64);
         let [attributes, events, links] = [0, 1, 2].map(|index| int_at(&self.dropped[index], row) as u32);
         batch.push_span(SpanFields {
             trace_id: place.trace_id,
@@ -391,11 +379,18 @@ impl Chunk {
             parent_span_id: place.parent,
             start: UnixNano(start),
             end: UnixNano(start.wrapping_add(self.duration.value(row) as u64)),
-            kind: self.kind.as_ref().map_or(shape.kind, |kind| kind.value(row)),
-            status_code: self.status_code.as_ref().map_or(shape.status_code, |code| code.value(row)),
-            flags: self.flags.as_ref().map_or(shape.flags, |flags| flags.value(row) as u32),
+            kind: self.kind.as_ref().map_or_else(|| shape.kind.unwrap_or_default(), |kind| kind.value(row)),
+            status_code: self
+                .status_code
+                .as_ref()
+                .map_or_else(|| shape.status_code.unwrap_or_default(), |code| code.value(row)),
+            flags: self.flags.as_ref().map_or_else(|| shape.flags.unwrap_or_default(), |flags| flags.value(row) as u32),
             origin: place.origin,
-            name: self.name.as_ref().map_or(shape.name.as_bytes(), |name| name.value(row).as_bytes()),
+            name: self
+                .name
+                .as_ref()
+                .map_or(shape.name.as_deref().unwrap_or_default(), |name| name.value(row))
+                .as_bytes(),
             status_message: text_at(&self.status_message, row),
             trace_state: text_at(&self.trace_state, row),
             dropped: Dropped { attributes, events, links },

@@ -65,7 +65,7 @@ impl Input {
         let traces = opened.traces()?;
         let mut input = Self {
             ids: trace_ids(&opened, &traces)?,
-            shapes: opened.shapes.iter().map(|shape| ShapeFields::new(shape)).collect(),
+            shapes: opened.shapes.iter().map(ShapeFields::new).collect(),
             chunk_rows,
             first_chunk,
             rows_left: vec![0; chunk_count],

@@ -290,7 +290,7 @@ fn check_drift(late: Vec<Seed>) -> Opened {
     let (blocks, _) = bench.merge(&inputs, &options(WriteOptions::default()));
     let entries = expected(&[early, late].concat());
     assert_eq!(canonical(spans_of(&blocks)), canonical(entries));
-    blocks[0].open_alone().unwrap()
+    blocks[0].open_alone(&blocks[0].shared_beside_cache()).unwrap()
 }
 
 #[test]

@@ -112,6 +112,7 @@ fn a_merge_waits_while_ingest_is_pressed_says_what_it_does_and_stops_when_told()
         let running = compaction.running().unwrap();
         assert_eq!(running.describe(), "tenant single-tenant: 4 blocks into level 1, 0 % of 40 spans");
         assert!(!merging.is_finished());
+        assert!(owner.merges.lock().is_empty(), "it has not begun, and takes no memory");
         brake.pull();
         assert_eq!(merging.join().unwrap(), Pass::Stopped);
     });

@@ -455,6 +455,10 @@ fn heads_are_cut_by_size_and_memory_is_bounded_by_refusal() {
     wait_until("memory becomes free", || world.append(&a, 1).is_ok());
     wait_until("the heads that waited are cut", || world.ingester().blocks(&a).len() > 1);
     world.check();
+    world.ingester().flush(None).unwrap();
+    assert!(world.ingester().is_pressed(), "there may be more to come of what was refused");
+    world.clock.advance(PRESSED_AFTER_OVERLOAD);
+    assert!(!world.ingester().is_pressed());
 }
 
 #[test]
