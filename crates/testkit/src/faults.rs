@@ -4,16 +4,20 @@
 //!   request --> count --> stall? --> fail before? --> the store --> fail after? truncate? flip? stale? --> answer
 //! ```
 //!
+//! What happens to a request depends on the seed, the object and how often it was asked for, and not on what else is going on.
+//!
 //! Injected: requests that are refused, requests that succeed and are answered with an error all the same, answers
 //! that come too late, bodies that end early or have one bit flipped, listings from before the last changes.
-//! Not injected: what no store does to what it has acknowledged, which is losing it.
+//! Deletions of several objects may get half way. Not injected: what no store does to what it has acknowledged, which is losing it.
+
+mod switch;
 
 use std::collections::BTreeMap;
 use std::fmt;
 use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, UNIX_EPOCH};
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -24,13 +28,16 @@ use object_store::{
     CopyOptions, Error, GetOptions, GetResult, GetResultPayload, ListResult, MultipartUpload, ObjectMeta, ObjectStore,
     PutMultipartOptions, PutOptions, PutPayload, PutResult, Result,
 };
+use spoor_model::{Clock, UnixNano};
 
 use crate::rng::Rng;
 
+pub use switch::{Passage, Stop, Switch};
+
 /// How probable each fault is, per request; 0 for never.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
 pub struct Faults {
-    /// Refused; half of the writes have happened all the same.
+    /// Refused; half of the writes have happened all the same, and deletions in part.
     pub fail: f64,
     /// Answered after [`Faults::STALL`] only.
     pub stall: f64,
@@ -93,33 +100,93 @@ impl Counts {
     }
 }
 
+#[derive(Default)]
 struct State {
-    rng: Rng,
+    seed: u64,
     faults: Faults,
+    /// How often each request was made.
+    asked: BTreeMap<String, u64>,
     /// What stale listings show.
     old: Vec<ObjectMeta>,
     /// By object, since they were last taken.
     reads: BTreeMap<Path, Reads>,
+    /// When objects were put, by the clock.
+    put_at: BTreeMap<Path, UnixNano>,
+}
+
+/// What happens to a request.
+struct Fate {
+    rng: Rng,
+    faults: Faults,
+}
+
+impl Fate {
+    fn chance(&mut self, of: impl FnOnce(&Faults) -> f64) -> bool {
+        let probability = of(&self.faults);
+        probability > 0.0 && self.rng.chance(probability)
+    }
+
+    async fn before(&mut self) -> Result<()> {
+        if self.chance(|faults| faults.stall) {
+            tokio::time::sleep(Faults::STALL).await;
+        }
+        match self.chance(|faults| faults.fail) {
+            true => Err(refused()),
+            false => Ok(()),
+        }
+    }
+
+    /// Whether a write that is refused has happened.
+    fn happens(&mut self) -> bool {
+        self.faults.fail < 1.0 && self.rng.chance(0.5)
+    }
+
+    /// The body as it arrives.
+    fn harmed(&mut self, body: Bytes) -> Bytes {
+        let mut body = body;
+        if !body.is_empty() && self.chance(|faults| faults.truncate) {
+            body.truncate(self.rng.index(body.len()));
+        }
+        if !body.is_empty() && self.chance(|faults| faults.flip) {
+            let (place, bit) = (self.rng.index(body.len()), self.rng.below(8));
+            let mut bytes = body.to_vec();
+            bytes[place] ^= 1 << bit;
+            body = bytes.into();
+        }
+        body
+    }
 }
 
 /// A store with faults before another store.
+#[derive(Clone)]
 pub struct FaultStore {
     store: Arc<dyn ObjectStore>,
     state: Arc<Mutex<State>>,
     counts: Arc<Counts>,
+    switch: Arc<Switch>,
+    clock: Option<Arc<dyn Clock>>,
 }
 
 impl FaultStore {
     /// Puts itself before `store`; without faults at first.
     pub fn new(store: Arc<dyn ObjectStore>, seed: u64) -> Self {
-        let state =
-            State { rng: Rng::seeded(seed), faults: Faults::default(), old: Vec::new(), reads: BTreeMap::new() };
-        Self { store, state: Arc::new(Mutex::new(state)), counts: Arc::default() }
+        let state = Arc::new(Mutex::new(State { seed, ..State::default() }));
+        Self { store, state, counts: Arc::default(), switch: Arc::default(), clock: None }
     }
 
     /// An empty store in memory, with faults.
     pub fn in_memory(seed: u64) -> Self {
         Self::new(Arc::new(InMemory::new()), seed)
+    }
+
+    /// Requests count for this switch.
+    pub fn with_switch(self, switch: Arc<Switch>) -> Self {
+        Self { switch, ..self }
+    }
+
+    /// Listings say that objects were put when this clock says.
+    pub fn with_clock(self, clock: Arc<dyn Clock>) -> Self {
+        Self { clock: Some(clock), ..self }
     }
 
     /// From now on these faults happen.
@@ -131,6 +198,12 @@ impl FaultStore {
     pub async fn age(&self) {
         let listed: Vec<ObjectMeta> = self.store.list(None).try_collect().await.unwrap_or_default();
         self.with(|state| state.old = listed);
+    }
+
+    /// The names of all objects, whatever faults there are.
+    pub async fn names(&self) -> Vec<String> {
+        let listed: Vec<ObjectMeta> = self.store.list(None).try_collect().await.unwrap_or_default();
+        listed.into_iter().map(|object| object.location.to_string()).collect()
     }
 
     /// The requests so far.
@@ -158,56 +231,98 @@ impl FaultStore {
         act(&mut self.state.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    fn chance(&self, of: impl FnOnce(&Faults) -> f64) -> bool {
+    /// What happens to this request, which is `verb` of `object`.
+    fn fate(&self, verb: &str, object: &str) -> Fate {
         self.with(|state| {
-            let probability = of(&state.faults);
-            probability > 0.0 && state.rng.chance(probability)
+            let request = format!("{verb} {object}");
+            // FNV-1a: the same on every machine.
+            let mix = |hash: u64, byte: u8| (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3);
+            let hash = request.bytes().fold(0xcbf2_9ce4_8422_2325, mix);
+            let times = state.asked.entry(request).or_default();
+            *times += 1;
+            let mut rng = Rng::seeded(state.seed ^ hash ^ times.rotate_left(32));
+            // Neighbouring seeds begin alike.
+            rng.bits();
+            Fate { rng, faults: state.faults }
         })
     }
 
-    async fn stall(&self) {
-        if self.chance(|faults| faults.stall) {
-            tokio::time::sleep(Faults::STALL).await;
+    /// Waits where the process is to wait; whether the request happens, and whether it is heard of.
+    async fn pass(&self) -> (bool, bool) {
+        match self.switch.pass() {
+            Passage::Free => (true, true),
+            Passage::Dead => (false, false),
+            Passage::Unheard => (true, false),
+            Passage::Pause => {
+                let switch = Arc::clone(&self.switch);
+                // Fails when the runtime ends: then nobody waits for this either.
+                let _ = tokio::task::spawn_blocking(move || switch.wait()).await;
+                (true, true)
+            }
         }
     }
 
-    async fn before(&self) -> Result<()> {
-        self.stall().await;
-        match self.chance(|faults| faults.fail) {
-            true => Err(refused()),
-            false => Ok(()),
+    /// For requests that change nothing.
+    async fn before(&self, fate: &mut Fate) -> Result<()> {
+        match self.pass().await {
+            (_, true) => fate.before().await,
+            (_, false) => Err(refused()),
         }
     }
 
-    /// For writes: whether it is refused, and whether it happens all the same.
-    async fn before_write(&self) -> (bool, bool) {
-        self.stall().await;
-        let is_refused = self.chance(|faults| faults.fail);
-        (is_refused, !is_refused || self.with(|state| state.faults.fail < 1.0 && state.rng.chance(0.5)))
+    /// For writes: whether it happens, and whether that is told.
+    async fn before_write(&self, fate: &mut Fate) -> (bool, bool) {
+        let (happens, is_told) = self.pass().await;
+        match is_told && fate.before().await.is_err() {
+            true => (fate.happens(), false),
+            false => (happens, is_told),
+        }
     }
 
-    fn stale(&self, prefix: Option<&Path>) -> Option<Vec<ObjectMeta>> {
-        if !self.chance(|faults| faults.stale) {
+    fn remember(&self, location: &Path) {
+        if let Some(clock) = &self.clock {
+            let now = clock.now();
+            self.with(|state| state.put_at.insert(location.clone(), now));
+        }
+    }
+
+    fn dated(&self, mut object: ObjectMeta) -> ObjectMeta {
+        if let Some(put_at) = self.with(|state| state.put_at.get(&object.location).copied()) {
+            object.last_modified = (UNIX_EPOCH + Duration::from_nanos(put_at.0)).into();
+        }
+        object
+    }
+
+    fn stale(&self, fate: &mut Fate, prefix: Option<&Path>) -> Option<Vec<ObjectMeta>> {
+        if !fate.chance(|faults| faults.stale) {
             return None;
         }
         let is_below = |object: &&ObjectMeta| prefix.is_none_or(|prefix| object.location.prefix_matches(prefix));
         Some(self.with(|state| state.old.iter().filter(is_below).cloned().collect()))
     }
 
-    /// The body as it arrives.
-    fn harmed(&self, body: Bytes) -> Bytes {
-        let mut body = body;
-        if !body.is_empty() && self.chance(|faults| faults.truncate) {
-            let kept = self.with(|state| state.rng.index(body.len()));
-            body.truncate(kept);
+    async fn listed(self, prefix: Option<Path>) -> Result<Vec<ObjectMeta>> {
+        let mut fate = self.fate("list", prefix.as_ref().map_or("", |prefix| prefix.as_ref()));
+        self.before(&mut fate).await?;
+        if let Some(old) = self.stale(&mut fate, prefix.as_ref()) {
+            return Ok(old);
         }
-        if !body.is_empty() && self.chance(|faults| faults.flip) {
-            let (place, bit) = self.with(|state| (state.rng.index(body.len()), state.rng.below(8)));
-            let mut bytes = body.to_vec();
-            bytes[place] ^= 1 << bit;
-            body = bytes.into();
-        }
-        body
+        let listed: Vec<ObjectMeta> = self.store.list(prefix.as_ref()).try_collect().await?;
+        Ok(listed.into_iter().map(|object| self.dated(object)).collect())
+    }
+
+    /// Deletes all, or, when it fails, some. What became of each.
+    async fn deleted(self, locations: Vec<Path>) -> Result<Vec<Result<Path>>> {
+        let mut fate = self.fate("delete", locations.first().map_or("", |location| location.as_ref()));
+        let (happens, is_told) = self.before_write(&mut fate).await;
+        let count = match (happens, is_told) {
+            (true, true) => locations.len(),
+            (true, false) => fate.rng.index(locations.len() + 1),
+            (false, _) => 0,
+        };
+        let some = stream::iter(locations.into_iter().take(count).map(Ok)).boxed();
+        let deleted = self.store.delete_stream(some).collect().await;
+        if is_told { Ok(deleted) } else { Err(refused()) }
     }
 }
 
@@ -231,28 +346,32 @@ impl fmt::Debug for FaultStore {
 impl ObjectStore for FaultStore {
     async fn put_opts(&self, location: &Path, payload: PutPayload, opts: PutOptions) -> Result<PutResult> {
         self.counts.puts.fetch_add(1, Ordering::Relaxed);
-        let (is_refused, happens) = self.before_write().await;
+        let mut fate = self.fate("put", location.as_ref());
+        let (happens, is_told) = self.before_write(&mut fate).await;
         let put = match happens {
             true => self.store.put_opts(location, payload, opts).await,
             false => Err(refused()),
         };
-        if is_refused { Err(refused()) } else { put }
+        if put.is_ok() {
+            self.remember(location);
+        }
+        if is_told { put } else { Err(refused()) }
     }
 
     async fn put_multipart_opts(&self, location: &Path, opts: PutMultipartOptions) -> Result<Box<dyn MultipartUpload>> {
-        self.before().await?;
+        self.before(&mut self.fate("begin", location.as_ref())).await?;
         let upload = self.store.put_multipart_opts(location, opts).await?;
-        let (state, counts) = (Arc::clone(&self.state), Arc::clone(&self.counts));
-        Ok(Box::new(FaultUpload { upload, store: Self { store: Arc::clone(&self.store), state, counts } }))
+        Ok(Box::new(FaultUpload { upload, location: location.clone(), store: self.clone() }))
     }
 
     async fn get_opts(&self, location: &Path, options: GetOptions) -> Result<GetResult> {
         self.count_get(location);
-        self.before().await?;
+        let mut fate = self.fate("get", location.as_ref());
+        self.before(&mut fate).await?;
         let got = self.store.get_opts(location, options).await?;
         let (meta, range, attributes, extensions) =
             (got.meta.clone(), got.range.clone(), got.attributes.clone(), got.extensions.clone());
-        let body = self.harmed(got.bytes().await?);
+        let body = fate.harmed(got.bytes().await?);
         self.count_bytes(location, body.len() as u64);
         let payload = GetResultPayload::Stream(stream::once(async move { Ok(body) }).boxed());
         Ok(GetResult { payload, meta, range, attributes, extensions })
@@ -260,35 +379,31 @@ impl ObjectStore for FaultStore {
 
     async fn get_ranges(&self, location: &Path, ranges: &[Range<u64>]) -> Result<Vec<Bytes>> {
         self.count_get(location);
-        self.before().await?;
+        let mut fate = self.fate("get", location.as_ref());
+        self.before(&mut fate).await?;
         let got = self.store.get_ranges(location, ranges).await?;
         self.count_bytes(location, got.iter().map(|body| body.len() as u64).sum());
-        Ok(got.into_iter().map(|body| self.harmed(body)).collect())
+        Ok(got.into_iter().map(|body| fate.harmed(body)).collect())
     }
 
     fn delete_stream(&self, locations: BoxStream<'static, Result<Path>>) -> BoxStream<'static, Result<Path>> {
         self.counts.deletes.fetch_add(1, Ordering::Relaxed);
-        match self.chance(|faults| faults.fail) {
-            true => stream::once(async { Err(refused()) }).boxed(),
-            false => self.store.delete_stream(locations),
-        }
+        let store = self.clone();
+        let deleted = async move { store.deleted(locations.try_collect().await?).await };
+        stream::once(deleted).map_ok(stream::iter).try_flatten().boxed()
     }
 
     fn list(&self, prefix: Option<&Path>) -> BoxStream<'static, Result<ObjectMeta>> {
         self.counts.lists.fetch_add(1, Ordering::Relaxed);
-        if self.chance(|faults| faults.fail) {
-            return stream::once(async { Err(refused()) }).boxed();
-        }
-        match self.stale(prefix) {
-            Some(old) => stream::iter(old.into_iter().map(Ok)).boxed(),
-            None => self.store.list(prefix),
-        }
+        let listed = self.clone().listed(prefix.cloned());
+        stream::once(listed).map_ok(|listed| stream::iter(listed.into_iter().map(Ok))).try_flatten().boxed()
     }
 
     async fn list_with_delimiter(&self, prefix: Option<&Path>) -> Result<ListResult> {
         self.counts.lists.fetch_add(1, Ordering::Relaxed);
-        self.before().await?;
-        let Some(old) = self.stale(prefix) else { return self.store.list_with_delimiter(prefix).await };
+        let mut fate = self.fate("list", prefix.map_or("", |prefix| prefix.as_ref()));
+        self.before(&mut fate).await?;
+        let Some(old) = self.stale(&mut fate, prefix) else { return self.store.list_with_delimiter(prefix).await };
         let below = prefix.map_or(0, |prefix| prefix.parts().count());
         let mut prefixes = BTreeMap::new();
         for object in &old {
@@ -303,7 +418,7 @@ impl ObjectStore for FaultStore {
     }
 
     async fn copy_opts(&self, from: &Path, to: &Path, options: CopyOptions) -> Result<()> {
-        self.before().await?;
+        self.before(&mut self.fate("copy", to.as_ref())).await?;
         self.store.copy_opts(from, to, options).await
     }
 }
@@ -312,6 +427,7 @@ impl ObjectStore for FaultStore {
 #[derive(Debug)]
 struct FaultUpload {
     upload: Box<dyn MultipartUpload>,
+    location: Path,
     store: FaultStore,
 }
 
@@ -320,19 +436,21 @@ impl MultipartUpload for FaultUpload {
     fn put_part(&mut self, data: PutPayload) -> object_store::UploadPart {
         self.store.counts.puts.fetch_add(1, Ordering::Relaxed);
         let part = self.upload.put_part(data);
-        match self.store.chance(|faults| faults.fail) {
+        match self.store.fate("part", self.location.as_ref()).chance(|faults| faults.fail) {
             true => Box::pin(async { Err(refused()) }),
             false => part,
         }
     }
 
     async fn complete(&mut self) -> Result<PutResult> {
-        self.store.before().await?;
-        self.upload.complete().await
+        self.store.before(&mut self.store.fate("complete", self.location.as_ref())).await?;
+        let put = self.upload.complete().await?;
+        self.store.remember(&self.location);
+        Ok(put)
     }
 
     async fn abort(&mut self) -> Result<()> {
-        self.store.before().await?;
+        self.store.before(&mut self.store.fate("abort", self.location.as_ref())).await?;
         self.upload.abort().await
     }
 }
