@@ -27,6 +27,9 @@ pub trait BlockStore: Send + Sync {
         created_at: UnixNano,
     ) -> Result<BlockMeta, BlockError>;
 
+    /// What a block says of itself; `None` when it was not written, or not to the end.
+    fn find(&self, tenant: &TenantId, id: BlockId) -> Result<Option<BlockMeta>, BlockError>;
+
     /// Opens a block.
     fn open(&self, meta: &BlockMeta) -> Result<Arc<dyn SpanSource>, BlockError>;
 
@@ -78,6 +81,10 @@ impl BlockStore for StoredBlocks {
         spoor_block::write(&*self.files, id, tenant, batches, created_at, &self.options)
     }
 
+    fn find(&self, tenant: &TenantId, id: BlockId) -> Result<Option<BlockMeta>, BlockError> {
+        self.files.meta(tenant, id)
+    }
+
     fn open(&self, meta: &BlockMeta) -> Result<Arc<dyn SpanSource>, BlockError> {
         Ok(Arc::new(Block::open(&self.files, meta.clone(), &self.cache)?))
     }
@@ -123,17 +130,43 @@ pub(crate) struct StoredBlock {
     retired: OnceLock<Arc<Gone>>,
 }
 
-/// Blocks whose files are removed and whose keys in the catalog are not.
+/// What became of the files of blocks that nobody shall see any more.
 #[derive(Default)]
-pub(crate) struct Gone(Mutex<Vec<(TenantId, BlockId)>>);
+pub(crate) struct Gone {
+    /// Removed, and their keys in the catalog are not.
+    removed: Mutex<Vec<(TenantId, BlockId)>>,
+    /// Not removed yet, because that failed.
+    left: Mutex<BTreeSet<(TenantId, BlockId)>>,
+}
 
 impl Gone {
-    pub(crate) fn push(&self, tenant: &TenantId, id: BlockId) {
-        self.0.lock().push((tenant.clone(), id));
+    pub(crate) fn take(&self) -> Vec<(TenantId, BlockId)> {
+        std::mem::take(&mut self.removed.lock())
     }
 
-    pub(crate) fn take(&self) -> Vec<(TenantId, BlockId)> {
-        std::mem::take(&mut self.0.lock())
+    /// What is left of a tenant's blocks.
+    pub(crate) fn left(&self, tenant: &TenantId) -> Vec<BlockId> {
+        self.left.lock().iter().filter(|(of, _)| of == tenant).map(|(_, id)| *id).collect()
+    }
+
+    /// Remembers what a start could not remove.
+    pub(crate) fn leave(&self, left: impl IntoIterator<Item = (TenantId, BlockId)>) {
+        self.left.lock().extend(left);
+    }
+
+    /// Removes a block's files, now or, when it fails, later.
+    pub(crate) fn remove(&self, blocks: &dyn BlockStore, tenant: &TenantId, id: BlockId) {
+        let name = (tenant.clone(), id);
+        match blocks.remove(tenant, id) {
+            Ok(()) => {
+                self.left.lock().remove(&name);
+                self.removed.lock().push(name);
+            }
+            Err(err) => {
+                tracing::warn!(%tenant, block = %id, %err, "the files of a block cannot be removed; it is tried again");
+                self.left.lock().insert(name);
+            }
+        }
     }
 }
 
@@ -175,12 +208,8 @@ impl StoredBlock {
 
 impl Drop for StoredBlock {
     fn drop(&mut self) {
-        let Some(gone) = self.retired.get() else { return };
-        match self.blocks.remove(&self.tenant, self.id) {
-            Ok(()) => gone.push(&self.tenant, self.id),
-            Err(err) => {
-                tracing::warn!(tenant = %self.tenant, block = %self.id, %err, "files of a retired block stay until restart");
-            }
+        if let Some(gone) = self.retired.get() {
+            gone.remove(&*self.blocks, &self.tenant, self.id);
         }
     }
 }

@@ -4,7 +4,8 @@
 //!   format                            "1"
 //!   block/<tenant>/<block id>         the block's meta, JSON
 //!   trimmed/<tenant>                  sequence u64 BE: all of the tenant's requests up to it are in blocks
-//!   unpublished/<tenant>/<block id>   a directory of this name may exist and must not be read
+//!   unpublished/<tenant>/<block id>   a directory of this name may exist and must not be read; of a cut: up to which
+//!                                     sequence u64 BE the tenant's requests are in it
 //!   deleted/<tenant>/<block id>/<trace id>   the block's spans of this trace must not be shown
 //! ```
 //!
@@ -46,7 +47,8 @@ pub(crate) struct Catalog {
     pub(crate) format: Option<String>,
     pub(crate) blocks: Vec<Entry>,
     pub(crate) trimmed: BTreeMap<TenantId, Sequence>,
-    pub(crate) unpublished: Vec<(TenantId, BlockId)>,
+    /// With the last request in it, when it is to be a cut.
+    pub(crate) unpublished: Vec<(TenantId, BlockId, Option<Sequence>)>,
     pub(crate) deleted: BTreeMap<(TenantId, BlockId), BTreeSet<TraceId>>,
 }
 
@@ -81,7 +83,8 @@ impl Catalog {
             return true;
         }
         if let Some((tenant, id)) = key.strip_prefix(UNPUBLISHED).and_then(parse_name) {
-            self.unpublished.push((tenant, id));
+            let last = value.try_into().ok().map(|last| Sequence(u64::from_be_bytes(last)));
+            self.unpublished.push((tenant, id, last));
             return true;
         }
         if let Some((block, trace)) = key.strip_prefix(DELETED).and_then(|name| name.rsplit_once('/')) {
@@ -125,6 +128,12 @@ pub(crate) fn probe() -> Change {
 /// Says that a directory is about to be written. Make it durable before the directory is.
 pub(crate) fn announce(tenant: &TenantId, id: BlockId) -> Change {
     Change::Put { table: Table::Catalog, key: name(UNPUBLISHED, tenant, id), value: Vec::new() }
+}
+
+/// Like [`announce`], of a block that is to hold all of the tenant's requests up to `last` that no block holds.
+pub(crate) fn announce_cut(tenant: &TenantId, id: BlockId, last: Sequence) -> Change {
+    let value = last.0.to_be_bytes().to_vec();
+    Change::Put { table: Table::Catalog, key: name(UNPUBLISHED, tenant, id), value }
 }
 
 /// Says that a directory is gone.
@@ -244,7 +253,7 @@ mod tests {
         let record = |n| Change::Put { table: Table::Wal, key: record::key(&tenant, Sequence(n)), value: vec![] };
         let changes = [set_format(), announce(&tenant, id), record(1), record(2), record(3)];
         store.write(&changes, Durability::Synced).unwrap();
-        assert_eq!(load(&store).unwrap().unpublished, [(tenant.clone(), id)]);
+        assert_eq!(load(&store).unwrap().unpublished, [(tenant.clone(), id, None)]);
         store.write(&publish(&meta, Sequence(2)), Durability::Synced).unwrap();
         let catalog = load(&store).unwrap();
         assert_eq!(catalog.format.as_deref(), Some(FORMAT));
@@ -256,7 +265,7 @@ mod tests {
         store.write(&retire(&tenant, id, &BTreeSet::new()), Durability::Synced).unwrap();
         let catalog = load(&store).unwrap();
         assert!(catalog.blocks.is_empty());
-        assert_eq!(catalog.unpublished, [(tenant, id)]);
+        assert_eq!(catalog.unpublished, [(tenant, id, None)]);
     }
 
     #[test]
@@ -276,7 +285,7 @@ mod tests {
         store.write(&replace(&tenant, &[meta(3)], &[BlockId(4)], &old), Durability::Synced).unwrap();
         let catalog = load(&store).unwrap();
         assert_eq!(catalog.blocks.iter().map(|entry| entry.id).collect::<Vec<_>>(), [BlockId(3)]);
-        assert_eq!(catalog.unpublished, [(tenant.clone(), BlockId(1)), (tenant, BlockId(2))]);
+        assert_eq!(catalog.unpublished, [(tenant.clone(), BlockId(1), None), (tenant, BlockId(2), None)]);
         assert!(catalog.deleted.is_empty());
     }
 

@@ -8,9 +8,10 @@
 //!   5  store     memtable dropped
 //! ```
 //!
-//! A crash before 3 finds the requests in the log and removes the directory; after 3 it finds the
-//! block. When 3 fails it is not known whether it happened, so a retry repeats 3 with the same block
-//! and never makes another: then both outcomes lead to the same state.
+//! A crash before 3 finds the requests in the log, and the block or not: if it is whole, the start does 3, else it removes
+//! what there is. After 3 it finds the block. When 2 or 3 fails it is not known whether it happened, so a retry repeats
+//! it with the same block and never makes another: then both outcomes lead to the same state, also for
+//! others who have seen the block meanwhile.
 
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -18,7 +19,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::{Condvar, Mutex};
-use spoor_block::BlockMeta;
+use spoor_block::{BlockMeta, Error as BlockError};
 use spoor_model::batch::SpanBatch;
 use spoor_model::{BlockId, Clock};
 
@@ -236,40 +237,60 @@ impl Cutter {
     }
 
     /// Writes the block and opens it: what cannot be read back must not replace the log.
+    ///
+    /// All tries make the same block: one that failed may have made it, and others may have seen it and merged it.
     fn write(&self, frozen: &Arc<Frozen>) -> Result<(BlockMeta, Arc<StoredBlock>), String> {
-        let id = self.new_id(&frozen.tenant);
         let tenant = &frozen.tenant.id;
-        let announce = [catalog::announce(tenant, id)];
-        self.store.write(&announce, Durability::Synced).map_err(|err| format!("announce {id}: {err}"))?;
-        let written = self.write_and_open(frozen, id);
-        match &written {
-            Ok((meta, block)) => frozen.set_written(meta.clone(), Arc::clone(block)),
-            Err(_) => self.discard(frozen, id),
+        let (id, found) = match frozen.named() {
+            Some(id) => (id, self.blocks.find(tenant, id).map_err(|err| err.to_string())?),
+            None => (self.name(frozen)?, None),
+        };
+        let written = match found {
+            Some(meta) => Ok(meta),
+            None => self.write_block(frozen, id),
+        };
+        let opened = written.and_then(|mut meta| {
+            frozen.tenant.share(&mut meta);
+            let block = StoredBlock::open(&self.blocks, &meta)?;
+            Ok((meta, Arc::new(block)))
+        });
+        let (meta, block) = opened.map_err(|err| {
+            if matches!(err, BlockError::Corrupt { .. } | BlockError::Version { .. }) {
+                self.discard(frozen, id);
+            }
+            err.to_string()
+        })?;
+        let BlockMeta { span_count, copy_count, .. } = meta;
+        if span_count + copy_count != frozen.span_count {
+            let rows = frozen.span_count;
+            return Err(format!("block {id} has {span_count} spans and left out {copy_count}, its head has {rows}"));
         }
-        written
+        frozen.set_written(meta.clone(), Arc::clone(&block));
+        Ok((meta, block))
     }
 
-    fn write_and_open(&self, frozen: &Arc<Frozen>, id: BlockId) -> Result<(BlockMeta, Arc<StoredBlock>), String> {
-        let tenant = &frozen.tenant.id;
+    /// Gives the block a name, which is in the catalog before anything is made under it.
+    fn name(&self, frozen: &Arc<Frozen>) -> Result<BlockId, String> {
+        let (tenant, id) = (&frozen.tenant.id, self.new_id(&frozen.tenant));
+        let announce = [catalog::announce_cut(tenant, id, frozen.last)];
+        self.store.write(&announce, Durability::Synced).map_err(|err| format!("announce {id}: {err}"))?;
+        frozen.set_named(Some(id));
+        Ok(id)
+    }
+
+    fn write_block(&self, frozen: &Arc<Frozen>, id: BlockId) -> Result<BlockMeta, BlockError> {
         let segments: Vec<_> = frozen.segments.iter().map(|segment| segment.read()).collect();
         let batches: Vec<&SpanBatch> = segments.iter().map(|segment| &**segment).collect();
         let rows: u64 = batches.iter().map(|batch| batch.len() as u64).sum();
         assert_eq!(rows, frozen.span_count, "a frozen head does not change");
-        let now = self.clock.now();
-        let mut meta = self.blocks.write(tenant, id, &batches, now).map_err(|err| err.to_string())?;
-        frozen.tenant.share(&mut meta);
-        let BlockMeta { span_count, copy_count, .. } = meta;
-        if span_count + copy_count != rows {
-            return Err(format!("block {id} has {span_count} spans and left out {copy_count}, its head has {rows}"));
-        }
-        let block = StoredBlock::open(&self.blocks, &meta).map_err(|err| err.to_string())?;
-        Ok((meta, Arc::new(block)))
+        self.blocks.write(&frozen.tenant.id, id, &batches, self.clock.now())
     }
 
-    /// Removes what a failed write left. Failing is no harm: the next start does it.
+    /// Removes a block that cannot be used, so that the next try makes another. When that fails, it tries this one again.
     fn discard(&self, frozen: &Arc<Frozen>, id: BlockId) {
         let tenant = &frozen.tenant.id;
         if self.blocks.remove(tenant, id).is_ok() {
+            frozen.set_named(None);
             let _ = self.store.write(&[catalog::forget(tenant, id)], Durability::Buffered);
         }
     }

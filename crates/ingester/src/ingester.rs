@@ -352,7 +352,7 @@ impl Core {
 
     /// Opens what the catalog names, removes what it disowns.
     fn load_catalog(&self) -> Result<BTreeMap<TenantId, Sequence>, Error> {
-        let catalog = catalog::load(&*self.store).map_err(|err| self.failed(err))?;
+        let mut catalog = catalog::load(&*self.store).map_err(|err| self.failed(err))?;
         match catalog.format.as_deref() {
             Some(catalog::FORMAT) => {}
             None => self.write(&[catalog::set_format()])?,
@@ -361,7 +361,9 @@ impl Core {
                 return Err(Error::Format { path, found: found.to_owned(), known: catalog::FORMAT });
             }
         }
-        recovery::clean_up(&*self.store, &*self.blocks, &catalog).map_err(|err| self.failed(err))?;
+        recovery::finish_cuts(&*self.store, &*self.blocks, &mut catalog).map_err(|err| self.failed(err))?;
+        let left = recovery::clean_up(&*self.store, &*self.blocks, &catalog).map_err(|err| self.failed(err))?;
+        self.gone.leave(left);
         let trimmed = catalog.trimmed.clone();
         recovery::open_blocks(&self.tenants, &self.blocks, catalog, &self.metrics);
         Ok(trimmed)

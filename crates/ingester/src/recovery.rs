@@ -25,13 +25,40 @@ use crate::wal::Logged;
 /// Expected memory of the requests handed to the head thread at once; less when memory is scarce.
 const GROUP_BYTES_MAX: usize = 1 << 20;
 
-/// Removes what interrupted cuts and removals left. A directory that the catalog knows nothing of is
+/// Publishes the blocks of interrupted cuts that are whole: others may have seen them. The log has nothing more of them then.
+pub(crate) fn finish_cuts(store: &dyn Store, blocks: &dyn BlockStore, catalog: &mut Catalog) -> Result<(), StoreError> {
+    for (tenant, id, last) in std::mem::take(&mut catalog.unpublished) {
+        let cut = last.filter(|last| catalog.trimmed.get(&tenant).is_none_or(|trimmed| trimmed < last));
+        let found = match cut {
+            Some(_) => blocks.find(&tenant, id).unwrap_or_else(|err| {
+                tracing::warn!(%tenant, block = %id, %err, "it is not known whether an interrupted cut made a block");
+                None
+            }),
+            None => None,
+        };
+        let (Some(last), Some(meta)) = (cut, found) else {
+            catalog.unpublished.push((tenant, id, last));
+            continue;
+        };
+        store.write(&catalog::publish(&meta, last), Durability::Synced)?;
+        tracing::info!(%tenant, block = %id, "the block of an interrupted cut is whole");
+        catalog.trimmed.insert(tenant.clone(), last);
+        catalog.blocks.push(Entry { tenant, id, meta: Ok(meta) });
+    }
+    Ok(())
+}
+
+/// Removes what interrupted cuts and removals left, and returns what could not be removed. A directory that the catalog knows nothing of is
 /// left alone: it may be all that is left of a lost catalog.
-pub(crate) fn clean_up(store: &dyn Store, blocks: &dyn BlockStore, catalog: &Catalog) -> Result<(), StoreError> {
+pub(crate) fn clean_up(
+    store: &dyn Store,
+    blocks: &dyn BlockStore,
+    catalog: &Catalog,
+) -> Result<BTreeSet<(TenantId, BlockId)>, StoreError> {
     let known: BTreeSet<_> = catalog.blocks.iter().map(|entry| (entry.tenant.clone(), entry.id)).collect();
     let mut forgotten: Vec<Change> = Vec::new();
     let mut kept = BTreeSet::new();
-    for (tenant, id) in &catalog.unpublished {
+    for (tenant, id, _) in &catalog.unpublished {
         assert!(!known.contains(&(tenant.clone(), *id)), "block {id} of {tenant} is published and unpublished");
         match blocks.remove(tenant, *id) {
             Ok(()) => forgotten.push(catalog::forget(tenant, *id)),
@@ -56,10 +83,10 @@ pub(crate) fn clean_up(store: &dyn Store, blocks: &dyn BlockStore, catalog: &Cat
         }
         Err(err) => tracing::warn!(%err, "blocks cannot be listed"),
     }
-    match forgotten.is_empty() {
-        true => Ok(()),
-        false => store.write(&forgotten, Durability::Synced),
+    if !forgotten.is_empty() {
+        store.write(&forgotten, Durability::Synced)?;
     }
+    Ok(kept)
 }
 
 /// Opens the catalog's blocks. One that cannot be opened is named in every snapshot and in the log.

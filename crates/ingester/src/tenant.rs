@@ -91,6 +91,8 @@ struct Progress {
     is_done: bool,
     failures: u32,
     reason: String,
+    /// The name of the block: a try that failed may have made it all the same, and others may have seen it.
+    named: Option<BlockId>,
     /// The block, once it is written, until the catalog has it: a retry must not write another, for the
     /// catalog may have this one already.
     written: Option<(BlockMeta, Arc<StoredBlock>)>,
@@ -100,6 +102,15 @@ impl Frozen {
     /// The block that an earlier try has written.
     pub(crate) fn written(&self) -> Option<(BlockMeta, Arc<StoredBlock>)> {
         self.progress.lock().written.clone()
+    }
+
+    /// The name that the block has, since the first try.
+    pub(crate) fn named(&self) -> Option<BlockId> {
+        self.progress.lock().named
+    }
+
+    pub(crate) fn set_named(&self, id: Option<BlockId>) {
+        self.progress.lock().named = id;
     }
 
     pub(crate) fn set_written(&self, meta: BlockMeta, block: Arc<StoredBlock>) {

@@ -93,6 +93,8 @@ struct BlocksState {
     blocks: BlockMap,
     is_full: bool,
     panics: bool,
+    /// So many writes happen, and fail.
+    answers_lost: u32,
     gate_is_shut: bool,
     at_gate: usize,
 }
@@ -116,6 +118,11 @@ impl FakeBlocks {
 
     pub(super) fn set_panics(&self, panics: bool) {
         self.state.lock().panics = panics;
+    }
+
+    /// The next writes happen, and fail all the same.
+    pub(super) fn lose_answers(&self, count: u32) {
+        self.state.lock().answers_lost = count;
     }
 
     pub(super) fn shut_gate(&self) {
@@ -169,12 +176,26 @@ impl BlockStore for FakeBlocks {
         let mut meta = BlockMeta::without_files(id, tenant.clone(), created_at, range);
         meta.span_count = copies.iter().map(|batch| batch.len() as u64).sum();
         state.blocks.insert((tenant.clone(), id), Some(copies));
+        if state.answers_lost > 0 {
+            state.answers_lost -= 1;
+            let (action, path, reason) = ("write", id.to_string(), "no answer".to_owned());
+            return Err(BlockError::Io { action, path, reason, is_full: false });
+        }
         state.at_gate += 1;
         self.moved.notify_all();
         let wait = self.moved.wait_while_for(&mut state, |state| state.gate_is_shut, DEADLINE);
         assert!(!wait.timed_out(), "the gate was never opened");
         state.at_gate -= 1;
         Ok(meta)
+    }
+
+    fn find(&self, tenant: &TenantId, id: BlockId) -> Result<Option<BlockMeta>, BlockError> {
+        let state = self.state.lock();
+        let Some(Some(batches)) = state.blocks.get(&(tenant.clone(), id)) else { return Ok(None) };
+        let range = batches.iter().filter_map(SpanBatch::range).reduce(|a, b| a.union(&b)).unwrap();
+        let mut meta = BlockMeta::without_files(id, tenant.clone(), UnixNano(0), range);
+        meta.span_count = batches.iter().map(|batch| batch.len() as u64).sum();
+        Ok(Some(meta))
     }
 
     fn open(&self, meta: &BlockMeta) -> Result<Arc<dyn SpanSource>, BlockError> {

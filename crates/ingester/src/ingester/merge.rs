@@ -64,6 +64,11 @@ impl Ingester {
     ) -> Result<Merged, Error> {
         let outdated = || Error::MergeOutdated { tenant: tenant.to_string() };
         let tenant = self.core.tenants.get(tenant).ok_or_else(outdated)?;
+        // Others may see what a failed merge has left, in the place of its inputs: another of these would be seen beside it.
+        if let Some(id) = self.core.clear_remains(&tenant.id).first() {
+            let reason = format!("block {id}, which nobody shall see, cannot be removed");
+            return Err(Error::Merge { tenant: tenant.id.to_string(), reason, culprit: None });
+        }
         let (claim, inputs) = tenant.claim(&request.inputs).ok_or_else(outdated)?;
         let mut merge = Merge { core: &self.core, tenant: &tenant, claim, inputs, request, announced: BTreeSet::new() };
         let merged = merge.run(watch);

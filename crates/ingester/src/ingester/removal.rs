@@ -204,13 +204,17 @@ impl Core {
     }
 
     fn remove_files(&self, tenant: &TenantId, id: BlockId) {
-        match self.blocks.remove(tenant, id) {
-            Ok(()) => self.gone.push(tenant, id),
-            Err(err) => tracing::warn!(%tenant, block = %id, %err, "files of a removed block stay until restart"),
-        }
+        self.gone.remove(&*self.blocks, tenant, id);
     }
 
-    /// Removes what a merge wrote and nobody shall see. Failing is no harm: the next start does it.
+    /// Tries again to remove what could not be removed of a tenant's blocks; what is left all the same.
+    pub(super) fn clear_remains(&self, tenant: &TenantId) -> Vec<BlockId> {
+        self.gone.left(tenant).into_iter().for_each(|id| self.remove_files(tenant, id));
+        self.forget_gone();
+        self.gone.left(tenant)
+    }
+
+    /// Removes what a merge wrote and nobody shall see. What that fails for is tried again, before the next merge at the latest.
     pub(super) fn discard(&self, tenant: &TenantId, ids: &BTreeSet<BlockId>) {
         ids.iter().for_each(|id| self.remove_files(tenant, *id));
         self.forget_gone();

@@ -74,10 +74,12 @@ impl Ingester {
         tenant.set_lacking(unreadable.iter().map(skip).collect());
     }
 
-    /// Tries again to open blocks that could not be opened, as when their place was out of reach.
+    /// Tries again to open blocks that could not be opened, as when their place was out of reach, and to remove those that
+    /// could not be removed.
     pub fn reopen_blocks(&self) {
         for tenant in self.core.tenants.all() {
             self.core.reopen_blocks(&tenant);
+            self.core.clear_remains(&tenant.id);
         }
     }
 }

@@ -122,7 +122,23 @@ fn a_crash_between_a_written_block_and_its_publication_loses_and_doubles_nothing
     (world.store, world.blocks) = (Arc::new(store), Arc::new(blocks));
     world.open().unwrap();
     world.check();
-    assert_eq!(world.blocks.names(), [], "the remains of the cut are removed");
+    assert_eq!(world.blocks.names().len(), 1, "others may have seen it");
+    assert_eq!(world.ingester().blocks(&a).len(), 1, "and nobody makes another");
+}
+
+#[test]
+fn a_cut_whose_block_arrives_though_it_fails_makes_no_other() {
+    let mut world = World::new();
+    let a = tenant("a");
+    world.append(&a, 20).unwrap();
+    world.blocks.lose_answers(1);
+    assert!(world.ingester().flush(None).is_err());
+    let made = world.blocks.names();
+    assert_eq!(made.len(), 1, "others may have seen it");
+    world.check();
+    world.ingester().flush(None).unwrap();
+    assert_eq!(world.blocks.names(), made);
+    world.check();
 }
 
 #[test]
