@@ -28,7 +28,8 @@ use super::visible::visible;
 
 /// One poll in so many looks at everything.
 const POLLS_PER_FULL: u64 = 10;
-/// How much older than the newest known block a new one may be: built for as long, by a clock as wrong.
+/// How much older than the newest known block a new one may be: built for half as long, by a clock that is a little wrong,
+/// and not looked for during the other half.
 const LATENESS: Duration = Duration::from_secs(3600);
 /// As often a block's meta is tried before the others do without it: about as long as the files of removed blocks stay.
 const UNREADABLE_POLLS_MAX: u32 = 10;
@@ -100,6 +101,8 @@ struct Seen {
     hidden: BTreeMap<BlockId, BlockMeta>,
     /// Blocks that are there and cannot be read.
     unreadable: BTreeMap<BlockId, Unreadable>,
+    /// When the catalog was brought up to date.
+    looked_at: UnixNano,
 }
 
 #[derive(Debug, Clone)]
@@ -181,9 +184,13 @@ impl Watch {
     /// same blocks.
     ///
     /// # Errors
-    /// One line, when the store cannot be asked.
+    /// One line, when the store cannot be asked, or not about all blocks.
     pub fn catch_up(&mut self, catalog: &dyn BlockCatalog, tenant: &TenantId, now: UnixNano) -> Result<bool, String> {
-        Ok(self.poll_tenant(catalog, tenant, now, false)?.is_some())
+        let is_current = self.poll_tenant(catalog, tenant, now, false)?.is_some();
+        match self.seen.get(tenant).filter(|seen| seen.is_waiting()).and_then(|seen| seen.unreadable.keys().next()) {
+            Some(id) => Err(format!("block {id} cannot be read now; try again")),
+            None => Ok(is_current),
+        }
     }
 
     fn failed(&self, failure: Failure) -> Error {
@@ -202,7 +209,8 @@ impl Watch {
             catalog.blocks(tenant).into_iter().map(|meta| (meta.id, meta)).collect();
         let mut seen = self.seen.get(tenant).cloned().unwrap_or_default();
         let newest = known.keys().chain(seen.hidden.keys()).max().copied();
-        let mut is_full = is_full || newest.is_none();
+        // What came while nobody looked may be older than what came since.
+        let mut is_full = is_full || newest.is_none() || now.since(seen.looked_at) > LATENESS / 2;
         let mut listed = self.list(tenant, newest.filter(|_| !is_full))?;
         self.share_deletions(catalog, tenant, &listed.deletions)?;
         self.read_new(tenant, &known, &listed, &mut seen)?;
@@ -236,6 +244,7 @@ impl Watch {
         seen.unreadable.values_mut().for_each(|block| block.polls = block.polls.saturating_add(1));
         let unreadable: Vec<_> = seen.unreadable.iter().map(|(id, block)| (*id, block.reason.clone())).collect();
         catalog.lack(tenant, &unreadable);
+        seen.looked_at = now;
         self.seen.insert(tenant.clone(), seen);
         Ok(Some((changes.added.len(), changes.gone.len())))
     }

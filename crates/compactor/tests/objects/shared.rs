@@ -343,6 +343,40 @@ fn a_deletion_reaches_the_others_at_their_next_poll_and_goes_after_the_block() {
 }
 
 #[test]
+fn nobody_is_up_to_date_while_a_listed_block_cannot_be_read() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Arc::new(FaultStore::in_memory(1));
+    let files = object_files(Arc::clone(&store) as _, dir.path());
+    let mut watch = Watch::new(Arc::clone(&files));
+    let known = Known::default();
+    publish(&*files, &cut(block_id(1)));
+    store.set(Faults { flip: 1.0, ..Faults::default() });
+    // Whoever deletes would not name it.
+    assert!(watch.catch_up(&known, &TenantId::single(), now()).is_err());
+    store.set(Faults::default());
+    assert_eq!(watch.catch_up(&known, &TenantId::single(), now()), Ok(true));
+    assert!(known.0.lock().contains_key(&block_id(1)));
+}
+
+#[test]
+fn what_came_while_nobody_looked_is_found_at_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let files = object_files(Arc::new(FaultStore::in_memory(1)) as _, dir.path());
+    let mut watch = Watch::new(Arc::clone(&files));
+    let known = Known::default();
+    let at = |seconds: u64| UnixNano(seconds * 1_000_000_000);
+    publish(&*files, &cut(block_id(10_000)));
+    watch.poll(&known, at(10_000)).unwrap();
+    publish(&*files, &cut(block_id(11_000)));
+    // Two and a half hours later, first of all, one of its own.
+    let own = cut(block_id(20_000));
+    publish(&*files, &own);
+    known.0.lock().insert(own.id, own);
+    assert_eq!(watch.catch_up(&known, &TenantId::single(), at(20_000)), Ok(true));
+    assert!(known.0.lock().contains_key(&block_id(11_000)));
+}
+
+#[test]
 fn a_poll_with_nothing_new_is_two_requests() {
     let dir = tempfile::tempdir().unwrap();
     let store = Arc::new(FaultStore::in_memory(1));
