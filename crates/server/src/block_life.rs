@@ -35,10 +35,13 @@ const TRACE_BYTES: u64 = 2 * 100;
 const STEPS_SHARE: usize = 4;
 
 /// The ingester as the owner of blocks; where several processes share them, as long as it holds the lease.
-pub(crate) struct Owner {
-    pub(crate) ingester: Arc<Ingester>,
-    pub(crate) shared: Option<Arc<Shared>>,
-    pub(crate) clock: Arc<dyn Clock>,
+pub struct Owner {
+    /// Has the catalog.
+    pub ingester: Arc<Ingester>,
+    /// Absent when nobody else uses the blocks.
+    pub shared: Option<Arc<Shared>>,
+    /// By which the lease is held.
+    pub clock: Arc<dyn Clock>,
 }
 
 impl Owner {

@@ -30,6 +30,9 @@ mod tls;
 mod tools;
 mod welcome;
 
+pub use block_life::Owner;
+pub use storage::{Shared, Terms};
+
 use cli::Invocation;
 use config::Config;
 

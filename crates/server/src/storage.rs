@@ -1,5 +1,6 @@
 //! Where blocks lie, by the configuration; and, on object storage, what other processes do there.
 
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -24,6 +25,26 @@ const DELETE_PATIENCE: Duration = Duration::from_secs(10);
 /// Remains are looked for once in so many polls: that costs a listing of everything.
 const POLLS_PER_SWEEP: u64 = 20;
 
+/// By what a process takes part in a storage that several use.
+#[derive(Debug, Clone)]
+pub struct Terms {
+    /// A name that no other process has.
+    pub owner: String,
+    /// How long its leases are. Clocks may differ by as much.
+    pub lease: Duration,
+    /// How long a merge waits for its turn to become visible, beside the time that the storage takes.
+    pub merge_patience: Duration,
+    /// How long somebody waits who wants a trace deleted.
+    pub delete_patience: Duration,
+}
+
+impl Terms {
+    /// Those of a server, under that name.
+    pub fn of(owner: String) -> Self {
+        Self { owner, lease: LEASE, merge_patience: LEASE, delete_patience: DELETE_PATIENCE }
+    }
+}
+
 /// Where blocks lie.
 pub(crate) struct Storage {
     pub(crate) files: Arc<dyn BlockFiles>,
@@ -31,9 +52,10 @@ pub(crate) struct Storage {
     pub(crate) shared: Option<Arc<Shared>>,
 }
 
-/// Blocks that several processes may use.
-pub(crate) struct Shared {
+/// Blocks that several processes may use, as one of them sees them: the lease, what others do, deletions, remains.
+pub struct Shared {
     files: Arc<ObjectFiles>,
+    terms: Terms,
     lease: Lease,
     exclusion: Exclusion,
     watch: Mutex<Watch>,
@@ -49,21 +71,12 @@ pub(crate) fn open(config: &Config, registry: &mut Registry) -> Result<Storage, 
         let files = Arc::new(DirectoryFiles::new(config.data_dir.join("blocks")));
         return Ok(Storage { files, shared: None });
     };
-    let moving = Arc::new(MovingFiles::new(config.data_dir.join("blocks"), Arc::clone(&objects)));
-    let shared = Shared {
-        lease: Lease::new(&objects, owner(), LEASE),
-        exclusion: Exclusion::new(&objects, owner(), LEASE),
-        watch: Mutex::new(Watch::new(Arc::clone(&objects))),
-        sweeper: Mutex::new(Sweeper::new(Arc::clone(&objects))),
-        is_moving: AtomicBool::new(moving.has_blocks().map_err(|err| err.to_string())?),
-        moving: Arc::clone(&moving),
-        files: Arc::clone(&objects),
-    };
+    let shared = Shared::new(Arc::clone(&objects), &config.data_dir.join("blocks"), Terms::of(owner()))?;
     let files: Arc<dyn BlockFiles> = match shared.is_moving() {
-        true => moving,
+        true => Arc::clone(&shared.moving) as _,
         false => objects,
     };
-    Ok(Storage { files, shared: Some(Arc::new(shared)) })
+    Ok(Storage { files, shared: Some(shared) })
 }
 
 /// The same place, for a process that only reads a data directory and changes nothing in it.
@@ -142,7 +155,8 @@ impl BlockCatalog for Catalog<'_> {
     }
 }
 
-/// Has merged blocks become visible only when they lack all that was deleted from what they replace.
+/// Has merged blocks become visible only when they lack all that was deleted from what they replace, and when nobody else can
+/// have replaced it.
 struct DeletionGate {
     /// The ingester's blocks lie behind the gate.
     ingester: Weak<Ingester>,
@@ -162,10 +176,11 @@ impl Gate for DeletionGate {
             return Err(Error::Cancelled);
         };
         let failed = |reason: String| Error::Io { action: "publish", path: meta.describe(), reason, is_full: false };
-        let _turn = shared.exclusion.enter(&*self.clock, LEASE).map_err(failed)?;
+        let _turn = shared.exclusion.enter(&*self.clock, shared.terms.merge_patience).map_err(failed)?;
         let deletions = shared.files.deletions(&meta.tenant)?;
         ingester.hide_deleted(&meta.tenant, &deletions).map_err(|err| failed(err.to_string()))?;
-        match ingester.may_replace(&meta.tenant, &meta.replaces) {
+        // Whoever has taken the lease over may have merged the same blocks.
+        match shared.is_owner(&*self.clock) && ingester.may_replace(&meta.tenant, &meta.replaces) {
             true => publish(),
             false => Err(Error::Cancelled),
         }
@@ -173,14 +188,33 @@ impl Gate for DeletionGate {
 }
 
 impl Shared {
+    /// Takes part in the storage of `files`; asks nothing of it yet. Below `blocks_dir` are the blocks that were kept in the
+    /// data directory before there was a storage, if any.
+    ///
+    /// # Errors
+    /// One line, when that directory cannot be read.
+    pub fn new(files: Arc<ObjectFiles>, blocks_dir: &Path, terms: Terms) -> Result<Arc<Self>, String> {
+        let moving = Arc::new(MovingFiles::new(blocks_dir, Arc::clone(&files)));
+        Ok(Arc::new(Self {
+            lease: Lease::new(&files, terms.owner.clone(), terms.lease),
+            exclusion: Exclusion::new(&files, terms.owner.clone(), terms.lease),
+            watch: Mutex::new(Watch::new(Arc::clone(&files))),
+            sweeper: Mutex::new(Sweeper::new(Arc::clone(&files))),
+            is_moving: AtomicBool::new(moving.has_blocks().map_err(|err| err.to_string())?),
+            moving,
+            files,
+            terms,
+        }))
+    }
+
     /// From now on the blocks that `ingester` merges become visible one after the other with deletions.
-    pub(crate) fn guard_merges(self: &Arc<Self>, ingester: &Arc<Ingester>, clock: &Arc<dyn Clock>) {
+    pub fn guard_merges(self: &Arc<Self>, ingester: &Arc<Ingester>, clock: &Arc<dyn Clock>) {
         let (ingester, shared) = (Arc::downgrade(ingester), Arc::downgrade(self));
         self.files.set_gate(Arc::new(DeletionGate { ingester, shared, clock: Arc::clone(clock) }));
     }
 
     /// Whether this process is the one that merges and removes blocks. Costs nothing.
-    pub(crate) fn is_owner(&self, clock: &dyn Clock) -> bool {
+    pub fn is_owner(&self, clock: &dyn Clock) -> bool {
         self.lease.is_held(clock) && !self.is_moving()
     }
 
@@ -219,15 +253,17 @@ impl Shared {
     }
 
     /// Takes or renews the lease. Blocks.
-    pub(crate) fn keep_lease(&self, clock: &dyn Clock) {
+    pub fn keep_lease(&self, clock: &dyn Clock) {
         if let Err(err) = self.lease.keep(clock) {
             tracing::warn!(err, "the lease on the storage cannot be asked for");
         }
     }
 
     /// Takes over what other processes did; sweeps when `sweeps` and this process owns the blocks. Blocks.
-    pub(crate) fn poll(&self, ingester: &Ingester, clock: &dyn Clock, sweeps: bool) {
-        match self.watch.lock().poll(&Catalog { ingester, shared: self }, clock.now()) {
+    /// Returns whether the storage could be asked about all tenants.
+    pub fn poll(&self, ingester: &Ingester, clock: &dyn Clock, sweeps: bool) -> bool {
+        let polled = self.watch.lock().poll(&Catalog { ingester, shared: self }, clock.now());
+        match &polled {
             Ok(polled) if polled.added + polled.gone > 0 => {
                 tracing::info!(added = polled.added, gone = polled.gone, "blocks changed in the storage");
             }
@@ -241,11 +277,15 @@ impl Shared {
         {
             tracing::warn!(%err, "the storage cannot be swept; a later pass tries again");
         }
+        polled.is_ok_and(|polled| polled.failed_tenants == 0)
     }
 
     /// Deletes a trace here, and has the others hide it at their next polls: [`Exclusion`]. Returns in how many blocks it was.
     /// Blocks.
-    pub(crate) fn delete_trace(
+    ///
+    /// # Errors
+    /// One line, when the trace may not be deleted, not everywhere at least: trying again is right.
+    pub fn delete_trace(
         &self,
         ingester: &Ingester,
         clock: &dyn Clock,
@@ -254,7 +294,7 @@ impl Shared {
     ) -> Result<usize, String> {
         // Before the turn, for it takes its time.
         ingester.flush(Some(tenant)).map_err(|err| err.to_string())?;
-        let _turn = self.exclusion.enter(clock, DELETE_PATIENCE)?;
+        let _turn = self.exclusion.enter(clock, self.terms.delete_patience)?;
         let catalog = Catalog { ingester, shared: self };
         let is_current = self.watch.lock().catch_up(&catalog, tenant, clock.now())?;
         // Whoever merges is not behind with merges: its own are void when they read one of the blocks.
@@ -267,7 +307,7 @@ impl Shared {
     }
 
     /// Lets another process own the blocks. Blocks.
-    pub(crate) fn release(&self) {
+    pub fn release(&self) {
         self.lease.release();
     }
 }

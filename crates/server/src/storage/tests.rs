@@ -29,7 +29,7 @@ fn clock_time() -> UnixNano {
 }
 
 impl Process {
-    fn start(storage: &std::path::Path) -> Self {
+    fn start(storage: &Path) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let mut raw = RawConfig::default();
         let mut set = |key: &str, text: String| {
@@ -137,8 +137,10 @@ const TRACE: TraceId = TraceId([7; 16]);
 const OTHER: TraceId = TraceId([8; 16]);
 
 /// Two processes that know of each other's blocks; the second merges.
-fn two(storage: &std::path::Path) -> (Process, Process) {
-    (Process::start(storage), Process::start(storage))
+fn two(storage: &Path) -> (Process, Process) {
+    let (one, two) = (Process::start(storage), Process::start(storage));
+    two.shared.keep_lease(&*two.clock);
+    (one, two)
 }
 
 #[test]
@@ -207,5 +209,29 @@ fn a_deletion_in_the_middle_of_a_merge_voids_it() {
         process.poll();
         assert_eq!(process.spans(TRACE), [0; 0]);
         assert_eq!(process.spans(OTHER), [2]);
+    }
+}
+
+#[test]
+fn who_has_lost_the_lease_shows_nothing_that_it_merged() {
+    let storage = tempfile::tempdir().unwrap();
+    let (one, two) = two(storage.path());
+    let inputs = [one.cut(TRACE, 1), one.cut(OTHER, 2)];
+    two.poll();
+    // Another takes the lease over in the middle of the merge, and merges the same blocks.
+    let taken_over = two.merge(&inputs, || {
+        if two.shared.is_owner(&*two.clock) {
+            two.shared.release();
+            one.shared.keep_lease(&*one.clock);
+            one.merge(&inputs, || ()).unwrap();
+        }
+    });
+    assert!(taken_over.is_err());
+    let fresh = Process::start(storage.path());
+    for process in [&one, &two, &fresh] {
+        process.poll();
+        assert_eq!(process.spans(TRACE), [1]);
+        assert_eq!(process.spans(OTHER), [2]);
+        assert_eq!(process.blocks(), one.blocks());
     }
 }
