@@ -9,7 +9,7 @@ use spoor_testkit::answer::{FoundSpan, FoundSpanset, FoundTrace, Series, Window,
 use spoor_testkit::oracle::Oracle;
 use spoor_traceql::{MatchedSpanset, SearchPlan, Static, parse, plan_metrics, plan_search};
 
-use crate::world::context;
+use crate::traffic::context;
 
 fn pair((key, value): &(Arc<str>, Static)) -> (String, Value) {
     (key.to_string(), value.to_value())

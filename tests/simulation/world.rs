@@ -1,48 +1,28 @@
 //! The store under test, what it was told, and what it must therefore say.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::future::Future;
 use std::ops::ControlFlow;
-use std::pin::pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::task::{Context, Poll, Wake, Waker};
 use std::time::Duration;
 
-use bytes::Bytes;
 use prometheus_client::registry::Registry;
-use proptest::strategy::{Strategy, ValueTree};
-use proptest::test_runner::{Config as RunnerConfig, RngAlgorithm, TestRng, TestRunner};
 use spoor_block::{BlockCache, DirectoryFiles, WriteOptions};
 use spoor_compactor::{Candidate, Limits as MergeLimits, Size, is_expired, plan};
 use spoor_ingester::store::{Fault, MemoryStore, Store};
 use spoor_ingester::{Config, Foundation, Ingester, MergeRequest, Metrics, StoredBlocks};
-use spoor_model::batch::SpanBatch;
 use spoor_model::compute::ComputePool;
-use spoor_model::ingest::{Append, AppendRequest, BodyEncoding, Decode};
-use spoor_model::memory::MemoryBudget;
-use spoor_model::scan::{QueryContext, Snapshots};
+use spoor_model::scan::Snapshots;
 use spoor_model::{Clock, SpanEntry, TenantId, TimeRange, Trace, TraceId, UnixNano};
-use spoor_otlp::{OtlpDecoder, encode};
-use spoor_querier::{ExportRequest, Limits, Querier};
+use spoor_otlp::OtlpDecoder;
+use spoor_querier::{Limits, Querier};
 use spoor_testkit::random;
 use spoor_testkit::rng::Rng;
-use spoor_testkit::traceql_corpus::T0;
 use tempfile::TempDir;
 
-const SECOND: u64 = 1_000_000_000;
+use crate::traffic::{HandClock, Traffic, append, canonical, context, exported, request};
+
 /// Spans are kept that long.
 const RETENTION: Duration = Duration::from_secs(600);
-
-/// A clock that the simulation moves.
-#[derive(Debug)]
-struct HandClock(AtomicU64);
-
-impl Clock for HandClock {
-    fn now(&self) -> UnixNano {
-        UnixNano(self.0.load(Ordering::Relaxed))
-    }
-}
 
 /// The store, and what it must say.
 pub(crate) struct World {
@@ -52,14 +32,12 @@ pub(crate) struct World {
     clock: Arc<HandClock>,
     life: Option<Life>,
     lives: u64,
-    runner: TestRunner,
+    traffic: Traffic,
     tenant: TenantId,
     /// Acknowledged and not deleted; each distinct span once.
     must: BTreeMap<TraceId, Vec<SpanEntry>>,
     /// Sent and not acknowledged: may be there.
     may: BTreeMap<TraceId, Vec<SpanEntry>>,
-    /// How many traces there have been.
-    traces: u64,
     pub(crate) merges: u64,
 }
 
@@ -69,35 +47,19 @@ struct Life {
     querier: Querier,
 }
 
-pub(crate) fn context() -> QueryContext {
-    QueryContext::new(&MemoryBudget::new(1 << 30), Arc::new(AtomicBool::new(false)))
-}
-
-/// For comparing: attributes have no order.
-fn canonical(entry: &SpanEntry) -> String {
-    let mut entry = entry.clone();
-    entry.span.attributes.sort_by_cached_key(|attribute| format!("{attribute:?}"));
-    let origin = &entry.origin;
-    format!("{:?} {:?} {:?}", origin.resource, origin.scope, entry.span)
-}
-
 impl World {
     pub(crate) fn new(seed: u64) -> Self {
-        let mut bytes = [0; 32];
-        bytes[..8].copy_from_slice(&seed.to_le_bytes());
-        let rng = TestRng::from_seed(RngAlgorithm::ChaCha, &bytes);
         let mut world = Self {
             seed,
             directory: TempDir::new().unwrap(),
             store: Arc::new(MemoryStore::new()),
-            clock: Arc::new(HandClock(AtomicU64::new(T0 + 60 * SECOND))),
+            clock: Arc::new(HandClock::new()),
             life: None,
             lives: 0,
-            runner: TestRunner::new_with_rng(RunnerConfig::default(), rng),
+            traffic: Traffic::new(seed, RETENTION),
             tenant: TenantId::single(),
             must: BTreeMap::new(),
             may: BTreeMap::new(),
-            traces: 0,
             merges: 0,
         };
         world.start();
@@ -114,7 +76,7 @@ impl World {
         let foundation = Foundation {
             store: Arc::clone(&self.store) as Arc<dyn Store>,
             blocks: Arc::new(StoredBlocks::new(files, options, BlockCache::new(1 << 20))),
-            seed: u128::from(self.seed) << 64 | u128::from(self.lives),
+            seed: u128::from(self.seed) << 64 | u128::from(self.lives) << 32,
         };
         self.lives += 1;
         let metrics = Metrics::register(&mut Registry::default());
@@ -132,55 +94,11 @@ impl World {
         self.life.as_ref().unwrap()
     }
 
-    pub(crate) fn draw<S: Strategy>(&mut self, strategy: S) -> S::Value {
-        strategy.new_tree(&mut self.runner).unwrap().current()
-    }
-
-    /// Some traces, at any time that is kept; some of them are known already and go on.
-    fn entries(&mut self, rng: &mut Rng) -> Vec<SpanEntry> {
-        let mut entries = self.draw(random::entries());
-        let age = if rng.chance(0.2) { rng.below(RETENTION.as_secs()) } else { rng.below(60) };
-        let base = self.clock.now().0 - age.min((self.clock.now().0 - T0) / SECOND) * SECOND;
-        let mut renamed = BTreeMap::new();
-        for entry in &mut entries {
-            let id = *renamed.entry(entry.span.trace_id).or_insert_with(|| {
-                let goes_on = self.traces > 4 && rng.chance(0.3);
-                self.traces += u64::from(!goes_on);
-                let number = if goes_on { self.traces - rng.below(4.min(self.traces)) } else { self.traces };
-                TraceId((u128::from(number) << 64 | 7).to_be_bytes())
-            });
-            let span = &mut entry.span;
-            span.trace_id = id;
-            for time in [&mut span.start, &mut span.end] {
-                *time = UnixNano(time.0.wrapping_sub(T0).wrapping_add(base));
-            }
-            for event in &mut span.events {
-                event.time = UnixNano(event.time.0.wrapping_sub(T0).wrapping_add(base));
-            }
-        }
-        entries
-    }
-
     /// Sends spans; returns what was sent as the store will know it, and whether it was acknowledged.
     fn send(&mut self, rng: &mut Rng) -> (Vec<SpanEntry>, bool) {
-        let entries = self.entries(rng);
-        let mut of_trace: BTreeMap<TraceId, Vec<SpanEntry>> = BTreeMap::new();
-        entries.into_iter().for_each(|entry| of_trace.entry(entry.span.trace_id).or_default().push(entry));
-        let traces = of_trace.into_iter().map(|(id, entries)| Trace { id, entries });
-        let payload: Vec<u8> = traces.flat_map(|trace| encode::traces_data(&trace)).collect();
-        let checked = OtlpDecoder.check(&payload).unwrap();
-        let mut batch = SpanBatch::new();
-        OtlpDecoder.append(&payload, &checked, &mut batch);
-        let sent = (0..batch.len() as u32).map(|row| batch.span(row)).collect();
-        let request = AppendRequest {
-            tenant: self.tenant.clone(),
-            stored: Bytes::from(zstd::bulk::compress(&payload, 1).unwrap()),
-            stored_encoding: BodyEncoding::Zstd,
-            checked,
-            payload: Bytes::from(payload),
-        };
-        let answer = wait(self.life().ingester.append(request));
-        (sent, answer.is_ok_and(|answer| answer.is_ok()))
+        let entries = self.traffic.entries(rng, self.clock.now());
+        let (sent, request) = request(&self.tenant, entries);
+        (sent, append(&self.life().ingester, request))
     }
 
     pub(crate) fn ingest(&mut self, rng: &mut Rng) {
@@ -215,7 +133,7 @@ impl World {
     }
 
     pub(crate) fn pass_time(&mut self, rng: &mut Rng) {
-        self.clock.0.fetch_add(rng.below(120) * SECOND, Ordering::Relaxed);
+        self.clock.pass(rng.below(120));
     }
 
     pub(crate) fn cut(&mut self) {
@@ -339,9 +257,9 @@ impl World {
 
     /// Every trace, and what random queries say of them.
     pub(crate) fn check_all(&mut self, rng: &mut Rng, step: u64) {
-        let all = self.exported(rng);
+        let (all, skipped) = exported(&self.life().querier, &self.tenant, rng);
+        assert_eq!(skipped, [], "seed {}, step {step}", self.seed);
         let ids: BTreeSet<TraceId> = all.iter().map(|trace| trace.id).collect();
-        assert_eq!(ids.len(), all.len(), "seed {}, step {step}: a trace is exported twice", self.seed);
         all.iter().for_each(|trace| self.check_trace(trace.id, Some(trace), step));
         for id in self.must.keys().filter(|id| !ids.contains(id)) {
             self.check_trace(*id, None, step);
@@ -349,48 +267,13 @@ impl World {
         let entries: Vec<SpanEntry> = all.into_iter().flat_map(|trace| trace.entries).collect();
         let around = TimeRange { start: self.horizon(), end: self.clock.now() };
         for _ in 0..6 {
-            let search = self.draw(random::search_query());
-            let metrics = self.draw(random::metrics_query());
+            let search = self.traffic.draw(random::search_query());
+            let metrics = self.traffic.draw(random::metrics_query());
             let place = format!("seed {}, step {step}", self.seed);
             let querier = &self.life().querier;
             crate::queries::compare_search(querier, &entries, &search, TimeRange::ALL, &place);
             crate::queries::compare_search(querier, &entries, &search, around, &place);
             crate::queries::compare_metrics(querier, &entries, &metrics, around, &place);
-        }
-    }
-
-    fn exported(&self, rng: &mut Rng) -> Vec<Trace> {
-        let (mut all, mut after) = (Vec::new(), None);
-        loop {
-            let traces_max = 1 + rng.index(40);
-            let request = ExportRequest { range: TimeRange::ALL, after, traces_max, bytes_max: usize::MAX };
-            let page = self.life().querier.export(&self.tenant, &request, &context()).unwrap();
-            assert_eq!(page.skipped, []);
-            all.extend(page.value.traces);
-            match page.value.next {
-                Some(next) => after = Some(next),
-                None => return all,
-            }
-        }
-    }
-}
-
-/// Wakes a thread that waits.
-struct Unpark(std::thread::Thread);
-
-impl Wake for Unpark {
-    fn wake(self: Arc<Self>) {
-        self.0.unpark();
-    }
-}
-
-fn wait<F: Future>(future: F) -> F::Output {
-    let waker = Waker::from(Arc::new(Unpark(std::thread::current())));
-    let mut future = pin!(future);
-    loop {
-        match future.as_mut().poll(&mut Context::from_waker(&waker)) {
-            Poll::Ready(output) => return output,
-            Poll::Pending => std::thread::park(),
         }
     }
 }
