@@ -15,7 +15,7 @@ use parking_lot::Mutex;
 use spoor_block::{BlockCache, BlockFiles, DirectoryFiles};
 use spoor_model::ingest::{Append, AppendError, AppendRequest, Decode};
 use spoor_model::memory::MemoryBudget;
-use spoor_model::scan::{Snapshot, Snapshots};
+use spoor_model::scan::{Skipped, Snapshot, Snapshots};
 use spoor_model::{Clock, TenantId, UnixNano};
 
 use crate::apply::{CutLimits, HeadThread, HeadWork};
@@ -53,6 +53,8 @@ pub struct Health {
     pub cut_failing: Option<String>,
     /// Blocks that queries must do without.
     pub blocks_skipped: usize,
+    /// Why it is not known which blocks there are, if that is so: answers may lack some.
+    pub blocks_unknown: Option<String>,
     /// Log records that could not be read when the process started, this time or before.
     pub records_in_quarantine: u64,
 }
@@ -94,6 +96,8 @@ struct Core {
     metrics: Metrics,
     /// Retired blocks whose files are removed.
     gone: Arc<Gone>,
+    /// Why it is not known which blocks there are, as long as that is so.
+    unknown: Mutex<Option<Skipped>>,
 }
 
 struct Threads {
@@ -246,9 +250,10 @@ impl Ingester {
         let blocks_skipped = tenants.iter().map(|tenant| tenant.skipped_count()).sum();
         self.core.metrics.blocks_unreadable.set(i64::try_from(blocks_skipped).unwrap_or(i64::MAX));
         Health {
-            refusing: self.refusal.get(),
+            refusing: self.refusal.get().or_else(|| self.stuck()),
             cut_failing: self.core.cutter.failing(),
             blocks_skipped,
+            blocks_unknown: self.core.unknown.lock().as_ref().map(|unknown| unknown.reason.clone()),
             records_in_quarantine: self.quarantined_before,
         }
     }
@@ -261,6 +266,15 @@ impl Ingester {
         let now = self.core.clock.now();
         let is_overloaded = overloaded_at <= now && now.since(overloaded_at) < PRESSED_AFTER_OVERLOAD;
         self.refusal.get().is_some() || is_overloaded || is_filling || self.core.cutter.waiting_count() > 1
+    }
+
+    /// Why no more spans are taken until heads can be cut again, if that is so.
+    fn stuck(&self) -> Option<String> {
+        if self.core.memory.total_bytes() < self.core.config.head_memory_limit {
+            return None;
+        }
+        let reason = self.core.cutter.failing()?;
+        Some(format!("no block can be written, and head_memory_limit is full of spans that wait for it: {reason}"))
     }
 
     fn overloaded(&self, what: &'static str, key: &'static str) -> AppendError {
@@ -280,7 +294,13 @@ impl Ingester {
             return Err((done, AppendError::Storage(reason)));
         }
         if self.core.memory.total_bytes() >= self.core.config.head_memory_limit {
-            return Err((done, self.overloaded("memory for heads", "head_memory_limit")));
+            return Err((
+                done,
+                match self.stuck() {
+                    Some(reason) => AppendError::Storage(reason),
+                    None => self.overloaded("memory for heads", "head_memory_limit"),
+                },
+            ));
         }
         let stored_bytes = request.stored.len();
         let bytes = request.payload.len() + stored_bytes + REQUEST_OVERHEAD_BYTES;
@@ -307,7 +327,9 @@ impl Append for Ingester {
 
 impl Snapshots for Ingester {
     fn snapshot(&self, tenant: &TenantId) -> Snapshot {
-        self.core.tenants.get(tenant).map(|tenant| tenant.snapshot()).unwrap_or_default()
+        let mut snapshot = self.core.tenants.get(tenant).map(|tenant| tenant.snapshot()).unwrap_or_default();
+        snapshot.skipped.extend(self.core.unknown.lock().clone());
+        snapshot
     }
 }
 
@@ -335,7 +357,18 @@ impl Core {
             BlockIds::new(seed),
         );
         let (tenants, cutter) = (Arc::new(Tenants::default()), Arc::new(cutter));
-        Self { config, clock, store, blocks, tenants, memory, cutter, metrics, gone: Arc::default() }
+        Self {
+            config,
+            clock,
+            store,
+            blocks,
+            tenants,
+            memory,
+            cutter,
+            metrics,
+            gone: Arc::default(),
+            unknown: Mutex::default(),
+        }
     }
 
     fn failed(&self, err: StoreError) -> Error {

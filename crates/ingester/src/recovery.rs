@@ -132,8 +132,6 @@ fn share_columns(entries: &mut [Entry]) {
 pub(crate) enum RecoveryError {
     #[error("{0}")]
     Store(#[from] StoreError),
-    #[error("the log does not fit in memory and cannot be cut into blocks: {0}")]
-    Cut(String),
     #[error("the head thread has stopped")]
     Stopped,
 }
@@ -210,12 +208,21 @@ impl Replay<'_> {
         Ok(Logged { tenant, sequence, received_at, payload, checked, coming, waiting: None })
     }
 
-    /// Hands requests to the head thread, once there is room for them.
+    /// Hands requests to the head thread, once there is room for them. While heads cannot be cut, a quarter more than the
+    /// bound is taken: the last process held about as much, and to be answered from is what spans are here for.
     fn hand_over(&self, group: Vec<Logged>) -> Result<(), RecoveryError> {
         let own_bytes: usize = group.iter().map(|logged| logged.coming.bytes()).sum();
-        while !self.memory.wait_below(self.memory_limit.saturating_add(own_bytes)) {
-            if let Some(reason) = self.cutter.failing() {
-                return Err(RecoveryError::Cut(reason));
+        let tight = self.memory_limit.saturating_add(own_bytes);
+        let loose = tight.saturating_add(self.memory_limit / 4);
+        let mut is_told = false;
+        while !self.memory.wait_below(tight) {
+            let Some(reason) = self.cutter.failing() else { continue };
+            if self.memory.total_bytes() < loose {
+                break;
+            }
+            if !std::mem::replace(&mut is_told, true) {
+                let why = "the log does not fit in head_memory_limit and cannot be cut into blocks";
+                tracing::error!(reason, "{why}; the start waits until it can");
             }
         }
         self.metrics.recovery_records.inc_by(group.len() as u64);

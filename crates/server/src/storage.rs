@@ -10,9 +10,10 @@ use prometheus_client::registry::Registry;
 use spoor_block::{BlockFiles, BlockMeta, DirectoryFiles, Error};
 use spoor_compactor::objects::{
     BlockCatalog, Changes, Deletions, Exclusion, Gate, Lease, Location, Metrics, MovingFiles, ObjectFiles,
-    ObjectOptions, Patience, Sweeper, Watch,
+    ObjectOptions, Patience, Polled, Sweeper, Watch,
 };
 use spoor_ingester::Ingester;
+use spoor_model::scan::Skipped;
 use spoor_model::{BlockId, Clock, TenantId, TraceId};
 use tokio::sync::watch;
 
@@ -63,6 +64,8 @@ pub struct Shared {
     /// Where blocks are that were kept in the data directory before.
     moving: Arc<MovingFiles>,
     is_moving: AtomicBool,
+    /// Whether all of it was listed since the start.
+    was_listed: AtomicBool,
 }
 
 /// Opens the place that the configuration names. Asks nothing of it.
@@ -200,6 +203,7 @@ impl Shared {
             exclusion: Exclusion::new(&files, terms.owner.clone(), terms.lease),
             watch: Mutex::new(Watch::new(Arc::clone(&files))),
             sweeper: Mutex::new(Sweeper::new(Arc::clone(&files))),
+            was_listed: AtomicBool::new(false),
             is_moving: AtomicBool::new(moving.has_blocks().map_err(|err| err.to_string())?),
             moving,
             files,
@@ -270,6 +274,8 @@ impl Shared {
             Ok(_) => {}
             Err(err) => tracing::warn!(%err, "the storage cannot be listed; the next poll tries again"),
         }
+        let is_complete = matches!(&polled, Ok(Polled { failed_tenants: 0, .. }));
+        self.note_listing(ingester, polled);
         ingester.reopen_blocks();
         if sweeps
             && self.is_owner(clock)
@@ -277,7 +283,25 @@ impl Shared {
         {
             tracing::warn!(%err, "the storage cannot be swept; a later pass tries again");
         }
-        polled.is_ok_and(|polled| polled.failed_tenants == 0)
+        is_complete
+    }
+
+    /// Until everything was listed once, answers say that they may lack blocks: a process that starts on an empty
+    /// directory knows none.
+    fn note_listing(&self, ingester: &Ingester, polled: Result<Polled, Error>) {
+        if self.was_listed.load(Ordering::Relaxed) {
+            return;
+        }
+        let unlisted = match polled {
+            Ok(Polled { failed_tenants: 0, .. }) => None,
+            Ok(Polled { failed_tenants, .. }) => {
+                Some(format!("blocks of {failed_tenants} tenants could not be listed since the start"))
+            }
+            Err(err) => Some(format!("blocks could not be listed since the start: {err}")),
+        };
+        self.was_listed.store(unlisted.is_none(), Ordering::Relaxed);
+        let object = self.files.name().to_owned();
+        ingester.set_unknown(unlisted.map(|reason| Skipped { object, reason }));
     }
 
     /// Deletes a trace here, and has the others hide it at their next polls: [`Exclusion`]. Returns in how many blocks it was.

@@ -65,6 +65,11 @@ impl ObjectFiles {
         Ok(Self { requests, cache, options, gate: OnceLock::new() })
     }
 
+    /// The store as errors name it.
+    pub fn name(&self) -> &str {
+        &self.options.name
+    }
+
     /// From now on merged blocks become visible through this gate. The first gate stays.
     pub fn set_gate(&self, gate: Arc<dyn Gate>) {
         let _ = self.gate.set(gate);

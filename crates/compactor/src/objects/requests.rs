@@ -8,10 +8,14 @@
 //!
 //! The store's own client repeats single HTTP requests; here whole operations are repeated, so that it
 //! does not matter which store it is, and an answer that is too short or does not verify is asked for again.
+//!
+//! When patience has ended once, the store is taken for away: until it answers anything, each operation is tried once
+//! only. Else who opens forty blocks would be patient forty times.
 
 use std::future::Future;
 use std::ops::Range;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::sync_channel;
 use std::time::Duration;
 
@@ -93,12 +97,20 @@ impl From<object_store::Error> for Failure {
     }
 }
 
+/// How the store is asked.
+#[derive(Debug, Clone)]
+struct Manner {
+    patience: Patience,
+    metrics: Metrics,
+    /// Patience ended, and there has been no answer since.
+    is_away: Arc<AtomicBool>,
+}
+
 /// A store, asked with patience.
 #[derive(Debug)]
 pub(crate) struct Requests {
     store: Arc<dyn ObjectStore>,
-    patience: Patience,
-    metrics: Metrics,
+    manner: Manner,
     /// Always there, but when being dropped.
     runtime: Option<Runtime>,
 }
@@ -111,11 +123,12 @@ impl Requests {
             .enable_all()
             .build()
             .map_err(|err| format!("cannot start threads: {err}"))?;
-        Ok(Self { store, patience, metrics, runtime: Some(runtime) })
+        let manner = Manner { patience, metrics, is_away: Arc::default() };
+        Ok(Self { store, manner, runtime: Some(runtime) })
     }
 
     pub(crate) fn metrics(&self) -> &Metrics {
-        &self.metrics
+        &self.manner.metrics
     }
 
     /// Runs `work` on the runtime and waits for it.
@@ -136,7 +149,7 @@ impl Requests {
         Fut: Future<Output = Result<T, Failure>> + Send + 'static,
     {
         let store = Arc::clone(&self.store);
-        self.wait(retried(store, self.patience, self.metrics.clone(), operation, attempt))
+        self.wait(retried(store, self.manner.clone(), operation, attempt))
     }
 
     /// Ranges of an object, each verified by `verify(index, bytes)` before it counts.
@@ -147,7 +160,7 @@ impl Requests {
         verify: impl Fn(usize, &Bytes) -> Result<(), String> + Send + Sync + 'static,
     ) -> Result<Vec<Bytes>, Failure> {
         let (path, verify) = (path.clone(), Arc::new(verify));
-        let (store, patience, metrics) = (Arc::clone(&self.store), self.patience, self.metrics.clone());
+        let (store, manner) = (Arc::clone(&self.store), self.manner.clone());
         let one = move |(index, range): (usize, Range<u64>)| {
             let (path, verify) = (path.clone(), Arc::clone(&verify));
             let attempt = move |store: Arc<dyn ObjectStore>| {
@@ -162,11 +175,11 @@ impl Requests {
                     Ok(bytes)
                 }
             };
-            retried(Arc::clone(&store), patience, metrics.clone(), Operation::Get, attempt)
+            retried(Arc::clone(&store), manner.clone(), Operation::Get, attempt)
         };
         let all = stream::iter(ranges.into_iter().enumerate()).map(one).buffered(PARALLEL_READS);
         let read: Vec<Bytes> = self.wait(all.try_collect())?;
-        self.metrics.read_bytes.inc_by(read.iter().map(|bytes| bytes.len() as u64).sum());
+        self.manner.metrics.read_bytes.inc_by(read.iter().map(|bytes| bytes.len() as u64).sum());
         Ok(read)
     }
 
@@ -181,19 +194,19 @@ impl Requests {
                 Ok((whole(got).await?, version))
             }
         })?;
-        self.metrics.read_bytes.inc_by(bytes.len() as u64);
+        self.manner.metrics.read_bytes.inc_by(bytes.len() as u64);
         Ok((bytes, version))
     }
 
     /// Whole objects, some at a time.
     pub(crate) fn get_all(&self, paths: Vec<Path>) -> Vec<Result<Bytes, Failure>> {
-        let (store, patience, metrics) = (Arc::clone(&self.store), self.patience, self.metrics.clone());
+        let (store, manner) = (Arc::clone(&self.store), self.manner.clone());
         let one = move |path: Path| {
             let attempt = move |store: Arc<dyn ObjectStore>| {
                 let path = path.clone();
                 async move { whole(store.get(&path).await?).await }
             };
-            retried(Arc::clone(&store), patience, metrics.clone(), Operation::Get, attempt)
+            retried(Arc::clone(&store), manner.clone(), Operation::Get, attempt)
         };
         self.wait(stream::iter(paths).map(one).buffered(PARALLEL_READS).collect())
     }
@@ -210,7 +223,7 @@ impl Requests {
                 Ok(UpdateVersion { e_tag: put.e_tag, version: put.version })
             }
         })?;
-        self.metrics.written_bytes.inc_by(written_bytes);
+        self.manner.metrics.written_bytes.inc_by(written_bytes);
         Ok(put)
     }
 
@@ -267,8 +280,8 @@ impl Requests {
         work: impl Future<Output = Result<T, object_store::Error>> + Send + 'static,
     ) -> std::sync::mpsc::Receiver<Result<T, Failure>> {
         let (done, outcome) = sync_channel(1);
-        let total = self.patience.total;
-        self.metrics.count(Operation::Put);
+        let total = self.manner.patience.total;
+        self.manner.metrics.count(Operation::Put);
         self.runtime.as_ref().expect("only dropping takes it").spawn(async move {
             let answer = match tokio::time::timeout(total, work).await {
                 Ok(answer) => answer.map_err(Failure::from),
@@ -307,10 +320,10 @@ fn late(after: Duration) -> Failure {
     Failure::Unavailable(format!("no answer within {after:?} (storage_timeout)"))
 }
 
+/// Attempts until one succeeds, fails for good, or patience ends.
 async fn retried<T, F, Fut>(
     store: Arc<dyn ObjectStore>,
-    patience: Patience,
-    metrics: Metrics,
+    manner: Manner,
     operation: Operation,
     mut attempt: F,
 ) -> Result<T, Failure>
@@ -318,21 +331,64 @@ where
     F: FnMut(Arc<dyn ObjectStore>) -> Fut,
     Fut: Future<Output = Result<T, Failure>>,
 {
+    let Manner { patience, metrics, is_away } = manner;
+    let was_away = is_away.load(Ordering::Relaxed);
+    let answered = || is_away.store(false, Ordering::Relaxed);
     let deadline = tokio::time::Instant::now() + patience.total;
     let mut backoff = patience.backoff;
     loop {
         metrics.count(operation);
         let failure = match tokio::time::timeout(patience.attempt, attempt(Arc::clone(&store))).await {
-            Ok(Ok(answer)) => return Ok(answer),
-            Ok(Err(failure @ (Failure::Missing | Failure::Changed))) => return Err(failure),
+            Ok(Ok(answer)) => {
+                answered();
+                return Ok(answer);
+            }
+            Ok(Err(failure @ (Failure::Missing | Failure::Changed))) => {
+                answered();
+                return Err(failure);
+            }
             Ok(Err(failure)) => failure,
             Err(_) => late(patience.attempt),
         };
         metrics.count_failure(operation);
-        if tokio::time::Instant::now() + backoff >= deadline {
+        if was_away || tokio::time::Instant::now() + backoff >= deadline {
+            is_away.store(matches!(failure, Failure::Unavailable(_)), Ordering::Relaxed);
             return Err(failure);
         }
         tokio::time::sleep(backoff).await;
         backoff *= 2;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use spoor_testkit::faults::{FaultStore, Faults};
+
+    use super::*;
+
+    #[test]
+    fn a_store_that_is_away_is_waited_for_once_and_found_again_at_once() {
+        let store = Arc::new(FaultStore::in_memory(1));
+        let patience = Patience {
+            attempt: Duration::from_millis(100),
+            total: Duration::from_millis(300),
+            backoff: Duration::from_millis(10),
+        };
+        let requests = Requests::new(Arc::clone(&store) as _, patience, Metrics::default()).unwrap();
+        let asked = |requests: &Requests| {
+            let before = store.counts().lists();
+            let listed = requests.list_objects(&Path::default(), None);
+            (listed.is_ok(), store.counts().lists() - before)
+        };
+        assert_eq!(asked(&requests), (true, 1));
+        store.set(Faults::down());
+        let (is_ok, tries) = asked(&requests);
+        assert!(!is_ok && tries > 1, "{tries}");
+        assert_eq!(asked(&requests), (false, 1));
+        assert_eq!(asked(&requests), (false, 1));
+        store.set(Faults::default());
+        assert!(matches!(requests.get(&"nothing".into()), Err(Failure::Missing)), "an answer, too");
+        store.set(Faults::down());
+        assert!(asked(&requests).1 > 1, "it was there, so it is waited for");
     }
 }

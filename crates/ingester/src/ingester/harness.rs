@@ -108,8 +108,9 @@ pub(super) struct FakeBlocks {
 
 impl FakeBlocks {
     pub(super) fn after_crash(&self) -> Self {
-        let blocks = self.state.lock().blocks.clone();
-        Self { state: Mutex::new(BlocksState { blocks, ..BlocksState::default() }), ..Self::default() }
+        let BlocksState { blocks, is_full, .. } = &*self.state.lock();
+        let state = BlocksState { blocks: blocks.clone(), is_full: *is_full, ..BlocksState::default() };
+        Self { state: Mutex::new(state), ..Self::default() }
     }
 
     pub(super) fn set_full(&self, is_full: bool) {

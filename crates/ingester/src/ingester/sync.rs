@@ -63,6 +63,11 @@ impl Ingester {
         Ok(true)
     }
 
+    /// Has all snapshots say that there may be blocks which nobody has heard of yet, and why; `None`: not any more.
+    pub fn set_unknown(&self, unknown: Option<Skipped>) {
+        *self.core.unknown.lock() = unknown;
+    }
+
     /// Has snapshots name blocks that others wrote, and of which not even the meta can be read. Replaces those of before.
     pub fn lack_blocks(&self, tenant: &TenantId, unreadable: &[(BlockId, String)]) {
         let tenant = match self.core.tenants.get(tenant) {

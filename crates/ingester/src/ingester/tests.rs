@@ -478,6 +478,35 @@ fn heads_are_cut_by_size_and_memory_is_bounded_by_refusal() {
 }
 
 #[test]
+fn while_no_block_can_be_written_a_full_head_is_refused_with_the_reason_and_survives_restarts() {
+    let mut world = World::with(small(64 << 10, 256 << 10));
+    let a = tenant("a");
+    world.blocks.set_full(true);
+    let mut refused = None;
+    wait_until("the head is full and a cut has failed", || match world.append(&a, 100) {
+        Err(err @ AppendError::Storage(_)) => {
+            refused = Some(err.to_string());
+            true
+        }
+        _ => false,
+    });
+    let refused = refused.unwrap();
+    assert!(refused.contains("no block can be written") && refused.contains("head_memory_limit"), "{refused}");
+    assert!(world.ingester().health().refusing.unwrap().contains("no block can be written"));
+    world.check();
+    for _ in 0..2 {
+        // The process starts, and what it holds is answered.
+        world.crash(0);
+        world.check();
+        assert!(world.append(&a, 1).is_err());
+    }
+    world.blocks.set_full(false);
+    world.ingester().core.cutter.kick();
+    wait_until("memory becomes free", || world.append(&a, 1).is_ok());
+    world.check();
+}
+
+#[test]
 fn recovery_stays_within_the_bound_on_memory() {
     let mut world = World::new();
     for round in 0..40 {

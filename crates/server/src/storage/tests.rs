@@ -133,6 +133,32 @@ fn wait<T>(future: impl Future<Output = T>) -> T {
     }
 }
 
+#[test]
+fn until_the_storage_was_listed_once_answers_say_that_they_may_lack_blocks() {
+    let storage = tempfile::tempdir().unwrap();
+    let writer = Process::start(storage.path());
+    writer.cut(TRACE, 1);
+    let reader = Process::start(storage.path());
+    let unreachable =
+        Err(Error::Io { action: "list", path: "there".to_owned(), reason: "away".into(), is_full: false });
+    reader.shared.note_listing(&reader.ingester, unreachable);
+    let skipped = || {
+        ["single-tenant", "unheard-of"].map(|tenant| {
+            let tenant = TenantId::parse(tenant).unwrap();
+            reader.ingester.snapshot(&tenant).skipped.iter().map(|skipped| skipped.reason.clone()).collect::<String>()
+        })
+    };
+    assert!(skipped().iter().all(|reason| reason.contains("could not be listed since the start: list there: away")));
+    assert!(reader.ingester.health().blocks_unknown.is_some());
+    reader.poll();
+    assert_eq!(skipped(), ["", ""]);
+    assert_eq!(reader.spans(TRACE), [1]);
+    // From then on what is known is as of the last poll.
+    let gone = Err(Error::Io { action: "list", path: "there".to_owned(), reason: "away".into(), is_full: false });
+    reader.shared.note_listing(&reader.ingester, gone);
+    assert_eq!(skipped(), ["", ""]);
+}
+
 const TRACE: TraceId = TraceId([7; 16]);
 const OTHER: TraceId = TraceId([8; 16]);
 
