@@ -46,6 +46,12 @@ pub trait BlockStore: Send + Sync {
     /// Removes a block and what an interrupted write of it left. Nothing there: nothing happens.
     fn remove(&self, tenant: &TenantId, id: BlockId) -> Result<(), BlockError>;
 
+    /// What a block says of itself; `None` when it was never finished.
+    fn meta(&self, tenant: &TenantId, id: BlockId) -> Result<Option<BlockMeta>, BlockError> {
+        let _ = (tenant, id);
+        Ok(None)
+    }
+
     /// Why queries may have to do without a block that was opened, if something of it was found to be damaged. Cheap.
     fn damage(&self, id: BlockId) -> Option<String> {
         let _ = id;
@@ -105,6 +111,10 @@ impl BlockStore for StoredBlocks {
     fn remove(&self, tenant: &TenantId, id: BlockId) -> Result<(), BlockError> {
         self.cache.damages().forget(id);
         self.files.remove(tenant, id)
+    }
+
+    fn meta(&self, tenant: &TenantId, id: BlockId) -> Result<Option<BlockMeta>, BlockError> {
+        self.files.meta(tenant, id)
     }
 
     fn damage(&self, id: BlockId) -> Option<String> {

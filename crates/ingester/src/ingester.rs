@@ -30,6 +30,7 @@ use crate::quarantine;
 use crate::queue::Queue;
 use crate::record::Sequence;
 use crate::recovery::{self, Replay};
+use crate::salvage;
 use crate::store::{Change, Durability, RocksStore, Store, StoreError};
 use crate::tenant::{Frozen, Tenants};
 use crate::wal::{Done, Pending, Refusal, WalThread};
@@ -53,6 +54,8 @@ pub struct Health {
     pub cut_failing: Option<String>,
     /// Blocks that queries must do without.
     pub blocks_skipped: usize,
+    /// What of the log was damaged at the start: acknowledged spans may be lost.
+    pub log_damage: Option<String>,
     /// Why it is not known which blocks there are, if that is so: answers may lack some.
     pub blocks_unknown: Option<String>,
     /// Log records that could not be read when the process started, this time or before.
@@ -253,6 +256,7 @@ impl Ingester {
             refusing: self.refusal.get().or_else(|| self.stuck()),
             cut_failing: self.core.cutter.failing(),
             blocks_skipped,
+            log_damage: self.core.store.damage(),
             blocks_unknown: self.core.unknown.lock().as_ref().map(|unknown| unknown.reason.clone()),
             records_in_quarantine: self.quarantined_before,
         }
@@ -395,6 +399,13 @@ impl Core {
             }
         }
         recovery::finish_cuts(&*self.store, &*self.blocks, &mut catalog).map_err(|err| self.failed(err))?;
+        if self.store.damage().is_some() {
+            self.metrics.records_set_aside.inc();
+            let adopted = salvage::adopt_unnamed(&*self.store, &*self.blocks, &catalog);
+            if adopted.map_err(|err| self.failed(err))? > 0 {
+                catalog = catalog::load(&*self.store).map_err(|err| self.failed(err))?;
+            }
+        }
         let left = recovery::clean_up(&*self.store, &*self.blocks, &catalog).map_err(|err| self.failed(err))?;
         self.gone.leave(left);
         let trimmed = catalog.trimmed.clone();

@@ -40,6 +40,7 @@ mod quarantine;
 mod queue;
 mod record;
 mod recovery;
+mod salvage;
 pub mod store;
 mod tenant;
 mod wal;

@@ -92,6 +92,12 @@ pub trait Store: Send + Sync {
     /// Makes all changes, in order, or none.
     fn write(&self, changes: &[Change], durability: Durability) -> Result<(), StoreError>;
 
+    /// What was found damaged when the store was opened, and passed over: writes of before may be missing while later
+    /// ones are there.
+    fn damage(&self) -> Option<String> {
+        None
+    }
+
     /// Makes every earlier write durable.
     fn sync(&self) -> Result<(), StoreError>;
 

@@ -255,6 +255,55 @@ fn damage_that_is_found_while_reading_is_known_until_the_file_is_put_back() {
     }
 }
 
+fn copy_dir(from: &Path, to: &Path) {
+    fs::create_dir_all(to).unwrap();
+    for entry in fs::read_dir(from).unwrap() {
+        let path = entry.unwrap().path();
+        let target = to.join(path.file_name().unwrap());
+        match path.is_dir() {
+            true => copy_dir(&path, &target),
+            false => drop(fs::copy(&path, target).unwrap()),
+        }
+    }
+}
+
+#[test]
+fn a_flipped_bit_in_the_log_costs_little_and_is_told() {
+    let dir = tempfile::tempdir().unwrap();
+    let tenant = TenantId::single();
+    let ingester = open(&dir.path().join("data")).unwrap();
+    let sent: Vec<Trace> = (0..2000).map(|number| trace(number, 1 + number % 9)).collect();
+    for (number, trace) in sent.iter().enumerate() {
+        append(&ingester, &tenant, trace).unwrap();
+        if number == 300 || number == 900 {
+            ingester.flush(None).unwrap();
+        }
+    }
+    // Killed, and a disk that fails.
+    for place in [0.01, 0.2, 0.5, 0.7] {
+        let copy = dir.path().join("copy");
+        copy_dir(&dir.path().join("data"), &copy);
+        let logs =
+            files(&copy.join("db")).into_iter().filter(|(path, _)| path.extension().is_some_and(|it| it == "log"));
+        let (path, mut bytes) = logs.max_by_key(|(_, bytes)| bytes.len()).unwrap();
+        let at = (bytes.len() as f64 * place) as usize;
+        assert!(bytes.len() - at > 64 << 10, "what is in the last piece looks like a tear");
+        bytes[at] ^= 4;
+        fs::write(&path, &bytes).unwrap();
+        let after = open(&copy).unwrap();
+        let found = sent.iter().filter(|trace| find(&*after, &tenant, trace.id).as_ref() == Some(trace)).count();
+        assert!(found > 1700, "{place}: {found}");
+        assert!(after.health().log_damage.unwrap().contains("damaged-log-1"));
+        after.close().unwrap();
+        drop(after);
+        let again = open(&copy).unwrap();
+        assert_eq!(again.health().log_damage, None);
+        assert_eq!(sent.iter().filter(|trace| find(&*again, &tenant, trace.id).as_ref() == Some(trace)).count(), found);
+        drop(again);
+        fs::remove_dir_all(&copy).unwrap();
+    }
+}
+
 #[test]
 fn tenants_do_not_see_each_other() {
     let dir = tempfile::tempdir().unwrap();

@@ -236,12 +236,15 @@ fn overrides(config: &Config) -> tempo::Overrides {
 
 /// What somebody should know of the ingester.
 fn health(health: Health) -> tempo::Health {
-    let Health { refusing, cut_failing, blocks_skipped, blocks_unknown, records_in_quarantine } = health;
+    let Health { refusing, cut_failing, blocks_skipped, log_damage, blocks_unknown, records_in_quarantine } = health;
     let cut = cut_failing.map(|why| format!("a head cannot become a block: {why}"));
     let skipped = (blocks_skipped > 0).then(|| format!("blocks that queries do without: {blocks_skipped}"));
     let aside = (records_in_quarantine > 0)
         .then(|| format!("log records that could not be read and were set aside: {records_in_quarantine}"));
-    tempo::Health { refusing, troubles: [cut, blocks_unknown, skipped, aside].into_iter().flatten().collect() }
+    tempo::Health {
+        refusing,
+        troubles: [cut, log_damage, blocks_unknown, skipped, aside].into_iter().flatten().collect(),
+    }
 }
 
 fn health_of(ingester: &Arc<Ingester>) -> tempo::HealthFn {

@@ -139,8 +139,49 @@ fn a_torn_log_tail_is_dropped_and_what_is_written_after_it_survives_the_next_cra
     }
 }
 
+#[test]
+fn what_is_damaged_in_the_middle_of_the_log_is_passed_over_and_the_rest_is_kept() {
+    let dir = tempfile::tempdir().unwrap();
+    let rocks = RocksStore::open(&dir.path().join("db"), 1 << 20).unwrap();
+    for n in 0..200u8 {
+        rocks.write(&[put(Table::Wal, &[n], &[n; 1000])], Durability::Synced).unwrap();
+    }
+    for place in [0.02, 0.3, 0.5, 0.9] {
+        let copy = tempfile::tempdir().unwrap();
+        let database = copy.path().join("db");
+        std::fs::create_dir(&database).unwrap();
+        for entry in std::fs::read_dir(dir.path().join("db")).unwrap() {
+            let path = entry.unwrap().path();
+            std::fs::copy(&path, database.join(path.file_name().unwrap())).unwrap();
+        }
+        let log = newest_log(&database);
+        let mut bytes = std::fs::read(&log).unwrap();
+        let at = (bytes.len() as f64 * place) as usize;
+        bytes[at] ^= 1;
+        std::fs::write(&log, &bytes).unwrap();
+
+        let reader = RocksStore::open_for_reading(&database, 1 << 20).unwrap();
+        let kept = keys(&reader, Table::Wal, b"").len();
+        // RocksDB gives up what is left of a piece of 32 KiB.
+        assert!((160..200).contains(&kept), "{place}: {kept}");
+        assert!(reader.damage().is_some());
+        drop(reader);
+        let mended = RocksStore::open(&database, 1 << 20).unwrap();
+        assert_eq!(keys(&mended, Table::Wal, b"").len(), kept);
+        assert!(mended.damage().unwrap().contains("damaged-log-1"));
+        let aside = newest_log(&copy.path().join("damaged-log-1"));
+        assert_eq!(std::fs::read(aside).unwrap(), bytes);
+        mended.write(&[put(Table::Wal, &[255], &[1; 10])], Durability::Synced).unwrap();
+        drop(mended);
+        let again = RocksStore::open(&database, 1 << 20).unwrap();
+        assert_eq!(again.damage(), None);
+        assert_eq!(keys(&again, Table::Wal, b"").len(), kept + 1);
+    }
+}
+
 fn check_life_after_a_tear(dir: &Path) {
     let after = RocksStore::open(dir, 1 << 20).unwrap();
+    assert_eq!(after.damage(), None, "a tear is no damage");
     assert_eq!(keys(&after, Table::Wal, b"").len(), 9);
     for n in 20..25u8 {
         after.write(&[put(Table::Wal, &[n], &[n; 1000])], Durability::Synced).unwrap();

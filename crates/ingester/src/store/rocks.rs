@@ -4,15 +4,18 @@
 //!   compressed requests) until a cut deletes them by range. The flush that follows drops what is deleted before
 //!   it reaches a file, so in the usual case a record is written once: to RocksDB's own log.
 //! - No block cache and no compression: the log is read once, at start, and holds compressed bytes.
-//! - RocksDB's log is replayed to the first inconsistency (`PointInTime`): see `FORMAT.md`.
+//! - RocksDB's log ends in what a crash tore, and everything before that must be whole. What is damaged in the middle of
+//!   it is passed over, and what comes after it is kept: see `FORMAT.md`.
 //!
 //! **Invariant:** nothing outside this file knows RocksDB.
 
-use std::path::Path;
+use std::fs::{self, File};
+use std::io;
+use std::path::{Path, PathBuf};
 
 use rocksdb::{
-    BlockBasedOptions, ColumnFamily, ColumnFamilyDescriptor, DB, DBCompressionType, DBRecoveryMode, FlushOptions,
-    InfoLogger, IteratorMode, LogLevel, Options, ReadOptions, WriteBatch, WriteOptions,
+    BlockBasedOptions, ColumnFamily, ColumnFamilyDescriptor, DB, DBCompressionType, DBRecoveryMode, ErrorKind,
+    FlushOptions, InfoLogger, IteratorMode, LogLevel, Options, ReadOptions, WriteBatch, WriteOptions,
 };
 
 use super::{Change, Durability, Store, StoreError, Table, Visit};
@@ -32,24 +35,76 @@ const OPEN_FILES_MAX: i32 = 64;
 /// A [`Store`] on disk. Opening replays RocksDB's log.
 pub struct RocksStore {
     db: DB,
+    damage: Option<String>,
 }
 
 impl RocksStore {
     /// Opens or creates the database in `dir`, which nobody else may have open. The log's memtable is
     /// made for heads of `head_memory_limit` together: it holds their compressed requests.
     pub fn open(dir: &Path, head_memory_limit: usize) -> Result<Self, StoreError> {
-        let mut options = database_options();
-        options.create_if_missing(true);
-        options.create_missing_column_families(true);
-        let db = DB::open_cf_descriptors(&options, dir, tables(head_memory_limit)).map_err(failed)?;
-        Ok(Self { db })
+        match writable(dir, head_memory_limit, DBRecoveryMode::TolerateCorruptedTailRecords) {
+            Ok(db) => Ok(Self { db, damage: None }),
+            Err(err) if err.kind() == ErrorKind::Corruption => Self::salvage(dir, head_memory_limit, err),
+            Err(err) => Err(failed(err)),
+        }
+    }
+
+    /// Opens a database whose log does not verify. A tear may look like that, too: then nothing comes after it.
+    fn salvage(dir: &Path, head_memory_limit: usize, err: rocksdb::Error) -> Result<Self, StoreError> {
+        let reason = err.into_string();
+        let beyond = |_: rocksdb::Error| {
+            StoreError(format!(
+                "{reason}; more than its log is damaged. Put a copy of the data directory back, or move this database \
+                 away: blocks are whole without it, and `docs/operations.md` says under \"Backup and restore\" how they are found again"
+            ))
+        };
+        let until_damage = readable(dir, head_memory_limit, DBRecoveryMode::PointInTime).map_err(beyond)?;
+        let whole_until = until_damage.latest_sequence_number();
+        drop(until_damage);
+        let db = writable(dir, head_memory_limit, DBRecoveryMode::SkipAnyCorruptedRecord).map_err(beyond)?;
+        let mut store = Self { db, damage: None };
+        if store.db.latest_sequence_number() > whole_until {
+            let copy = copy_log(dir).map_err(|err| {
+                StoreError(format!(
+                    "{reason}; and its log, which is damaged, cannot be copied aside before it is mended: {err}"
+                ))
+            })?;
+            let copy = copy.display();
+            tracing::error!(
+                reason,
+                "the log is damaged: requests that were acknowledged may be lost, what comes after the damage is kept; the log \
+                 as it was is in {copy}"
+            );
+            store.damage =
+                Some(format!("the log was damaged, and what could not be read of it is in {copy} only: {reason}"));
+        }
+        if store.damage.is_none() {
+            let why = "the end of the log does not verify, as after a loss of power; without one, its disk is failing";
+            tracing::warn!(reason, "{why}");
+        }
+        // Else every start would find it again.
+        let mut options = FlushOptions::default();
+        options.set_wait(true);
+        store.db.flush_cfs_opt(&Table::ALL.map(|table| store.table(table)), &options).map_err(failed)?;
+        Ok(store)
     }
 
     /// Opens a database that nobody writes to meanwhile, and changes nothing: every write fails.
     /// RocksDB's log is replayed into memory.
     pub fn open_for_reading(dir: &Path, head_memory_limit: usize) -> Result<Self, StoreError> {
-        let db = DB::open_cf_descriptors_read_only(&database_options(), dir, tables(head_memory_limit), false);
-        Ok(Self { db: db.map_err(failed)? })
+        match readable(dir, head_memory_limit, DBRecoveryMode::TolerateCorruptedTailRecords) {
+            Ok(db) => Ok(Self { db, damage: None }),
+            Err(err) if err.kind() == ErrorKind::Corruption => {
+                let db = readable(dir, head_memory_limit, DBRecoveryMode::SkipAnyCorruptedRecord).map_err(failed)?;
+                let reason = err.into_string();
+                tracing::error!(
+                    reason,
+                    "the log is damaged, or was torn by a crash; what cannot be read of it is left out"
+                );
+                Ok(Self { db, damage: Some(reason) })
+            }
+            Err(err) => Err(failed(err)),
+        }
     }
 
     fn table(&self, table: Table) -> &ColumnFamily {
@@ -57,19 +112,55 @@ impl RocksStore {
     }
 }
 
+fn writable(dir: &Path, head_memory_limit: usize, mode: DBRecoveryMode) -> Result<DB, rocksdb::Error> {
+    let mut options = database_options(mode);
+    options.create_if_missing(true);
+    options.create_missing_column_families(true);
+    DB::open_cf_descriptors(&options, dir, tables(head_memory_limit))
+}
+
+fn readable(dir: &Path, head_memory_limit: usize, mode: DBRecoveryMode) -> Result<DB, rocksdb::Error> {
+    DB::open_cf_descriptors_read_only(&database_options(mode), dir, tables(head_memory_limit), false)
+}
+
+/// Copies the log's files to a new directory beside the database.
+fn copy_log(dir: &Path) -> io::Result<PathBuf> {
+    let mut number = 1;
+    let copy = loop {
+        let copy = dir.with_file_name(format!("damaged-log-{number}"));
+        match fs::create_dir(&copy) {
+            Ok(()) => break copy,
+            Err(err) if err.kind() == io::ErrorKind::AlreadyExists => number += 1,
+            Err(err) => return Err(err),
+        }
+    };
+    for entry in fs::read_dir(dir)? {
+        let path = entry?.path();
+        if path.extension().is_some_and(|extension| extension == "log") {
+            let to = copy.join(path.file_name().unwrap_or_default());
+            fs::copy(&path, &to)?;
+            File::open(&to)?.sync_all()?;
+        }
+    }
+    File::open(&copy)?.sync_all()?;
+    Ok(copy)
+}
+
 fn tables(head_memory_limit: usize) -> [ColumnFamilyDescriptor; 3] {
     let memtable_bytes = (head_memory_limit / 3).clamp(WAL_MEMTABLE_BYTES_MIN, WAL_MEMTABLE_BYTES_MAX);
     Table::ALL.map(|table| ColumnFamilyDescriptor::new(table.name(), table_options(table, memtable_bytes)))
 }
 
-fn database_options() -> Options {
+fn database_options(mode: DBRecoveryMode) -> Options {
     // What replay finds stays in memory until the first cut drops it: flushing it first would write it
     // twice, and would keep a process from starting on a nearly full disk. Only a text can set these two; by
     // the second, a nearly empty log does not take 70 MiB of disk in advance.
     let mut options = Options::default()
         .get_options_from_string("avoid_flush_during_recovery=true;allow_fallocate=false")
         .expect("RocksDB has had these options since 2016");
-    options.set_wal_recovery_mode(DBRecoveryMode::PointInTime);
+    options.set_wal_recovery_mode(mode);
+    // A file of the log that is gone or too short, of those that were closed, is an error and no end.
+    options.set_track_and_verify_wals_in_manifest(true);
     options.set_max_background_jobs(2);
     options.set_max_open_files(OPEN_FILES_MAX);
     options.set_max_total_wal_size(LOG_FILES_BYTES_MAX);
@@ -135,6 +226,10 @@ impl Store for RocksStore {
         let mut options = WriteOptions::default();
         options.set_sync(durability == Durability::Synced);
         self.db.write_opt(batch, &options).map_err(failed)
+    }
+
+    fn damage(&self) -> Option<String> {
+        self.damage.clone()
     }
 
     fn sync(&self) -> Result<(), StoreError> {
