@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use prometheus_client::registry::Registry;
-use spoor_block::{BlockCache, DirectoryFiles, WriteOptions};
+use spoor_block::{BlockCache, DirectoryFiles, TimeWindow, WriteOptions};
 use spoor_compactor::{Candidate, Limits as MergeLimits, Size, is_expired, plan};
 use spoor_ingester::store::{Fault, MemoryStore, Store};
 use spoor_ingester::{Config, Foundation, Ingester, MergeRequest, Metrics, StoredBlocks};
@@ -142,7 +142,11 @@ impl World {
 
     fn merge(&mut self, inputs: Vec<spoor_model::BlockId>) {
         let keep_after = Some(self.horizon());
-        let request = MergeRequest { inputs, block_spans: 60, memory_bytes: 64 << 20, keep_after };
+        // Late traces go into blocks of their own time, as in a process.
+        let length = RETENTION / 4;
+        let start = UnixNano(self.clock.now().0 / length.as_nanos() as u64 * length.as_nanos() as u64);
+        let window = Some(TimeWindow { start, length });
+        let request = MergeRequest { inputs, block_spans: 60, memory_bytes: 64 << 20, keep_after, window };
         let merged = self.life().ingester.merge_blocks(&self.tenant, &request, &mut |_| ControlFlow::Continue(()));
         merged.unwrap();
         self.merges += 1;

@@ -102,8 +102,14 @@ fn open(files: &Arc<dyn BlockFiles>) -> Vec<Arc<Block>> {
 fn run(files: &Arc<dyn BlockFiles>, cuts: &[Arc<Block>], zstd_level: i32) {
     let write = WriteOptions { zstd_level, ..WriteOptions::merged() };
     let is_deleted = &|_| false;
-    let options =
-        MergeOptions { write, block_spans: u64::from(u32::MAX), memory_bytes: 64 << 20, is_deleted, keep_after: None };
+    let options = MergeOptions {
+        write,
+        block_spans: u64::from(u32::MAX),
+        memory_bytes: 64 << 20,
+        is_deleted,
+        keep_after: None,
+        window: None,
+    };
     let mut ids = (100..).map(|number: u128| BlockId::from_parts(UnixNano(1), number));
     let mut next_id = || ids.next().expect("endless");
     // Forgets the peak so far.

@@ -107,7 +107,7 @@ mod tests {
     #[test]
     fn what_is_damaged_is_known_until_that_very_place_can_be_read() {
         let damages = Damages::default();
-        let [one, two] = [1, 2].map(|number| BlockId::from_parts(UnixNano(number), 0));
+        let [one, two] = [1, 2].map(|number| BlockId::from_parts(UnixNano(0), number));
         let bytes = |file: &str, range: Range<u64>| Place::Bytes(file.to_owned(), vec![range]);
         let bad = |reason: &str| Err::<(), _>(Error::corrupt("block", reason));
         damages.learn(one, || bytes("a", 10..20), &bad("first"));

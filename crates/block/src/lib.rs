@@ -48,7 +48,7 @@ pub use damage::Damages;
 pub use error::Error;
 pub use files::{BlockFile, BlockFiles, DirectoryFiles};
 pub use inspect::{ColumnSize, Composition, composition, verify};
-pub use merge::{MergeOptions, Merged, Progress, merge};
+pub use merge::{LATE_BLOCKS_MAX, MergeOptions, Merged, Progress, TimeWindow, merge};
 pub use meta::{BlockMeta, VERSION};
 pub use pieces::{PIECE_BYTES, Pieces};
 pub use source::Block;

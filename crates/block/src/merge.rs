@@ -18,6 +18,7 @@
 mod chunk;
 mod input;
 mod order;
+mod windows;
 
 use std::collections::BTreeSet;
 use std::ops::ControlFlow;
@@ -28,6 +29,7 @@ use spoor_model::{BlockId, TraceId, UnixNano};
 
 use self::input::Input;
 use self::order::{JoinedTrace, Joins, Traces};
+pub use self::windows::{LATE_BLOCKS_MAX, TimeWindow};
 use crate::columns::{self, ColumnName};
 use crate::error::Error;
 use crate::files::BlockFiles;
@@ -70,6 +72,9 @@ pub struct MergeOptions<'a> {
     pub is_deleted: &'a dyn Fn(TraceId) -> bool,
     /// Traces that ended before, with all of their fragments, are left out.
     pub keep_after: Option<UnixNano>,
+    /// Traces of other times than this go into blocks of their own, [`LATE_BLOCKS_MAX`] and one more at most; `None`: wherever
+    /// they stand.
+    pub window: Option<TimeWindow>,
 }
 
 /// How far a merge is.
@@ -137,6 +142,8 @@ fn merge_at(
     let opened = inputs.iter().map(|input| Input::new(input.open_alone(&shared)?, pace.chunk_rows));
     let mut opened: Vec<Input> = opened.collect::<Result<_, Error>>()?;
     let joins = Joins::find(&opened);
+    let starts = opened.iter().flat_map(|input| (0..input.ids.len()).map(|trace| input.traces.range(trace).start));
+    let boundaries = options.window.map(|window| windows::boundaries(window, starts)).unwrap_or_default();
     let mut merge = Merge {
         pace,
         held_bytes_max: 0,
@@ -149,6 +156,7 @@ fn merge_at(
         watch,
         inputs: &mut opened,
         joins: &joins,
+        boundaries,
     };
     let mut excluded: Vec<Dimension> = Vec::new();
     for attempt in 0.. {
@@ -195,6 +203,8 @@ struct Merge<'a> {
     watch: &'a mut dyn FnMut(Progress) -> ControlFlow<()>,
     inputs: &'a mut [Input],
     joins: &'a Joins,
+    /// Starts of traces at which a new block begins, ascending.
+    boundaries: Vec<UnixNano>,
 }
 
 impl<'a> Merge<'a> {
@@ -254,10 +264,13 @@ impl<'a> Merge<'a> {
         loop {
             let collected = self.collect(&mut traces, &in_shapes, &mut merged.spans_left_out)?;
             let is_last = collected.batch.is_empty();
+            if let Some(output) = open.take_if(|output| !is_last && output.section != collected.section) {
+                finished.push(self.finish(output, decision)?);
+            }
             if !is_last {
                 let output = match &mut open {
                     Some(output) => output,
-                    None => open.insert(self.begin(decision)?),
+                    None => open.insert(self.begin(decision, collected.section)?),
                 };
                 let before_bytes = output.writer.written_bytes();
                 let (rows, copies) = output.append(&collected, decision)?;
@@ -289,13 +302,20 @@ impl<'a> Merge<'a> {
 
     /// The spans of the next traces that stay; none when all traces were taken.
     fn collect(&mut self, traces: &mut Traces<'_>, in_shapes: &[bool], left_out: &mut u64) -> Result<Collected, Error> {
-        let (mut batch, mut sources, mut shapes) = (SpanBatch::new(), Vec::new(), Vec::new());
+        let (mut batch, mut sources, mut shapes, mut section) = (SpanBatch::new(), Vec::new(), Vec::new(), 0);
         self.inputs.iter_mut().for_each(Input::begin_batch);
         // Large rows come in small chunks.
         let chunk_rows = self.inputs.iter().map(Input::chunk_rows).min().unwrap_or(usize::MAX);
         let (between_rows, mut measured_rows) = (chunk_rows.min(MEASURED_ROWS), 0);
         while batch.len() < self.pace.step_rows {
             let Some(trace) = traces.next(self.inputs) else { break };
+            let of_trace = self.boundaries.partition_point(|boundary| *boundary <= trace.range.start);
+            if batch.is_empty() {
+                section = of_trace;
+            } else if section != of_trace {
+                traces.put_back(trace);
+                break;
+            }
             if self.is_left_out(&trace) {
                 *left_out += trace.span_count as u64;
                 trace
@@ -319,7 +339,7 @@ impl<'a> Merge<'a> {
                 }
             }
         }
-        Ok(Collected { batch, sources })
+        Ok(Collected { batch, sources, section })
     }
 
     fn is_left_out(&self, trace: &JoinedTrace) -> bool {
@@ -347,7 +367,7 @@ impl<'a> Merge<'a> {
         self.inputs.iter().map(Input::held_bytes).sum()
     }
 
-    fn begin<'d>(&mut self, decision: &'d Decision) -> Result<Output<'d>, Error>
+    fn begin<'d>(&mut self, decision: &'d Decision, section: usize) -> Result<Output<'d>, Error>
     where
         'a: 'd,
     {
@@ -355,11 +375,11 @@ impl<'a> Merge<'a> {
         let staged = Staged::create(self.files, &self.metas[0].tenant, id)?;
         let mut writer = BlockWriter::create(&staged.dir, &decision.plan, &options.write)?;
         writer.expect_traces(self.inputs.iter().map(|input| input.ids.len()).sum());
-        Ok(Output { id, staged, writer, shapes: Stream::new(&decision.folded) })
+        Ok(Output { id, section, staged, writer, shapes: Stream::new(&decision.folded) })
     }
 
     fn finish(&mut self, output: Output<'_>, decision: &Decision) -> Result<(Staged, BlockMeta), Error> {
-        let Output { id, staged, writer, shapes } = output;
+        let Output { id, section: _, staged, writer, shapes } = output;
         let before_bytes = writer.written_bytes();
         let shapes = tables::spell_shapes(&shapes.spell(), |index| &decision.known[index].0);
         let mut meta = writer.finish(&shapes, id, &self.metas[0].tenant, self.created_at)?;
@@ -399,11 +419,15 @@ struct Collected {
     batch: SpanBatch,
     /// Per row.
     sources: Vec<shape::Source>,
+    /// Between which boundaries the traces begin.
+    section: usize,
 }
 
 /// A new block while it is written.
 struct Output<'a> {
     id: BlockId,
+    /// Between which boundaries its traces begin.
+    section: usize,
     staged: Staged,
     writer: BlockWriter<'a>,
     shapes: Stream,
@@ -412,7 +436,7 @@ struct Output<'a> {
 impl Output<'_> {
     /// Writes a step; how many spans were written, and how many copies were not.
     fn append(&mut self, collected: &Collected, decision: &Decision) -> Result<(u64, u64), Stop> {
-        let Collected { batch, sources } = collected;
+        let Collected { batch, sources, section: _ } = collected;
         let batches: [&SpanBatch; 1] = [batch];
         let order = crate::order::order(&batches);
         let merged = columns::merge(&decision.known, &batches);

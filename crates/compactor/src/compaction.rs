@@ -13,7 +13,7 @@ use std::ops::ControlFlow;
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use spoor_block::{Merged, Progress};
+use spoor_block::{Merged, Progress, TimeWindow};
 use spoor_model::{BlockId, Clock, UnixNano};
 
 use crate::metrics::{Metrics, Reason};
@@ -112,6 +112,7 @@ impl Compaction {
             block_spans: self.settings.limits.block.spans,
             memory_bytes: self.settings.memory_bytes,
             keep_after: self.policy.horizon(&job.tenant, now),
+            window: TimeWindow { start: job.window_start, length: self.settings.limits.window },
         };
         *self.running.lock() = Some(Running { job: job.clone(), since: now, spans_written: 0 });
         let outcome = match self.let_ingest_go_first(owner, brake, PRESSED_WAITS_TO_BEGIN) {
@@ -240,7 +241,7 @@ impl Compaction {
 impl Running {
     /// One line for people.
     pub fn describe(&self) -> String {
-        let Job { tenant, inputs, level, size } = &self.job;
+        let Job { tenant, inputs, level, size, .. } = &self.job;
         let share = self.spans_written * 100 / size.spans.max(1);
         format!("tenant {tenant}: {} blocks into level {level}, {share} % of {} spans", inputs.len(), size.spans)
     }

@@ -2,7 +2,7 @@
 
 use std::ops::ControlFlow;
 
-use spoor_block::{BlockMeta, Merged, Progress};
+use spoor_block::{BlockMeta, Merged, Progress, TimeWindow};
 use spoor_model::{BlockId, TenantId, UnixNano};
 
 /// A block and how it is.
@@ -27,6 +27,8 @@ pub struct MergeBounds {
     pub memory_bytes: usize,
     /// Traces that ended before are left out.
     pub keep_after: Option<UnixNano>,
+    /// The window of the blocks: what does not belong to it goes into blocks of its own.
+    pub window: TimeWindow,
 }
 
 /// Why blocks were not merged. They are as they were.

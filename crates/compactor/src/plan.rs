@@ -123,6 +123,8 @@ pub struct Job {
     pub level: u32,
     /// The inputs together.
     pub size: Size,
+    /// Where the window begins that they belong to.
+    pub window_start: UnixNano,
 }
 
 impl Job {
@@ -144,6 +146,7 @@ pub fn plan(blocks: &[Candidate], now: UnixNano, limits: &Limits) -> Vec<Job> {
     assert!(!limits.window.is_zero() && limits.inputs_min >= 2, "limits are checked before they come here");
     let window_nanos = u64::try_from(limits.window.as_nanos()).unwrap_or(u64::MAX);
     let window = |block: &Candidate| block.time().0 / window_nanos;
+    let window_start = |block: &Candidate| UnixNano(window(block) * window_nanos);
     let order = |block: &Candidate| (block.tenant.clone(), window(block), block.level, block.time(), block.id);
     let (rewritten, mut small): (Vec<&Candidate>, Vec<&Candidate>) =
         blocks.iter().partition(|block| block.has_deletions);
@@ -158,9 +161,13 @@ pub fn plan(blocks: &[Candidate], now: UnixNano, limits: &Limits) -> Vec<Job> {
         let youngest = group.iter().map(|block| block.created_at).max().unwrap_or(now);
         let has_settled = is_over && now.since(youngest) >= limits.patience;
         let inputs_min = if has_settled { 2 } else { limits.inputs_min };
-        jobs.extend(of_group(group, is_over, inputs_min, limits).into_iter().map(|job| (group[0].time(), job)));
+        jobs.extend(
+            of_group(group, window_start(group[0]), is_over, inputs_min, limits)
+                .into_iter()
+                .map(|job| (group[0].time(), job)),
+        );
     }
-    jobs.extend(rewritten.into_iter().map(|block| (block.time(), rewrite(block))));
+    jobs.extend(rewritten.into_iter().map(|block| (block.time(), rewrite(block, window_start(block)))));
     jobs.sort_by(|(a_time, a), (b_time, b)| {
         let by_gain = gain(b, a).cmp(&gain(a, b));
         b.is_rewrite().cmp(&a.is_rewrite()).then(by_gain).then_with(|| (a_time, &a.inputs).cmp(&(b_time, &b.inputs)))
@@ -173,15 +180,21 @@ fn gain(of: &Job, against: &Job) -> u128 {
     of.inputs.len() as u128 * u128::from(against.size.spans.max(1))
 }
 
-fn rewrite(block: &Candidate) -> Job {
-    Job { tenant: block.tenant.clone(), inputs: vec![block.id], level: block.level + 1, size: block.size }
+fn rewrite(block: &Candidate, window_start: UnixNano) -> Job {
+    Job { tenant: block.tenant.clone(), inputs: vec![block.id], level: block.level + 1, size: block.size, window_start }
 }
 
 /// Runs of neighbours that fill a block, and the rest when nothing more is to come.
-fn of_group(group: &[&Candidate], is_over: bool, inputs_min: usize, limits: &Limits) -> Vec<Job> {
+fn of_group(
+    group: &[&Candidate],
+    window_start: UnixNano,
+    is_over: bool,
+    inputs_min: usize,
+    limits: &Limits,
+) -> Vec<Job> {
     let mut jobs = Vec::new();
-    let mut run =
-        Job { tenant: group[0].tenant.clone(), inputs: Vec::new(), level: group[0].level + 1, size: Size::default() };
+    let (tenant, level) = (group[0].tenant.clone(), group[0].level + 1);
+    let mut run = Job { tenant, inputs: Vec::new(), level, size: Size::default(), window_start };
     let empty = run.clone();
     for block in group {
         let size = run.size.with(block.size);

@@ -23,7 +23,8 @@ pub(crate) fn adopt_unnamed(
     let known: BTreeMap<(TenantId, BlockId), &BlockMeta> =
         known.map(|meta| ((meta.tenant.clone(), meta.id), meta)).collect();
     let listed = blocks.list().map_err(|err| StoreError(err.to_string()))?;
-    let names: BTreeSet<_> = listed.into_iter().chain(catalog.unpublished.iter().cloned()).collect();
+    let names: BTreeSet<_> =
+        listed.into_iter().chain(catalog.unpublished.iter().map(|(tenant, id, _)| (tenant.clone(), *id))).collect();
     let mut unnamed = Vec::new();
     for (tenant, id) in names.into_iter().filter(|name| !known.contains_key(name)) {
         match blocks.meta(&tenant, id) {

@@ -79,8 +79,9 @@ impl BlockOwner for Owner {
         bounds: &MergeBounds,
         watch: &mut dyn FnMut(Progress) -> ControlFlow<()>,
     ) -> Result<Merged, MergeError> {
-        let MergeBounds { block_spans, memory_bytes, keep_after } = *bounds;
-        let request = MergeRequest { inputs: inputs.to_vec(), block_spans, memory_bytes, keep_after };
+        let MergeBounds { block_spans, memory_bytes, keep_after, window } = *bounds;
+        let window = Some(window);
+        let request = MergeRequest { inputs: inputs.to_vec(), block_spans, memory_bytes, keep_after, window };
         // A lease that is lost ends the merge.
         let mut watch = |progress| if self.may_change() { watch(progress) } else { ControlFlow::Break(()) };
         self.ingester.merge_blocks(tenant, &request, &mut watch).map_err(|err| match err {

@@ -68,11 +68,13 @@ pub(super) struct Traces<'a> {
     joins: &'a Joins,
     is_done: Vec<bool>,
     heads: BinaryHeap<Reverse<(UnixNano, TraceId, Fragment)>>,
+    put_back: Option<JoinedTrace>,
 }
 
 impl<'a> Traces<'a> {
     pub(super) fn new(inputs: &[Input], joins: &'a Joins) -> Self {
-        let mut traces = Self { joins, is_done: vec![false; joins.groups.len()], heads: BinaryHeap::new() };
+        let mut traces =
+            Self { joins, is_done: vec![false; joins.groups.len()], heads: BinaryHeap::new(), put_back: None };
         (0..inputs.len() as u32).for_each(|input| traces.push(inputs, (input, 0)));
         traces
     }
@@ -85,8 +87,16 @@ impl<'a> Traces<'a> {
         }
     }
 
+    /// Has a trace be the next one again.
+    pub(super) fn put_back(&mut self, trace: JoinedTrace) {
+        self.put_back = Some(trace);
+    }
+
     /// The next trace; `None` after the last.
     pub(super) fn next(&mut self, inputs: &[Input]) -> Option<JoinedTrace> {
+        if let Some(trace) = self.put_back.take() {
+            return Some(trace);
+        }
         while let Some(Reverse((_, id, first))) = self.heads.pop() {
             self.push(inputs, (first.0, first.1 + 1));
             let mut fragments = vec![first];

@@ -2,6 +2,7 @@
 
 use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -65,7 +66,7 @@ impl Bench {
 
 fn options(write: WriteOptions) -> MergeOptions<'static> {
     let is_deleted = &|_: TraceId| false;
-    MergeOptions { write, block_spans: 1 << 30, memory_bytes: 64 << 20, is_deleted, keep_after: None }
+    MergeOptions { write, block_spans: 1 << 30, memory_bytes: 64 << 20, is_deleted, keep_after: None, window: None }
 }
 
 /// Steps, chunks and samples of a few rows, and room for no chunk that is not in use, or for all.
@@ -206,6 +207,30 @@ proptest! {
         prop_assert_eq!(blocks[0].meta().merge_level, 2);
         prop_assert_eq!(blocks[0].meta().copy_count as usize, all.len() - entries.len());
         check_answers(&blocks[0], &entries);
+    }
+
+    #[test]
+    fn what_came_late_is_in_blocks_of_its_own_time_and_every_span_is_there_once(
+        seeds in vec((seed(), 0..4u8), 1..60), length in 1..1u64 << 40, place in 0..4u64, (pace, _) in pace(),
+    ) {
+        let bench = Bench::new(pace);
+        let inputs = cut_by_place(&bench, &seeds, &small_pages());
+        let window = TimeWindow { start: UnixNano(place * length), length: Duration::from_nanos(length) };
+        let (blocks, merged) = bench.merge(&inputs, &MergeOptions { window: Some(window), ..options(small_pages()) });
+        prop_assert!(blocks.len() <= LATE_BLOCKS_MAX + 2);
+        let all: Vec<Seed> = seeds.iter().map(|(seed, _)| seed.clone()).collect();
+        let entries = expected(&all);
+        prop_assert_eq!(canonical(spans_of(&blocks)), canonical(entries.clone()));
+        prop_assert_eq!(merged.spans_written as usize, entries.len());
+        // Whoever begins before the window before is with nobody who does not.
+        let line = UnixNano(window.start.0.saturating_sub(length));
+        for block in &blocks {
+            let starts: Vec<UnixNano> = (1..6u8).filter_map(|trace| {
+                let spans = block.find_trace(TraceId([trace; 16]), &context()).unwrap();
+                spans.iter().map(|entry| entry.span.start).min()
+            }).collect();
+            prop_assert!(starts.iter().all(|start| *start < line) || starts.iter().all(|start| *start >= line));
+        }
     }
 
     #[test]

@@ -18,7 +18,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use spoor_block::{BlockMeta, Error as BlockError, MergeOptions, Merged, Progress};
+use spoor_block::{BlockMeta, Error as BlockError, LATE_BLOCKS_MAX, MergeOptions, Merged, Progress, TimeWindow};
 use spoor_model::{BlockId, TenantId, UnixNano};
 
 use super::{Core, Ingester};
@@ -44,6 +44,8 @@ pub struct MergeRequest {
     pub memory_bytes: usize,
     /// Traces that ended before are left out: they are past their retention.
     pub keep_after: Option<UnixNano>,
+    /// Traces of other times go into blocks of their own: [`MergeOptions::window`].
+    pub window: Option<TimeWindow>,
 }
 
 impl Ingester {
@@ -98,7 +100,8 @@ struct Merge<'a> {
 impl Merge<'_> {
     fn run(&mut self, watch: &mut dyn FnMut(Progress) -> ControlFlow<()>) -> Result<Merged, Error> {
         let span_count: u64 = self.inputs.iter().map(|block| block.meta.span_count).sum();
-        let id_count = span_count / self.request.block_spans.max(1) + 2;
+        let of_other_times = self.request.window.map_or(0, |_| LATE_BLOCKS_MAX as u64 + 1);
+        let id_count = span_count / self.request.block_spans.max(1) + 2 + of_other_times;
         self.announce(id_count)?;
         let merged = self.write(watch)?;
         let Merged { spans_read, spans_written, copies_dropped, spans_left_out, io_bytes, .. } = merged;
@@ -144,6 +147,7 @@ impl Merge<'_> {
             memory_bytes: self.request.memory_bytes,
             is_deleted: &|trace| deleted.contains(&trace),
             keep_after: self.request.keep_after,
+            window: self.request.window,
         };
         let mut unused = self.announced.clone();
         let (mut is_short, core, tenant) = (false, self.core, self.tenant);

@@ -172,7 +172,13 @@ fn a_lost_block_is_named_in_snapshots_and_the_rest_answers() {
 }
 
 fn merge_of(inputs: impl IntoIterator<Item = BlockId>) -> MergeRequest {
-    MergeRequest { inputs: inputs.into_iter().collect(), block_spans: 40, memory_bytes: 1 << 20, keep_after: None }
+    MergeRequest {
+        inputs: inputs.into_iter().collect(),
+        block_spans: 40,
+        memory_bytes: 1 << 20,
+        keep_after: None,
+        window: None,
+    }
 }
 
 /// A tenant with so many blocks of 20 spans, and their ids, newest first.

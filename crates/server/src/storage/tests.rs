@@ -94,8 +94,13 @@ impl Process {
     }
 
     fn merge(&self, inputs: &[BlockId], mut meanwhile: impl FnMut()) -> Result<(), String> {
-        let request =
-            MergeRequest { inputs: inputs.to_vec(), block_spans: 1000, memory_bytes: 64 << 20, keep_after: None };
+        let request = MergeRequest {
+            inputs: inputs.to_vec(),
+            block_spans: 1000,
+            memory_bytes: 64 << 20,
+            keep_after: None,
+            window: None,
+        };
         let mut watch = |_| {
             meanwhile();
             ControlFlow::Continue(())

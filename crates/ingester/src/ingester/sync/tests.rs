@@ -30,7 +30,13 @@ fn ids(metas: &[BlockMeta]) -> Vec<BlockId> {
 /// Merges everything of `one`; returns the new blocks as they would be listed.
 fn merged(one: &World, a: &TenantId) -> Vec<BlockMeta> {
     let inputs = ids(&one.ingester().blocks(a));
-    let request = MergeRequest { inputs: inputs.clone(), block_spans: 1000, memory_bytes: 1 << 20, keep_after: None };
+    let request = MergeRequest {
+        inputs: inputs.clone(),
+        block_spans: 1000,
+        memory_bytes: 1 << 20,
+        keep_after: None,
+        window: None,
+    };
     one.ingester().merge_blocks(a, &request, &mut |_| ControlFlow::Continue(())).unwrap();
     let mut new = one.ingester().blocks(a);
     new.iter_mut().for_each(|meta| meta.replaces.clone_from(&inputs));
@@ -145,7 +151,8 @@ fn a_merge_whose_input_loses_a_trace_may_not_replace_it() {
     let cut = one.ingester().blocks(&a);
     let told = BTreeSet::from([(cut[0].id, trace_of(25))]);
     assert!(one.ingester().may_replace(&a, &ids(&cut)));
-    let request = MergeRequest { inputs: ids(&cut), block_spans: 1000, memory_bytes: 1 << 20, keep_after: None };
+    let request =
+        MergeRequest { inputs: ids(&cut), block_spans: 1000, memory_bytes: 1 << 20, keep_after: None, window: None };
     let outcome = one.ingester().merge_blocks(&a, &request, &mut |_| {
         one.ingester().hide_deleted(&a, &told).unwrap();
         assert!(!one.ingester().may_replace(&a, &ids(&cut)));
