@@ -13,6 +13,7 @@ use std::collections::{BTreeSet, VecDeque};
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
+use spoor_block::TimeWindow;
 use spoor_compactor::{BlockOwner, MergeBounds, Pass};
 use spoor_ingester::BlockState;
 use spoor_model::ingest::AppendRequest;
@@ -488,7 +489,9 @@ fn perform(process: &Process, tenant: &TenantId, deed: &Deed) -> bool {
                 return false;
             }
             let keep_after = Some(clock.now().minus(RETENTION));
-            let bounds = MergeBounds { block_spans: 60, memory_bytes: 64 << 20, keep_after };
+            let length = RETENTION / 8;
+            let window = TimeWindow { start: clock.now().minus(length), length };
+            let bounds = MergeBounds { block_spans: 60, memory_bytes: 64 << 20, keep_after, window };
             let mut watch = |_| match process.switch.is_dead() {
                 true => ControlFlow::Break(()),
                 false => ControlFlow::Continue(()),
