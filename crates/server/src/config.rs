@@ -114,6 +114,24 @@ impl Config {
         Ok(config)
     }
 
+    /// What holds, and is hardly meant: a line each.
+    pub fn warnings(&self) -> Vec<String> {
+        let (grace, poll) = (self.storage_grace_period, self.storage_poll_interval);
+        let needed = poll.saturating_add(self.query_timeout);
+        let is_short = !self.storage.0.is_empty() && !grace.is_zero() && grace <= needed;
+        let warning = || {
+            format!(
+                "storage_grace_period is {}, not more than storage_poll_interval ({}) and query_timeout ({}) together: \
+                 queries of other processes on {} may miss blocks that are merged or removed",
+                grace.show(),
+                poll.show(),
+                self.query_timeout.show(),
+                self.storage.0
+            )
+        };
+        is_short.then(warning).into_iter().collect()
+    }
+
     fn check_tls(&self) -> Result<(), ConfigError> {
         let (cert, key) = (&self.tls_cert_file.0, &self.tls_key_file.0);
         let reason = match (cert, key) {

@@ -103,3 +103,17 @@ fn the_configuration_in_force_is_read_back_as_it_was() {
     let config = from_yaml("retention: 3d\ncors_allowed_origins: ['*']\nmultitenancy: true\n").unwrap();
     assert_eq!(from_yaml(&config.to_yaml()), Ok(config));
 }
+
+#[test]
+fn a_grace_period_that_ends_before_queries_do_is_warned_of() {
+    let warned = |text: &str| from_yaml(text).unwrap().warnings().join("\n");
+    let of = "storage: s3://a\nstorage_poll_interval: 30s\nquery_timeout: 30s\nstorage_grace_period: ";
+    for (grace, is_warned) in [("59s", true), ("1m", true), ("61s", false), ("0", false)] {
+        assert_eq!(!warned(&format!("{of}{grace}")).is_empty(), is_warned, "{grace}");
+    }
+    let text = warned(&format!("{of}10s"));
+    for key in ["storage_grace_period is 10s", "storage_poll_interval (30s)", "query_timeout (30s)"] {
+        assert!(text.contains(key), "{text}");
+    }
+    assert_eq!(warned("storage_grace_period: 1s"), "", "nobody else reads the data directory");
+}
