@@ -18,7 +18,7 @@ impl OpenApi {
         let mut fitting: Vec<&String> = paths.keys().filter(|pattern| fits(pattern, path)).collect();
         fitting.sort_by_key(|pattern| pattern.matches('{').count());
         let methods = &paths[fitting.first()?.as_str()];
-        // Queries take any method, and are described as `get`.
+        // Queries may be posted, and are described as `get`.
         methods.get(method.to_lowercase()).or_else(|| methods.get("get"))
     }
 

@@ -1,6 +1,6 @@
 //! The query API of Tempo (port 3200), as Grafana, Kiali, Perses and tempo-cli use it: HTTP, and gRPC for streams.
 //!
-//! Query routes take any method (but `DELETE` of a trace deletes it) and read their parameters from the URL only. Errors are plain text.
+//! Query routes take `GET` and `POST` and read their parameters from the URL only. Errors are plain text.
 //! Where Spoor answers otherwise than Tempo on purpose stands in `DEVIATIONS.md`.
 
 mod asked;
@@ -31,6 +31,7 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::extract::Request;
+use axum::handler::Handler;
 use axum::middleware;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodRouter, any, get};
@@ -146,25 +147,25 @@ pub fn router(state: State) -> Router {
 type Route = (&'static str, &'static str, MethodRouter<Arc<State>>);
 
 /// Methods, path and handler of every route; `api/openapi/tempo.yaml` describes these and no others. Queries
-/// take any method, as Tempo's do, and are described as `get`.
+/// are described as `get`.
 fn routes() -> Vec<Route> {
     vec![
-        ("any delete", "/api/v2/traces/{traceID}", any(trace_by_id::v2).delete(blocks::delete_trace)),
-        ("any", "/api/traces/{traceID}", any(trace_by_id::v1)),
+        ("query delete", "/api/v2/traces/{traceID}", query(trace_by_id::v2).delete(blocks::delete_trace)),
+        ("query", "/api/traces/{traceID}", query(trace_by_id::v1)),
         ("post", "/api/v2/traces/diff", any(trace_diff::diff)),
-        ("any", "/api/search", any(search::search)),
-        ("any", "/api/search/tags", any(tags::names_v1)),
-        ("any", "/api/v2/search/tags", any(tags::names_v2)),
-        ("any", "/api/search/tag/{*tagName}", any(tags::values_v1)),
-        ("any", "/api/v2/search/tag/{*tagName}", any(tags::values_v2)),
-        ("any", "/api/metrics/query", any(metrics::query_instant)),
-        ("any", "/api/metrics/query_range", any(metrics::query_range)),
-        ("any", "/api/echo", any(status::echo)),
+        ("query", "/api/search", query(search::search)),
+        ("query", "/api/search/tags", query(tags::names_v1)),
+        ("query", "/api/v2/search/tags", query(tags::names_v2)),
+        ("query", "/api/search/tag/{*tagName}", query(tags::values_v1)),
+        ("query", "/api/v2/search/tag/{*tagName}", query(tags::values_v2)),
+        ("query", "/api/metrics/query", query(metrics::query_instant)),
+        ("query", "/api/metrics/query_range", query(metrics::query_range)),
+        ("query", "/api/echo", query(status::echo)),
         ("post get delete", "/api/mcp", any(mcp::serve)),
         ("get", "/api/overrides", get(overrides::user_configured)),
         ("get", "/api/status/buildinfo", get(status::build_info)),
-        ("any", "/ready", any(status::ready)),
-        ("any", "/metrics", any(status::metrics)),
+        ("query", "/ready", query(status::ready)),
+        ("query", "/metrics", query(status::metrics)),
         ("get", "/status", get(status::overview)),
         ("get", "/status/version", get(status::version)),
         ("get", "/status/health", get(status::health)),
@@ -174,11 +175,21 @@ fn routes() -> Vec<Route> {
         ("get", "/status/overrides/{tenant}", get(overrides::of_tenant)),
         ("get", "/status/endpoints", get(status::endpoints)),
         ("get", "/status/services", get(status::services)),
-        ("any", "/status/usage-stats", any(status::usage_stats)),
+        ("query", "/status/usage-stats", query(status::usage_stats)),
         ("get", "/status/blocks", get(blocks::status)),
-        ("any", "/spoor/explain", any(explain::explain)),
-        ("any", "/spoor/export", any(export::export)),
+        ("query", "/spoor/explain", query(explain::explain)),
+        ("query", "/spoor/export", query(export::export)),
     ]
+}
+
+/// `GET`, which is `HEAD` too, and `POST`; the parameters of both are in the URL. Whoever wants to put or delete something is told
+/// that this is not to be had (405), and is not shown it instead.
+fn query<H, T>(handler: H) -> MethodRouter<Arc<State>>
+where
+    H: Handler<T, Arc<State>>,
+    T: 'static,
+{
+    get(handler.clone()).post(handler)
 }
 
 async fn no_such_route(request: Request) -> Response {
