@@ -10,6 +10,7 @@ use std::sync::Arc;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde::Deserialize;
+use serde::de::IgnoredAny;
 use serde_json::Value as Json;
 use spoor_model::span::{STATUS_ERROR, STATUS_OK};
 use spoor_model::wire::put_text;
@@ -32,11 +33,8 @@ pub enum JaegerJsonError {
 }
 
 #[derive(Deserialize)]
-#[serde(untagged)]
-enum Document {
-    Answer { data: Vec<TraceDocument> },
-    Traces(Vec<TraceDocument>),
-    Trace(TraceDocument),
+struct Answer {
+    data: Vec<TraceDocument>,
 }
 
 #[derive(Deserialize)]
@@ -118,10 +116,7 @@ const WARNINGS_KEY: &str = "@jaeger@warnings";
 /// Reads a document; one `TracesData` (which has the shape of an export request) per trace id. Costs a few
 /// times the document's size in memory.
 pub fn to_protobuf(json: &[u8]) -> Result<Vec<Vec<u8>>, JaegerJsonError> {
-    let documents = match serde_json::from_slice(json)? {
-        Document::Answer { data } | Document::Traces(data) => data,
-        Document::Trace(trace) => vec![trace],
-    };
+    let documents = documents(json)?;
     let mut encoded = Vec::with_capacity(documents.len());
     for document in documents {
         let mut of_trace: BTreeMap<TraceId, Vec<SpanEntry>> = BTreeMap::new();
@@ -134,6 +129,21 @@ pub fn to_protobuf(json: &[u8]) -> Result<Vec<Vec<u8>>, JaegerJsonError> {
         encoded.extend(traces.map(|trace| crate::encode::traces_data(&trace)));
     }
     Ok(encoded)
+}
+
+/// The traces of a document, by its shape. Serde could try one shape after the other, but would not say what is wrong then.
+fn documents(json: &[u8]) -> Result<Vec<TraceDocument>, serde_json::Error> {
+    #[derive(Deserialize)]
+    struct Keys {
+        data: Option<IgnoredAny>,
+    }
+    if json.trim_ascii_start().first() == Some(&b'[') {
+        return serde_json::from_slice(json);
+    }
+    match serde_json::from_slice(json)? {
+        Keys { data: Some(_) } => serde_json::from_slice(json).map(|Answer { data }| data),
+        Keys { data: None } => serde_json::from_slice(json).map(|trace| vec![trace]),
+    }
 }
 
 fn entry(document: &SpanDocument, processes: &BTreeMap<String, ProcessDocument>) -> Result<SpanEntry, String> {
@@ -176,8 +186,9 @@ fn span(document: &SpanDocument) -> Result<(Span, Vec<u8>), String> {
         }
     }
     fields.settle_status(&mut span);
-    if let Some(warnings) = document.warnings.as_ref().filter(|warnings| !warnings.is_empty()) {
-        let warnings = warnings.iter().map(|warning| Value::Str(warning.clone())).collect();
+    let of_the_span = document.warnings.iter().flatten().filter(|warning| !is_of_the_answer(warning));
+    let warnings: Vec<Value> = of_the_span.map(|warning| Value::Str(warning.clone())).collect();
+    if !warnings.is_empty() {
         span.attributes.push(KeyValue::new(WARNINGS_KEY, Value::Array(warnings)));
     }
     for log in document.logs.iter().flatten() {
@@ -187,6 +198,12 @@ fn span(document: &SpanDocument) -> Result<(Span, Vec<u8>), String> {
     put_text(&mut scope, 1, fields.scope_name.as_bytes());
     put_text(&mut scope, 2, fields.scope_version.as_bytes());
     Ok((span, scope))
+}
+
+/// Whether Jaeger added a warning when it answered, and says by it that it left the span as it was: then the span is the
+/// one that it has stored, and must not differ from it. Where it moved the times, the warning is all that tells.
+fn is_of_the_answer(warning: &str) -> bool {
+    warning.ends_with("skipping clock skew adjustment") || warning.contains("not applying calculated delta of ")
 }
 
 /// What tags say of the span's fields.
@@ -327,6 +344,34 @@ mod tests {
 
     use super::*;
     use crate::OtlpDecoder;
+
+    #[test]
+    fn warnings_of_an_answer_are_no_part_of_the_span() {
+        let warnings = |texts: &str| {
+            let entries = read(&TRACE.replace(r#""clocks differ""#, texts));
+            let found = entries[0].span.attributes.iter().find(|attribute| attribute.key == WARNINGS_KEY);
+            found.map(|attribute| attribute.value.clone())
+        };
+        let left_alone = r#""parent span ID=7 is not in the trace; skipping clock skew adjustment""#;
+        let disabled = r#""clock skew adjustment disabled; not applying calculated delta of -3ms""#;
+        assert_eq!(warnings(&format!("{left_alone},{disabled}")), None);
+        let moved = "This span's timestamps were adjusted by 3ms";
+        let kept = Value::Array(vec![Value::Str(moved.to_owned())]);
+        assert_eq!(warnings(&format!("{left_alone},\"{moved}\"")), Some(kept));
+    }
+
+    #[test]
+    fn what_is_wrong_with_a_document_is_said() {
+        for (json, expected) in [
+            (r#"{"data":null}"#, "missing field `spans`"),
+            (r#"{"data":{}}"#, "invalid type: map, expected a sequence"),
+            (r#"{"data":[{"spans":[{"traceID":"a"}]}]}"#, "missing field `spanID`"),
+            (r#"[{}]"#, "missing field `spans`"),
+        ] {
+            let err = to_protobuf(json.as_bytes()).unwrap_err().to_string();
+            assert!(err.contains(expected), "{json}: {err}");
+        }
+    }
 
     const TRACE: &str = r#"{"traceID":"a0b1","spans":[
         {"traceID":"a0b1","spanID":"c2","flags":1,"operationName":"GET /cart","processID":"p1",
