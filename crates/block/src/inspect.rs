@@ -76,6 +76,16 @@ pub fn composition(files: &dyn BlockFiles, meta: &BlockMeta) -> Result<Compositi
     Ok(Composition { files: sizes, columns, row_group_count: footer.num_row_groups() })
 }
 
+/// Whether the files of a block are there and as long as they should be, as far as that shows without reading them: in a
+/// directory it does, of objects nothing is asked.
+///
+/// # Errors
+/// What is wrong, with the file's name in it.
+pub fn check_presence(files: &dyn BlockFiles, meta: &BlockMeta) -> Result<(), Error> {
+    let mut all = meta.files.iter();
+    all.try_for_each(|file| open_file(files, meta, &file.name, &Arc::default()).map(|_| ()))
+}
+
 /// Bytes of a file read at once: whole pieces.
 const READ_BYTES: u64 = 128 * PIECE_BYTES as u64;
 

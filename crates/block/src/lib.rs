@@ -47,7 +47,7 @@ pub use cache::BlockCache;
 pub use damage::Damages;
 pub use error::Error;
 pub use files::{BlockFile, BlockFiles, DirectoryFiles};
-pub use inspect::{ColumnSize, Composition, composition, verify};
+pub use inspect::{ColumnSize, Composition, check_presence, composition, verify};
 pub use merge::{LATE_BLOCKS_MAX, MergeOptions, Merged, Progress, TimeWindow, merge};
 pub use meta::{BlockMeta, VERSION};
 pub use pieces::{PIECE_BYTES, Pieces};

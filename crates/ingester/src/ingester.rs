@@ -406,8 +406,8 @@ impl Core {
                 catalog = catalog::load(&*self.store).map_err(|err| self.failed(err))?;
             }
         }
-        let left = recovery::clean_up(&*self.store, &*self.blocks, &catalog).map_err(|err| self.failed(err))?;
-        self.gone.leave(left);
+        let left = recovery::clean_up(&*self.store, &*self.blocks, &self.config.blocks_dir(), &catalog);
+        self.gone.leave(left.map_err(|err| self.failed(err))?);
         let trimmed = catalog.trimmed.clone();
         recovery::open_blocks(&self.tenants, &self.blocks, catalog, &self.metrics);
         Ok(trimmed)

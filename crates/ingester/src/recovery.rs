@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::mpsc::{SyncSender, sync_channel};
 
@@ -53,6 +54,7 @@ pub(crate) fn finish_cuts(store: &dyn Store, blocks: &dyn BlockStore, catalog: &
 pub(crate) fn clean_up(
     store: &dyn Store,
     blocks: &dyn BlockStore,
+    blocks_dir: &Path,
     catalog: &Catalog,
 ) -> Result<BTreeSet<(TenantId, BlockId)>, StoreError> {
     let known: BTreeSet<_> = catalog.blocks.iter().map(|entry| (entry.tenant.clone(), entry.id)).collect();
@@ -77,9 +79,8 @@ pub(crate) fn clean_up(
     match blocks.list() {
         Ok(found) => {
             let strays = found.into_iter().filter(|name| !known.contains(name) && !kept.contains(name));
-            for (tenant, id) in strays {
-                tracing::warn!(%tenant, block = %id, "a block directory is not in the catalog; it is left alone");
-            }
+            // Blocks elsewhere are taken over from there.
+            warn_of(strays.filter(|(tenant, id)| blocks_dir.join(tenant.as_str()).join(id.to_string()).is_dir()));
         }
         Err(err) => tracing::warn!(%err, "blocks cannot be listed"),
     }
@@ -87,6 +88,20 @@ pub(crate) fn clean_up(
         store.write(&forgotten, Durability::Synced)?;
     }
     Ok(kept)
+}
+
+fn warn_of(strays: impl Iterator<Item = (TenantId, BlockId)>) {
+    let mut stray_count = 0;
+    for (tenant, id) in strays {
+        stray_count += 1;
+        tracing::warn!(%tenant, block = %id, "a block directory is not in the catalog; it is left alone");
+    }
+    if stray_count > 0 {
+        tracing::error!(
+            stray_count,
+            "queries do not see blocks that are not in the catalog: stop Spoor, run `spoor blocks adopt --all`, start it again"
+        );
+    }
 }
 
 /// Opens the catalog's blocks. One that cannot be opened is named in every snapshot and in the log.
