@@ -2,6 +2,12 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
+mod adopt;
+mod blocks;
+mod export;
+mod import;
+mod pipes;
+
 use std::fs;
 use std::path::Path;
 use std::process::{Command, Output};
@@ -29,6 +35,29 @@ fn good(arguments: &[&str]) -> String {
     let text = String::from_utf8(output.stdout).unwrap();
     assert!(output.status.success(), "{arguments:?}: {text}{}", String::from_utf8_lossy(&output.stderr));
     text
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8(bytes.to_vec()).unwrap()
+}
+
+/// The names in a directory, sorted.
+fn names(directory: &Path) -> Vec<String> {
+    let mut names: Vec<String> =
+        fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+    names.sort();
+    names
+}
+
+/// A directory with so many blocks, cut one after the other, and what is in them. No server runs.
+fn with_blocks(directory: &Path, count: u64) -> Ledger {
+    let mut ledger = Ledger::default();
+    for seed in 0..count {
+        let mut server = start(directory);
+        ingest(&server, 10 + seed, 3, &mut ledger);
+        server.stop();
+    }
+    ledger
 }
 
 fn ingest(server: &Server, seed: u64, requests: usize, ledger: &mut Ledger) {
@@ -139,65 +168,4 @@ fn a_trace_of_jaegers_api_is_imported() {
     };
     assert!(!spans(&downloaded.body).is_empty());
     assert_eq!(spans(&again.body), spans(&downloaded.body));
-}
-
-// Scenario: an operator lists blocks beside a running server, then one rots. Guarantee: it is named, and only it.
-#[test]
-fn blocks_are_listed_described_and_a_rotten_one_is_named() {
-    let directory = TempDir::new().unwrap();
-    let (mut server, mut ledger) = (start(directory.path()), Ledger::default());
-    for seed in 0..2 {
-        ingest(&server, 10 + seed, 3, &mut ledger);
-        server.stop();
-        server = server.launch().clone().start();
-    }
-    let data_dir = directory.path().display().to_string();
-    let blocks = |words: &[&str]| spoor(&[&["blocks"], words, &["--data-dir", &data_dir]].concat());
-    let text = |output: &Output| String::from_utf8(output.stdout.clone()).unwrap();
-    let listed = text(&blocks(&["ls", "--json"]));
-    let ids: Vec<String> = listed
-        .lines()
-        .map(|line| serde_json::from_str::<Json>(line).unwrap()["id"].as_str().unwrap().to_owned())
-        .collect();
-    assert!(ids.len() >= 2, "{listed}");
-    assert!(text(&blocks(&["ls"])).contains(&format!("{} blocks, ", ids.len())));
-    let shown = text(&blocks(&["show", &ids[0]]));
-    for part in ["spans.parquet", "trace_id", "row groups", " per span"] {
-        assert!(shown.contains(part), "{part}: {shown}");
-    }
-    let gc = blocks(&["gc", "--dry-run"]);
-    assert!(!gc.status.success() && String::from_utf8_lossy(&gc.stderr).contains("in use"), "{gc:?}");
-    assert!(blocks(&["verify"]).status.success());
-
-    server.stop();
-    let victim = directory.path().join("blocks/single-tenant").join(&ids[1]).join("spans.parquet");
-    let mut bytes = fs::read(&victim).unwrap();
-    let middle = bytes.len() / 2;
-    bytes[middle] ^= 1;
-    fs::write(&victim, bytes).unwrap();
-    let verified = blocks(&["verify", "--json"]);
-    assert_eq!(verified.status.code(), Some(1));
-    let bad: Vec<String> = text(&verified)
-        .lines()
-        .map(|line| serde_json::from_str::<Json>(line).unwrap())
-        .filter(|line| line["ok"] == false)
-        .map(|line| line["id"].as_str().unwrap().to_owned())
-        .collect();
-    assert_eq!(bad, [ids[1].clone()]);
-    assert!(text(&blocks(&["verify", &ids[0]])).contains("1 blocks verified, 0 bad"));
-    let partial = spoor(&["export", "--data-dir", &data_dir]);
-    let said = String::from_utf8_lossy(&partial.stderr).into_owned();
-    assert_eq!(partial.status.code(), Some(1), "{said}");
-    assert!(said.contains(&ids[1]) && said.contains("the export is not complete"), "{said}");
-    for (query, output) in [("{ }", "table"), ("{ } | count_over_time()", "table"), ("{ }", "json")] {
-        let partial = spoor(&["query", "--data-dir", &data_dir, query, "--output", output]);
-        let (shown, said) = (text(&partial), String::from_utf8_lossy(&partial.stderr).into_owned());
-        let (with_note, without) = if output == "json" { (said, shown) } else { (shown, said) };
-        assert!(with_note.contains("1 source could not be read") && with_note.contains(&ids[1]), "{with_note}");
-        assert!(!without.contains("could not be read"), "{without}");
-    }
-    fs::create_dir(directory.path().join("blocks/single-tenant/00000000000000000000000007.tmp")).unwrap();
-    assert!(text(&blocks(&["gc", "--dry-run"])).contains("never finished: would go"));
-    assert!(text(&blocks(&["gc"])).contains("1 removed"));
-    assert!(text(&blocks(&["gc"])).contains("0 removed"));
 }

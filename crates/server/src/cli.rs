@@ -2,6 +2,7 @@
 //!
 //! Flags are made from the table of settings, so that a new key is a flag at once.
 
+use std::collections::BTreeSet;
 use std::ffi::OsString;
 
 use clap::error::{ContextKind, ContextValue, ErrorKind};
@@ -55,7 +56,7 @@ pub(crate) fn parse(
     arguments: impl Iterator<Item = OsString>,
     variables: impl Iterator<Item = (String, String)>,
 ) -> Result<Invocation, UsageError> {
-    let matches = match command().try_get_matches_from(arguments) {
+    let matches = match command().try_get_matches_from(with_joined_switches(arguments)) {
         Ok(matches) => matches,
         Err(err) if matches!(err.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion) => {
             return Ok(Invocation::Print(err.render().to_string()));
@@ -150,13 +151,36 @@ fn command() -> Command {
 fn flag(setting: &'static Setting) -> Arg {
     let default = if setting.default.is_empty() { "none" } else { setting.default };
     let help = format!("{} [env: {}] [default: {default}]", setting.doc.trim(), setting.variable());
-    let is_switch = setting.kind == <bool as crate::config::Value>::KIND;
     let arg = Arg::new(setting.key).long(setting.flag()).global(true).action(ArgAction::Set).help(help);
     let arg = arg.help_heading(setting.section).allow_hyphen_values(true);
-    match is_switch {
+    match is_switch(setting) {
         true => arg.value_name("BOOL").num_args(0..=1).require_equals(true).default_missing_value("true"),
         false => arg.value_name(setting.kind.replace(", ", "|").replace(" or ", "|")),
     }
+}
+
+/// `--mcp true` as `--mcp=true`. Clap has no value that may be absent, yet is not the next word: `--mcp serve` must stay two.
+fn with_joined_switches(arguments: impl Iterator<Item = OsString>) -> Vec<OsString> {
+    let switches: BTreeSet<OsString> = SETTINGS
+        .iter()
+        .filter(|setting| is_switch(setting))
+        .map(|setting| format!("--{}", setting.flag()).into())
+        .collect();
+    let mut joined: Vec<OsString> = Vec::new();
+    for word in arguments {
+        match joined.last_mut() {
+            Some(last) if (word == "true" || word == "false") && switches.contains(last) => {
+                last.push("=");
+                last.push(word);
+            }
+            _ => joined.push(word),
+        }
+    }
+    joined
+}
+
+fn is_switch(setting: &Setting) -> bool {
+    setting.kind == <bool as crate::config::Value>::KIND
 }
 
 /// Clap explains over several lines; people get one.
@@ -217,6 +241,15 @@ mod tests {
         }
         assert!(config_of("spoor --multitenancy --tempo-port 1").multitenancy);
         assert!(!config_of("spoor --multitenancy=false").multitenancy);
+    }
+
+    #[test]
+    fn a_switch_may_have_its_value_as_a_word_of_its_own() {
+        let config = config_of("spoor --mcp true --multitenancy false --trace-deletion --tempo-port 1 config check");
+        assert!(config.mcp && !config.multitenancy && config.trace_deletion);
+        assert_eq!(config.tempo_port, 1);
+        // Where no switch is before it, it is a word like any other.
+        assert_eq!(run("spoor true").unwrap_err(), "unknown command `true`, see `spoor --help`");
     }
 
     #[test]

@@ -8,6 +8,8 @@
 //!
 //! **Invariant:** no other crate reads configuration, the environment, signals or the system's clock.
 
+#![warn(clippy::print_stderr)]
+
 use std::io::Write;
 use std::process::ExitCode;
 
@@ -50,8 +52,7 @@ pub fn main() -> ExitCode {
     match outcome {
         Ok(code) => code,
         Err(line) => {
-            // Nobody is left to tell when stderr is closed.
-            let _ = writeln!(std::io::stderr(), "spoor: {line}");
+            say(&format!("spoor: {line}"));
             ExitCode::from(EXIT_USAGE)
         }
     }
@@ -62,8 +63,14 @@ fn run(invocation: Invocation) -> Result<ExitCode, String> {
         Invocation::Print(text) => print(&text),
         Invocation::PrintReference => print(&config::reference()),
         Invocation::CheckConfig(raw, warnings) => {
-            Config::new(&raw).map_err(|err| err.to_string())?;
-            print(&warnings.iter().map(|warning| format!("warning: {warning}\n")).collect::<String>())?;
+            let config = Config::new(&raw).map_err(|err| err.to_string())?;
+            print(
+                &warnings
+                    .iter()
+                    .chain(&config.warnings())
+                    .map(|warning| format!("warning: {warning}\n"))
+                    .collect::<String>(),
+            )?;
             print("the configuration is valid\n")
         }
         Invocation::Query(arguments) => query::run(&arguments),
@@ -73,18 +80,29 @@ fn run(invocation: Invocation) -> Result<ExitCode, String> {
         Invocation::Serve(raw, warnings) => {
             let config = Config::new(&raw).map_err(|err| err.to_string())?;
             logs::start(config.log_format, config.log_level);
-            warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
+            warnings.iter().chain(&config.warnings()).for_each(|warning| tracing::warn!("{warning}"));
             node::run(&config)
         }
     }
 }
 
+/// Writes a text to stdout. That nobody reads it is fine: `spoor --help | head` closes the pipe.
 fn print(text: &str) -> Result<ExitCode, String> {
+    is_read(text).map(|_| ExitCode::SUCCESS)
+}
+
+/// Writes a text to stdout; whether somebody still reads there.
+fn is_read(text: &str) -> Result<bool, String> {
     match std::io::stdout().write_all(text.as_bytes()) {
-        // `spoor --help | head` closes the pipe, and that is fine.
-        Err(err) if err.kind() != std::io::ErrorKind::BrokenPipe => Err(format!("stdout: {err}")),
-        _ => Ok(ExitCode::SUCCESS),
+        Ok(()) => Ok(true),
+        Err(err) if err.kind() == std::io::ErrorKind::BrokenPipe => Ok(false),
+        Err(err) => Err(format!("stdout: {err}")),
     }
+}
+
+/// Writes a line to stderr. Nobody is left to tell when that is closed, which `eprintln!` would end the process for.
+fn say(line: &str) {
+    let _ = writeln!(std::io::stderr(), "{line}");
 }
 
 fn utf8_variables() -> impl Iterator<Item = (String, String)> {

@@ -1,5 +1,8 @@
 //! Log lines, on stderr.
+//!
+//! A log that cannot be written (`spoor 2>&1 | head` closes the pipe, a disk is full) stops nothing: its lines are lost.
 
+use std::io::{self, IsTerminal, Write};
 use std::panic::PanicHookInfo;
 
 use tracing_subscriber::filter::LevelFilter;
@@ -14,14 +17,34 @@ pub(crate) fn start(format: LogFormat, level: LogLevel) {
         LogLevel::Info => LevelFilter::INFO,
         LogLevel::Debug => LevelFilter::DEBUG,
     };
-    let lines = tracing_subscriber::fmt().with_writer(std::io::stderr).with_max_level(level);
+    // What the subscriber says of its own failures it says by `eprintln!`, which panics where stderr is closed.
+    let lines = tracing_subscriber::fmt().log_internal_errors(false).with_writer(Stderr::new).with_max_level(level);
     match format {
-        LogFormat::Text => {
-            lines.with_target(false).with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr())).init()
-        }
+        LogFormat::Text => lines.with_target(false).with_ansi(io::stderr().is_terminal()).init(),
         LogFormat::Json => lines.json().flatten_event(true).with_current_span(false).with_span_list(false).init(),
     }
     std::panic::set_hook(Box::new(log_panic));
+}
+
+/// Stderr as far as it takes lines.
+struct Stderr(io::Stderr);
+
+impl Stderr {
+    fn new() -> Self {
+        Self(io::stderr())
+    }
+}
+
+impl Write for Stderr {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        // The caller's only answer to an error would be to say so, on stderr.
+        let _ = self.0.write_all(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
 }
 
 /// A panic ends the request or the thread that it happens in. Whoever waits for that says what it

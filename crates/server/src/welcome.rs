@@ -26,6 +26,7 @@ pub(crate) fn print(config: &Config, addresses: &Addresses) {
         LogFormat::Json => tracing::info!(
             version = build_info::VERSION,
             data_dir = %config.data_dir.display(),
+            storage = %config.storage.0,
             tempo = %addresses.tempo,
             otlp_grpc = %addresses.otlp_grpc,
             otlp_http = %addresses.otlp_http,
@@ -44,7 +45,7 @@ fn text(config: &Config, addresses: &Addresses) -> String {
     let traces = r#"{"resourceSpans":[{"resource":{"attributes":[{"key":"service.name","value":{"stringValue":"hello"}}]},"scopeSpans":[{"spans":[{"traceId":"5b8efff798038103d269b633813fc60c","spanId":"eee19b7ec3c1b174","name":"first span","kind":2,"startTimeUnixNano":"'$(date +%s)'000000000","endTimeUnixNano":"'$(date +%s)'250000000"}]}]}]}"#;
     format!(
         "\
-Spoor {version} is ready. Spans are kept in {data_dir} for {retention}.
+Spoor {version} is ready. Spans are kept {place} for {retention}.
 
   send spans    OTLP gRPC   {otlp_grpc}
                 OTLP HTTP   {http}://{otlp_http}/v1/traces
@@ -60,9 +61,18 @@ Send a first span and find it again:
 
 ",
         version = build_info::VERSION,
-        data_dir = config.data_dir.display(),
+        place = place(config),
         retention = retention.unwrap_or_default(),
     )
+}
+
+/// Where spans are: on object storage only as blocks.
+fn place(config: &Config) -> String {
+    let data_dir = config.data_dir.display();
+    match config.storage.0.as_str() {
+        "" => format!("in {data_dir}"),
+        storage => format!("in {storage} (the newest, and a cache, in {data_dir})"),
+    }
 }
 
 /// The address as a client on this machine writes it.
@@ -81,6 +91,15 @@ mod tests {
     use crate::config::RawConfig;
 
     #[test]
+    fn both_places_are_named_when_blocks_lie_elsewhere() {
+        let mut raw = RawConfig::default();
+        let storage = crate::config::Setting::find("storage").unwrap();
+        raw.set(storage, "s3://traces/a".to_owned(), "--storage".to_owned());
+        let told = place(&Config::new(&raw).unwrap());
+        assert_eq!(told, "in s3://traces/a (the newest, and a cache, in ./spoor-data)");
+    }
+
+    #[test]
     fn a_newcomer_is_shown_every_port_and_a_command_to_paste() {
         let config = Config::new(&RawConfig::default()).unwrap();
         let at = |port| SocketAddr::from(([0, 0, 0, 0], port));
@@ -88,7 +107,7 @@ mod tests {
             Addresses { tempo: at(1), otlp_grpc: at(2), otlp_http: at(3), jaeger: at(4), jaeger_grpc: at(5) };
         let text = text(&config, &addresses);
         for expected in [
-            "./spoor-data for 168h",
+            "kept in ./spoor-data for 168h",
             "0.0.0.0:2",
             "0.0.0.0:4",
             "0.0.0.0:5",

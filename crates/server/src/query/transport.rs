@@ -1,6 +1,5 @@
 //! How a question gets to Tempo's routes: over HTTP, or within this process.
 
-use std::io::Write;
 use std::time::Duration;
 
 use axum::Router;
@@ -129,6 +128,11 @@ impl Transport {
             }
             Answer { status, body, .. } => Err(refusal(status, &body)),
         }
+    }
+
+    /// `GET`, as text.
+    pub(crate) async fn text(&self, path_and_query: &str) -> Result<String, String> {
+        self.get(path_and_query).await?.text()
     }
 
     /// The whole trace.
@@ -281,8 +285,7 @@ impl Reply {
     /// The body as it came, and a line end. What is missing goes to stderr: the JSON has no place for it.
     pub(super) fn json_line(self) -> Result<String, String> {
         if let Some(partial) = &self.partial {
-            // The answer stands without it when stderr is closed.
-            let _ = writeln!(std::io::stderr(), "spoor: {partial}");
+            crate::say(&format!("spoor: {partial}"));
         }
         self.text().map(|text| text + "\n")
     }

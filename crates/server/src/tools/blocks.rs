@@ -1,10 +1,11 @@
 //! `spoor blocks`: what lies in the block store, whether it is sound, and what nobody needs.
 //!
-//! Blocks never change, so all but `gc` work beside a running server.
+//! Blocks never change, so all but `gc` and `adopt` work beside a running server. What blocks there are, the files say; which of
+//! them queries see, the catalog, where they lie in the data directory.
 
 use std::fmt::Write;
+use std::path::Path;
 use std::process::ExitCode;
-use std::sync::Arc;
 
 use clap::{Arg, ArgAction, ArgMatches, Command};
 use serde_json::{Value as Json, json};
@@ -12,11 +13,13 @@ use spoor_block::{BlockFiles, BlockMeta};
 use spoor_ingester::{Leftover, LeftoverState};
 use spoor_model::{BlockId, TenantId, rfc3339};
 
-use super::progress;
 use crate::config::{Config, RawConfig};
 use crate::parts;
 use crate::query::Lines;
 use crate::storage;
+
+mod adopt;
+mod verify;
 
 /// What to do, with which blocks.
 #[derive(Debug)]
@@ -37,6 +40,11 @@ enum Action {
         dry_run: bool,
         whole: bool,
     },
+    Adopt {
+        /// These, or all.
+        ids: Vec<String>,
+        dry_run: bool,
+    },
 }
 
 /// The subcommand. `--data-dir` and `--config` are those of all commands.
@@ -46,13 +54,14 @@ pub(crate) fn command() -> Command {
     let tenant = Arg::new("tenant").long("tenant").value_name("TENANT").global(true).help("Only this tenant's blocks");
     let switch =
         |name: &'static str, help: &'static str| Arg::new(name).long(name).action(ArgAction::SetTrue).help(help);
-    let dry_run = switch("dry-run", "Say what would go and remove nothing");
+    let dry_run = |help: &'static str| switch("dry-run", help);
+    let ids = |help: &'static str| Arg::new("ids").value_name("ID").num_args(0..).help(help);
     let whole = switch(
         "whole",
         "Also whole blocks that the catalog does not name; they may hold spans that nothing else holds",
     );
     Command::new("blocks")
-        .about("Lists, describes, verifies and cleans up blocks")
+        .about("Lists, describes, verifies, cleans up and takes back blocks")
         .subcommand_required(true)
         .arg(json)
         .arg(tenant)
@@ -65,23 +74,32 @@ pub(crate) fn command() -> Command {
         .subcommand(
             Command::new("verify")
                 .about("Reads blocks whole: checksums, every span, the index. Exits with 1 when one is bad")
-                .arg(Arg::new("ids").value_name("ID").num_args(0..).help("Block ids [default: all]")),
+                .arg(ids("Block ids [default: all]")),
         )
         .subcommand(
             Command::new("gc")
                 .about("Removes what no catalog names: remains of interrupted work. No server may be running")
-                .arg(dry_run)
+                .arg(dry_run("Say what would go and remove nothing"))
                 .arg(whole),
+        )
+        .subcommand(
+            Command::new("adopt")
+                .about("Has queries see blocks that the catalog does not name, as after it was lost. No server may be running")
+                .arg(ids("Block ids").required_unless_present("all"))
+                .arg(switch("all", "All blocks that lack").conflicts_with("ids"))
+                .arg(dry_run("Verify them, say which would be adopted, and change nothing")),
         )
 }
 
 /// Reads what clap found.
 pub(crate) fn read(matches: &ArgMatches, config: RawConfig) -> Result<BlocksArguments, String> {
-    let (name, inner) = matches.subcommand().ok_or("`spoor blocks` needs `ls`, `show`, `verify` or `gc`")?;
+    let (name, inner) = matches.subcommand().ok_or("`spoor blocks` needs `ls`, `show`, `verify`, `gc` or `adopt`")?;
+    let ids = || inner.get_many::<String>("ids").into_iter().flatten().cloned().collect();
     let action = match name {
         "ls" => Action::List,
         "show" => Action::Show(inner.get_one::<String>("id").cloned().unwrap_or_default()),
-        "verify" => Action::Verify(inner.get_many::<String>("ids").into_iter().flatten().cloned().collect()),
+        "verify" => Action::Verify(ids()),
+        "adopt" => Action::Adopt { ids: ids(), dry_run: inner.get_flag("dry-run") },
         _ => Action::Collect { dry_run: inner.get_flag("dry-run"), whole: inner.get_flag("whole") },
     };
     let tenant = inner.get_one::<String>("tenant").cloned();
@@ -91,28 +109,36 @@ pub(crate) fn read(matches: &ArgMatches, config: RawConfig) -> Result<BlocksArgu
 /// Runs the command to its end.
 pub(crate) fn run(arguments: &BlocksArguments) -> Result<ExitCode, String> {
     let config = Config::new(&arguments.config).map_err(|err| err.to_string())?;
+    check_place(&config)?;
     let files = storage::open_at_rest(&config)?;
     match &arguments.action {
-        Action::List => crate::print(&list(&found(&*files, arguments)?, arguments.as_json)),
+        Action::List => crate::print(&list(&*files, &found(&*files, arguments)?, arguments.as_json)),
         Action::Show(id) => {
             let mut found = found(&*files, arguments)?;
             let wanted = wanted(&mut found, std::slice::from_ref(id))?;
             wanted.iter().try_for_each(|block| crate::print(&show(&*files, block, arguments.as_json)?).map(|_| ()))?;
             Ok(ExitCode::SUCCESS)
         }
-        Action::Verify(ids) => {
-            let mut found = found(&*files, arguments)?;
-            if !ids.is_empty() {
-                found = wanted(&mut found, ids)?;
-            }
-            verify(&files, &found, arguments.as_json)
+        Action::Verify(ids) => verify::run(&config, &files, arguments, ids),
+        Action::Adopt { .. } if !config.storage.0.is_empty() => {
+            Err(format!("a server takes over what is in {} by itself", config.storage.0))
         }
+        Action::Adopt { ids, dry_run } => adopt::run(&config, &files, arguments, ids, *dry_run),
         Action::Collect { .. } if !config.storage.0.is_empty() => {
             let storage = &config.storage.0;
             Err(format!("{storage} may be used by others: the server that holds its lease removes what is left over"))
         }
         Action::Collect { dry_run, whole } => collect(&config, &*files, arguments, *dry_run, *whole),
     }
+}
+
+/// Says so when the directory was never Spoor's: a word was mistyped, perhaps. With blocks elsewhere it may not be there yet.
+fn check_place(config: &Config) -> Result<(), String> {
+    let is_there = |name: &str| config.data_dir.join(name).exists();
+    if !config.storage.0.is_empty() || is_there("LOCK") || is_there("blocks") {
+        return Ok(());
+    }
+    Err(format!("{} is no data directory (it has neither LOCK nor blocks/)", config.data_dir.display()))
 }
 
 /// A block, or why it does not say what it is.
@@ -122,20 +148,31 @@ struct Found {
     meta: Result<BlockMeta, String>,
 }
 
+impl Found {
+    /// `None` when there is no such block, or only one that is being built.
+    fn look(files: &dyn BlockFiles, tenant: TenantId, id: BlockId) -> Option<Self> {
+        let meta = match files.meta(&tenant, id) {
+            Ok(Some(meta)) => Ok(meta),
+            // Elsewhere than in a directory, a block without it is no block: it is put last, and removed first.
+            Ok(None) if Path::new(&files.locate(&tenant, id)).is_dir() => Err("meta.json is missing".to_owned()),
+            Ok(None) => return None,
+            Err(err) => Err(err.to_string()),
+        };
+        Some(Self { tenant, id, meta })
+    }
+}
+
 /// All published blocks, by tenant and id: oldest first.
 fn found(files: &dyn BlockFiles, arguments: &BlocksArguments) -> Result<Vec<Found>, String> {
-    let mut all = Vec::new();
-    for (tenant, id) in files.list().map_err(|err| err.to_string())? {
-        if arguments.tenant.as_ref().is_some_and(|wanted| *wanted != tenant.as_str()) {
-            continue;
-        }
-        match files.meta(&tenant, id) {
-            Ok(None) => {}
-            Ok(Some(meta)) => all.push(Found { tenant, id, meta: Ok(meta) }),
-            Err(err) => all.push(Found { tenant, id, meta: Err(err.to_string()) }),
-        }
+    let listed = files.list().map_err(|err| err.to_string())?.into_iter();
+    let asked = listed.filter(|(tenant, _)| arguments.is_about(tenant));
+    Ok(asked.filter_map(|(tenant, id)| Found::look(files, tenant, id)).collect())
+}
+
+impl BlocksArguments {
+    fn is_about(&self, tenant: &TenantId) -> bool {
+        self.tenant.as_ref().is_none_or(|wanted| *wanted == tenant.as_str())
     }
-    Ok(all)
 }
 
 fn wanted(found: &mut Vec<Found>, ids: &[String]) -> Result<Vec<Found>, String> {
@@ -147,27 +184,31 @@ fn wanted(found: &mut Vec<Found>, ids: &[String]) -> Result<Vec<Found>, String> 
     Ok(wanted)
 }
 
-fn list(blocks: &[Found], as_json: bool) -> String {
+fn list(files: &dyn BlockFiles, blocks: &[Found], as_json: bool) -> String {
     if as_json {
-        return blocks.iter().map(|block| format!("{}\n", block_json(block))).collect();
+        return blocks.iter().map(|block| format!("{}\n", block_json(files, block))).collect();
     }
     if blocks.is_empty() {
         return "no blocks\n".to_owned();
     }
-    let mut lines = Lines::new(&["TENANT", "BLOCK", "FROM", "UNTIL", "SPANS", "TRACES", "BYTES", "B/SPAN"]);
+    let head = ["TENANT", "BLOCK", "LEVEL", "FROM", "UNTIL", "SPANS", "TRACES", "BYTES", "B/SPAN", "STATE"];
+    let mut lines = Lines::new(&head);
     let mut total = [0u64; 4];
-    for Found { tenant, id, meta } in blocks {
+    for block in blocks {
+        let Found { tenant, id, meta } = block;
         match meta {
             Ok(meta) => {
                 lines.row(vec![
                     tenant.to_string(),
                     id.to_string(),
+                    meta.merge_level.to_string(),
                     rfc3339::format(meta.range.start),
                     rfc3339::format(meta.range.end),
                     meta.span_count.to_string(),
                     meta.trace_count.to_string(),
                     meta.size_bytes.to_string(),
                     per_span(meta.size_bytes, meta.span_count),
+                    trouble(files, block).map_or_else(|| "ok".to_owned(), |reason| format!("BAD: {reason}")),
                 ]);
                 let counts = [1, meta.span_count, meta.trace_count, meta.size_bytes];
                 total.iter_mut().zip(counts).for_each(|(sum, count)| *sum += count);
@@ -180,16 +221,25 @@ fn list(blocks: &[Found], as_json: bool) -> String {
     lines.finish()
 }
 
+/// What is wrong with a block, as far as it shows without reading it.
+fn trouble(files: &dyn BlockFiles, block: &Found) -> Option<String> {
+    match &block.meta {
+        Ok(meta) => spoor_block::check_presence(files, meta).err().map(|err| err.to_string()),
+        Err(reason) => Some(reason.clone()),
+    }
+}
+
 fn per_span(bytes: u64, spans: u64) -> String {
     format!("{:.1}", bytes as f64 / spans.max(1) as f64)
 }
 
-fn block_json(block: &Found) -> Json {
+fn block_json(files: &dyn BlockFiles, block: &Found) -> Json {
     let Found { tenant, id, meta } = block;
-    match meta {
+    let mut shown = match meta {
         Ok(meta) => json!({
             "tenant": tenant.as_str(),
             "id": id.to_string(),
+            "level": meta.merge_level,
             "createdAt": rfc3339::format(meta.created_at),
             "startTimeUnixNano": meta.range.start.0.to_string(),
             "endTimeUnixNano": meta.range.end.0.to_string(),
@@ -198,15 +248,19 @@ fn block_json(block: &Found) -> Json {
             "traceCount": meta.trace_count,
             "sizeBytes": meta.size_bytes,
         }),
-        Err(reason) => json!({ "tenant": tenant.as_str(), "id": id.to_string(), "error": reason }),
+        Err(_) => json!({ "tenant": tenant.as_str(), "id": id.to_string() }),
+    };
+    if let Some(reason) = trouble(files, block) {
+        shown["error"] = reason.into();
     }
+    shown
 }
 
 fn show(files: &dyn BlockFiles, block: &Found, as_json: bool) -> Result<String, String> {
     let meta = block.meta.as_ref().map_err(Clone::clone)?;
     let parts = spoor_block::composition(files, meta).map_err(|err| err.to_string())?;
     if as_json {
-        let mut shown = block_json(block);
+        let mut shown = block_json(files, block);
         shown["location"] = files.locate(&block.tenant, block.id).into();
         shown["rowGroupCount"] = parts.row_group_count.into();
         let file = |(name, size): &(String, u64)| json!({ "name": name, "sizeBytes": size });
@@ -224,7 +278,7 @@ fn show(files: &dyn BlockFiles, block: &Found, as_json: bool) -> Result<String, 
     let mut line = |arguments: std::fmt::Arguments<'_>| writeln!(text, "{arguments}").expect("a String takes all");
     line(format_args!("block    {} of tenant {}", block.id, block.tenant));
     line(format_args!("at       {}", files.locate(&block.tenant, block.id)));
-    line(format_args!("written  {}", rfc3339::format(meta.created_at)));
+    line(format_args!("written  {}, level {}", rfc3339::format(meta.created_at), meta.merge_level));
     line(format_args!("spans    from {} until {}", rfc3339::format(meta.range.start), rfc3339::format(meta.range.end)));
     let copies = if meta.copy_count == 0 { String::new() } else { format!(", {} copies left out", meta.copy_count) };
     line(format_args!(
@@ -252,34 +306,6 @@ fn show(files: &dyn BlockFiles, block: &Found, as_json: bool) -> Result<String, 
     Ok(text)
 }
 
-fn verify(files: &Arc<dyn BlockFiles>, blocks: &[Found], as_json: bool) -> Result<ExitCode, String> {
-    let total = blocks.iter().filter_map(|block| block.meta.as_ref().ok()).map(|meta| meta.size_bytes).sum();
-    let bar = progress::bytes("verify", Some(total));
-    let mut bad_count = 0;
-    for block in blocks {
-        bar.set_message(block.id.to_string());
-        let verified = block.meta.clone().and_then(|meta| {
-            spoor_block::verify(files, &meta, &mut |bytes| bar.inc(bytes)).map_err(|err| err.to_string())
-        });
-        bad_count += usize::from(verified.is_err());
-        let (tenant, id) = (&block.tenant, block.id);
-        let line = match (verified, as_json) {
-            (Ok(()), true) => format!("{}\n", json!({ "tenant": tenant.as_str(), "id": id.to_string(), "ok": true })),
-            (Err(error), true) => {
-                format!("{}\n", json!({ "tenant": tenant.as_str(), "id": id.to_string(), "ok": false, "error": error }))
-            }
-            (Ok(()), false) => format!("{tenant}  {id}  ok\n"),
-            (Err(error), false) => format!("{tenant}  {id}  BAD: {error}\n"),
-        };
-        bar.suspend(|| crate::print(&line))?;
-    }
-    bar.finish_and_clear();
-    if !as_json {
-        crate::print(&format!("{} blocks verified, {bad_count} bad\n", blocks.len()))?;
-    }
-    Ok(if bad_count == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
-}
-
 fn collect(
     config: &Config,
     files: &dyn BlockFiles,
@@ -290,7 +316,7 @@ fn collect(
     let memory = config.memory().map_err(|err| err.to_string())?;
     let (mut report, mut kept) = (String::new(), 0);
     let mut decide = |leftover: &Leftover| {
-        if arguments.tenant.as_ref().is_some_and(|wanted| *wanted != leftover.tenant.as_str()) {
+        if !arguments.is_about(&leftover.tenant) {
             return false;
         }
         let goes = leftover.state == LeftoverState::Unfinished || whole;

@@ -3,24 +3,27 @@
 //! A running server, or a directory at rest, hands over whole traces page by page (`/spoor/export`); pages are written as
 //! they come, so any amount can be exported in little memory.
 
-use std::fs::File;
-use std::io::{BufWriter, Write};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::builder::PossibleValuesParser;
-use clap::{Arg, ArgMatches, Command};
-use spoor_block::{DirectoryFiles, WriteOptions};
+use clap::{Arg, ArgAction, ArgMatches, Command};
+use serde_json::json;
+use sink::{Format, Sink};
 use spoor_model::batch::SpanBatch;
 use spoor_model::ingest::Decode;
-use spoor_model::{BlockId, Clock, SpanEntry, TenantId, Trace, TraceId, UnixNano};
+use spoor_model::{SpanEntry, Trace, TraceId, UnixNano};
 use spoor_otlp::OtlpDecoder;
-use spoor_otlp::json::write::TracesDataJson;
+use tokio::signal::unix::{SignalKind, signal};
 
 use super::progress;
-use crate::clock::SystemClock;
 use crate::config::RawConfig;
 use crate::query::{Target, TraceAnswer, Transport, escape};
+
+mod sink;
+
+/// What a shell expects of a command that was interrupted.
+const EXIT_INTERRUPTED: u8 = 130;
 
 /// What to export, from where, to where.
 #[derive(Debug)]
@@ -32,20 +35,8 @@ pub(crate) struct ExportArguments {
     format: Format,
     /// Standard output when there is none.
     output: Option<PathBuf>,
+    as_json: bool,
 }
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Format {
-    /// A `TracesData` in JSON per line and trace.
-    Json,
-    /// `TracesData` messages, each behind its length as four bytes, most significant first: the Collector's files.
-    Protobuf,
-    /// Blocks: `FORMAT.md` of the block crate.
-    Parquet,
-}
-
-/// Spans per Parquet block: some 200 MB of memory.
-const PARQUET_SPANS: usize = 500_000;
 
 /// The subcommand. `--data-dir` and `--config` are those of all commands.
 pub(crate) fn command() -> Command {
@@ -76,6 +67,13 @@ pub(crate) fn command() -> Command {
         )
         .arg(word("url", "URL", "Where Spoor listens").default_value("http://127.0.0.1:3200"))
         .arg(word("tenant", "TENANT", "Whose traces"))
+        .arg(
+            Arg::new("json")
+                .long("json")
+                .action(ArgAction::SetTrue)
+                .help("For scripts: say what was exported as JSON, on stdout, or on stderr where traces go to stdout")
+                .help_heading("Export"),
+        )
 }
 
 /// Reads what clap found.
@@ -93,7 +91,8 @@ pub(crate) fn read(matches: &ArgMatches, at_rest: Option<RawConfig>) -> Result<E
         return Err("--format parquet needs --output with a directory".to_owned());
     }
     let target = Target { url: word("url").unwrap_or_default(), at_rest, tenant: word("tenant") };
-    Ok(ExportArguments { target, trace, times: times(word("since"), word("start"), word("end"))?, format, output })
+    let times = times(word("since"), word("start"), word("end"))?;
+    Ok(ExportArguments { target, trace, times, format, output, as_json: matches.get_flag("json") })
 }
 
 fn times(since: Option<String>, start: Option<String>, end: Option<String>) -> Result<String, String> {
@@ -124,51 +123,115 @@ fn nanos(time: UnixNano) -> u64 {
     time.0
 }
 
-/// Runs the command to its end.
+/// Why an export ends before its end.
+enum Stop {
+    /// Nobody reads standard output any more, which is fine: `spoor export | head`.
+    NobodyReads,
+    /// By SIGINT or SIGTERM.
+    Interrupted,
+    Failed(String),
+}
+
+impl From<String> for Stop {
+    fn from(reason: String) -> Self {
+        Self::Failed(reason)
+    }
+}
+
+/// Runs the command to its end. Unless that is reached, nothing is left of the output.
 pub(crate) fn run(arguments: &ExportArguments) -> Result<ExitCode, String> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .map_err(|err| format!("cannot start threads: {err}"))?;
-    let mut sink = Sink::open(arguments)?;
-    let exported = runtime.block_on(export(arguments, &mut sink));
-    let (is_whole, (traces, spans)) = exported.and_then(|is_whole| Ok((is_whole, sink.finish()?)))?;
-    // Standard output may be the file.
-    eprintln!("{traces} traces, {spans} spans exported{}", if is_whole { "" } else { "; the export is not complete" });
-    Ok(if is_whole { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    let exported = runtime.block_on(async {
+        let interrupted = interrupted()?;
+        let mut sink = Sink::open(arguments.format, arguments.output.as_deref(), arguments.target.tenant.as_deref())?;
+        let missing = tokio::select! {
+            missing = export(arguments, &mut sink) => missing?,
+            stop = interrupted => return Err(stop),
+        };
+        Ok((missing, sink.finish()?))
+    });
+    match exported {
+        Ok((missing, (traces, spans))) => {
+            tell(arguments, &missing, traces, spans)?;
+            Ok(if missing.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+        }
+        Err(Stop::NobodyReads) => Ok(ExitCode::SUCCESS),
+        Err(Stop::Interrupted) => {
+            crate::say("spoor: interrupted");
+            Ok(ExitCode::from(EXIT_INTERRUPTED))
+        }
+        Err(Stop::Failed(reason)) => Err(reason),
+    }
 }
 
-/// Whether that was all: what could not be read is named on stderr.
-async fn export(arguments: &ExportArguments, sink: &mut Sink) -> Result<bool, String> {
+/// Ends when a signal comes. From now on none ends the process.
+fn interrupted() -> Result<impl Future<Output = Stop>, String> {
+    let failed = |err| format!("cannot wait for signals: {err}");
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(failed)?;
+    let mut terminate = signal(SignalKind::terminate()).map_err(failed)?;
+    Ok(async move {
+        tokio::select! {
+            _ = interrupt.recv() => Stop::Interrupted,
+            _ = terminate.recv() => Stop::Interrupted,
+        }
+    })
+}
+
+/// Says what was exported. Standard output may be the file.
+fn tell(arguments: &ExportArguments, missing: &[String], traces: u64, spans: u64) -> Result<(), String> {
+    if !arguments.as_json {
+        let incomplete = if missing.is_empty() { "" } else { "; the export is not complete" };
+        crate::say(&format!("{traces} traces, {spans} spans exported{incomplete}"));
+        return Ok(());
+    }
+    let line = json!({
+        "output": arguments.output, "traceCount": traces, "spanCount": spans, "complete": missing.is_empty(),
+        "warnings": missing,
+    });
+    match arguments.output {
+        Some(_) => crate::print(&format!("{line}\n")).map(|_| ()),
+        None => {
+            crate::say(&line.to_string());
+            Ok(())
+        }
+    }
+}
+
+/// What could not be read, named on stderr at once; nothing when that was all.
+async fn export(arguments: &ExportArguments, sink: &mut Sink) -> Result<Vec<String>, Stop> {
     let transport = Transport::open(&arguments.target)?;
+    let mut missing = Vec::new();
     if let Some(id) = arguments.trace {
         let TraceAnswer { trace, partial } = transport.trace(id).await?;
-        partial.iter().for_each(|partial| eprintln!("warning: {partial}"));
-        sink.put(vec![trace.ok_or_else(|| format!("trace {id} not found"))?])?;
-        return Ok(partial.is_none());
+        partial.iter().for_each(|partial| crate::say(&format!("warning: {partial}")));
+        sink.put(&[trace.ok_or_else(|| format!("trace {id} not found"))?])?;
+        missing.extend(partial);
+        return Ok(missing);
     }
-    let mut is_whole = true;
     let bar = progress::bytes("export", None);
     let mut after: Option<String> = None;
     loop {
         let cursor = after.as_ref().map(|after| format!("&after={after}")).unwrap_or_default();
         let page =
             transport.page(&format!("/spoor/export?{}{cursor}", arguments.times.trim_start_matches('&'))).await?;
-        if let Some(partial) = &page.partial {
-            is_whole = false;
-            bar.suspend(|| eprintln!("warning: {partial}"));
+        if let Some(partial) = page.partial {
+            bar.suspend(|| crate::say(&format!("warning: {partial}")));
+            missing.extend((!missing.contains(&partial)).then_some(partial));
         }
         bar.inc(page.body.len() as u64);
-        sink.put(traces(&page.body)?)?;
+        sink.put(&traces(&page.body)?)?;
         bar.set_message(format!("{} traces", sink.trace_count));
         match page.next {
             Some(next) if after.as_ref() != Some(&next) => after = Some(next),
-            Some(next) => return Err(format!("the export does not get beyond {next}")),
+            Some(next) => return Err(format!("the export does not get beyond {next}").into()),
             None => break,
         }
     }
     bar.finish_and_clear();
-    Ok(is_whole)
+    Ok(missing)
 }
 
 /// The traces of a page, in its order.
@@ -180,135 +243,4 @@ fn traces(protobuf: &[u8]) -> Result<Vec<Trace>, String> {
     let entries: Vec<SpanEntry> = (0..batch.len() as u32).map(|row| batch.span(row)).collect();
     let runs = entries.chunk_by(|a, b| a.span.trace_id == b.span.trace_id);
     Ok(runs.filter_map(|run| Trace::assemble(run[0].span.trace_id, run.to_vec())).collect())
-}
-
-/// Where traces go.
-struct Sink {
-    to: Destination,
-    trace_count: u64,
-    span_count: u64,
-}
-
-enum Destination {
-    Json(Output),
-    Protobuf(Output),
-    Parquet(Box<Blocks>),
-}
-
-/// Where one stream of bytes goes.
-enum Output {
-    Terminal(BufWriter<std::io::Stdout>),
-    File(BufWriter<File>),
-}
-
-impl Output {
-    fn writer(&mut self) -> &mut dyn Write {
-        match self {
-            Self::Terminal(out) => out,
-            Self::File(out) => out,
-        }
-    }
-
-    /// Who is told that an export is done may pull the plug: a file is on disk by then.
-    fn finish(mut self) -> std::io::Result<()> {
-        self.writer().flush()?;
-        match self {
-            Self::Terminal(_) => Ok(()),
-            Self::File(out) => out.get_ref().sync_all(),
-        }
-    }
-}
-
-impl Sink {
-    fn open(arguments: &ExportArguments) -> Result<Self, String> {
-        let writer = |path: &Option<PathBuf>| -> Result<Output, String> {
-            Ok(match path {
-                None => Output::Terminal(BufWriter::new(std::io::stdout())),
-                // Never over something that is there.
-                Some(path) => {
-                    let file = File::create_new(path).map_err(|err| format!("{}: {err}", path.display()))?;
-                    Output::File(BufWriter::with_capacity(1 << 20, file))
-                }
-            })
-        };
-        let to = match arguments.format {
-            Format::Json => Destination::Json(writer(&arguments.output)?),
-            Format::Protobuf => Destination::Protobuf(writer(&arguments.output)?),
-            Format::Parquet => Destination::Parquet(Box::new(Blocks::new(arguments)?)),
-        };
-        Ok(Self { to, trace_count: 0, span_count: 0 })
-    }
-
-    fn put(&mut self, traces: Vec<Trace>) -> Result<(), String> {
-        let failed = |err: &dyn std::fmt::Display| format!("cannot write the export: {err}");
-        for trace in &traces {
-            self.trace_count += 1;
-            self.span_count += trace.entries.len() as u64;
-            match &mut self.to {
-                Destination::Json(out) => {
-                    serde_json::to_writer(out.writer(), &TracesDataJson(trace)).map_err(|err| failed(&err))?;
-                    out.writer().write_all(b"\n").map_err(|err| failed(&err))?;
-                }
-                Destination::Protobuf(out) => {
-                    let message = spoor_otlp::encode::traces_data(trace);
-                    let length = u32::try_from(message.len()).map_err(|_| failed(&"a trace of more than 4 GiB"))?;
-                    out.writer().write_all(&length.to_be_bytes()).map_err(|err| failed(&err))?;
-                    out.writer().write_all(&message).map_err(|err| failed(&err))?;
-                }
-                Destination::Parquet(blocks) => blocks.put(trace)?,
-            }
-        }
-        Ok(())
-    }
-
-    /// Counts of traces and spans.
-    fn finish(self) -> Result<(u64, u64), String> {
-        match self.to {
-            Destination::Json(out) | Destination::Protobuf(out) => {
-                out.finish().map_err(|err| format!("cannot write the export: {err}"))?;
-            }
-            Destination::Parquet(mut blocks) => blocks.cut()?,
-        }
-        Ok((self.trace_count, self.span_count))
-    }
-}
-
-/// Blocks in the making, in a directory of their own.
-struct Blocks {
-    files: DirectoryFiles,
-    tenant: TenantId,
-    batch: SpanBatch,
-    seed: u128,
-}
-
-impl Blocks {
-    fn new(arguments: &ExportArguments) -> Result<Self, String> {
-        let path: &Path = arguments.output.as_deref().ok_or("--format parquet needs --output with a directory")?;
-        std::fs::create_dir(path).map_err(|err| format!("{}: {err}", path.display()))?;
-        let tenant = match &arguments.target.tenant {
-            Some(tenant) => TenantId::parse(tenant).map_err(|err| err.to_string())?,
-            None => TenantId::single(),
-        };
-        Ok(Self { files: DirectoryFiles::new(path), tenant, batch: SpanBatch::new(), seed: 0 })
-    }
-
-    fn put(&mut self, trace: &Trace) -> Result<(), String> {
-        let message = spoor_otlp::encode::traces_data(trace);
-        let checked = OtlpDecoder.check(&message).map_err(|err| err.to_string())?;
-        OtlpDecoder.append(&message, &checked, &mut self.batch);
-        if self.batch.len() >= PARQUET_SPANS { self.cut() } else { Ok(()) }
-    }
-
-    fn cut(&mut self) -> Result<(), String> {
-        if self.batch.is_empty() {
-            return Ok(());
-        }
-        let batch = std::mem::replace(&mut self.batch, SpanBatch::new());
-        let now = SystemClock.now();
-        self.seed += 1;
-        let id = BlockId::from_parts(now, self.seed);
-        spoor_block::write(&self.files, id, &self.tenant, &[&batch], now, &WriteOptions::default())
-            .map(|_| ())
-            .map_err(|err| err.to_string())
-    }
 }

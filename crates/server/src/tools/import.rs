@@ -5,24 +5,29 @@
 //!                            OTLP protobuf: one message, or messages behind their length             --> requests of 1 MiB
 //! ```
 
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read};
 use std::process::ExitCode;
 use std::time::Duration;
 
-use bytes::Bytes;
 use clap::builder::PossibleValuesParser;
 use clap::{Arg, ArgAction, ArgMatches, Command};
-use http::{Method, StatusCode};
+use http::Uri;
 use indicatif::ProgressBar;
-use serde_json::json;
-use spoor_model::ingest::Decode;
-use spoor_model::wire::Reader;
-use spoor_otlp::{OtlpDecoder, jaeger_json, split};
+use sender::{Counts, Sender};
+use serde::de::IgnoredAny;
+use serde_json::{Value as Json, json};
+use spoor_model::{Clock, TenantId, UnixNano};
+use spoor_otlp::jaeger_json;
 
 use super::progress;
-use crate::query::{Answer, Target, Transport};
+use crate::clock::SystemClock;
+use crate::config::Value;
+use crate::query::{Target, Transport, escape};
 
+mod sender;
+mod spans;
 mod tempo_json;
 
 /// What to import, and where to.
@@ -30,6 +35,8 @@ mod tempo_json;
 pub(crate) struct ImportArguments {
     paths: Vec<String>,
     target: Target,
+    /// Where the receiver answers queries.
+    query_url: Option<String>,
     form: Option<Form>,
     dry_run: bool,
     as_json: bool,
@@ -41,14 +48,8 @@ enum Form {
     Protobuf,
 }
 
-/// Requests are about this large.
-const REQUEST_BYTES: usize = 1 << 20;
-
-/// How often a request is sent again while the receiver has no room.
-const ATTEMPTS_MAX: u32 = 60;
-
-/// How long to wait for room at most, when the receiver does not say or says longer.
-const WAIT_MAX: Duration = Duration::from_secs(10);
+/// Where Spoor answers queries, on the host that takes spans.
+const QUERY_PORT: u16 = 3200;
 
 /// A length-prefixed message is not longer, so that a broken file is not read as a length.
 const MESSAGE_BYTES_MAX: u32 = 1 << 30;
@@ -63,6 +64,11 @@ pub(crate) fn command() -> Command {
         .about("Sends the traces of files to a running Spoor: OTLP JSON or protobuf, Tempo's and Jaeger's JSON, gzip and zstd too")
         .arg(Arg::new("files").value_name("FILE").num_args(1..).required(true).help("Files; - is standard input"))
         .arg(word("url", "URL", "Where Spoor takes OTLP over HTTP").default_value("http://127.0.0.1:4318"))
+        .arg(word(
+            "query_url",
+            "URL",
+            "Where that Spoor answers queries, to ask how long it keeps spans [default: port 3200 of the same host]",
+        ).long("query-url"))
         .arg(word("tenant", "TENANT", "Whose traces they become"))
         .arg(
             word("format", "FORM", "What the files are [default: found out from their first bytes]")
@@ -78,6 +84,7 @@ pub(crate) fn read(matches: &ArgMatches) -> ImportArguments {
     ImportArguments {
         paths: matches.get_many::<String>("files").into_iter().flatten().cloned().collect(),
         target: Target { url: word("url").unwrap_or_default(), at_rest: None, tenant: word("tenant") },
+        query_url: word("query_url"),
         form: word("format").map(|form| if form == "json" { Form::Json } else { Form::Protobuf }),
         dry_run: matches.get_flag("dry-run"),
         as_json: matches.get_flag("json"),
@@ -92,25 +99,73 @@ pub(crate) fn run(arguments: &ImportArguments) -> Result<ExitCode, String> {
         .build()
         .map_err(|err| format!("cannot start threads: {err}"))?;
     let transport = Transport::open(&arguments.target)?;
+    let kept = retention(arguments, &runtime);
+    let kept_from = kept.map_or(UnixNano(0), |kept| SystemClock.now().minus(kept));
     let mut all = Counts::default();
     for path in &arguments.paths {
-        let mut sender =
-            Sender { transport: &transport, runtime: &runtime, dry_run: arguments.dry_run, counts: Counts::default() };
+        let (counts, pending) = (Counts::default(), Vec::new());
+        let dry_run = arguments.dry_run;
+        let mut sender = Sender { transport: &transport, runtime: &runtime, dry_run, kept_from, counts, pending };
         import(path, arguments.form, &mut sender).map_err(|err| format!("{path}: {err}"))?;
-        let Counts { spans, refused, requests } = sender.counts;
+        tell(path, &sender.counts, kept, arguments)?;
+        let Counts { spans, refused, expired, requests, .. } = sender.counts;
         all.spans += spans;
         all.refused += refused;
-        let line = match arguments.as_json {
-            true => json!({ "file": path, "spanCount": spans, "refusedCount": refused, "requestCount": requests })
-                .to_string(),
-            false => format!("{path}: {}", told(&sender.counts, arguments.dry_run)),
-        };
-        crate::print(&format!("{line}\n"))?;
+        all.expired += expired;
+        all.requests += requests;
     }
     if arguments.paths.len() > 1 && !arguments.as_json {
         crate::print(&format!("all files: {}\n", told(&all, arguments.dry_run)))?;
     }
     Ok(if all.refused == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// How long the receiver keeps spans; `None` for ever, or when it does not say.
+fn retention(arguments: &ImportArguments, runtime: &tokio::runtime::Runtime) -> Option<Duration> {
+    let Target { url, tenant, .. } = &arguments.target;
+    let query_url = match &arguments.query_url {
+        Some(query_url) => query_url.clone(),
+        None => {
+            let uri: Uri = url.parse().ok()?;
+            format!("{}://{}:{QUERY_PORT}", uri.scheme_str()?, uri.host()?)
+        }
+    };
+    let target = Target { url: query_url, at_rest: None, tenant: tenant.clone() };
+    let tenant = tenant.clone().unwrap_or_else(|| TenantId::single().to_string());
+    let transport = Transport::open(&target).ok()?;
+    let limits = runtime.block_on(transport.text(&format!("/status/overrides/{}", escape(&tenant))));
+    retention_of(&limits.ok()?)
+}
+
+/// The retention in a tenant's limits. Zero is for ever.
+fn retention_of(limits: &str) -> Option<Duration> {
+    let text = limits.lines().find_map(|line| line.trim().strip_prefix("block_retention:"))?;
+    let kept = Duration::read(text.split('#').next()?).ok()?;
+    (!kept.is_zero()).then_some(kept)
+}
+
+/// Says what became of a file.
+fn tell(path: &str, counts: &Counts, kept: Option<Duration>, arguments: &ImportArguments) -> Result<(), String> {
+    let Counts { spans, refused, expired, requests, reasons } = counts;
+    if arguments.as_json {
+        let line: Json = json!({
+            "file": path, "spanCount": spans, "refusedCount": refused, "refused": reasons, "expiredCount": expired,
+            "requestCount": requests,
+        });
+        return crate::print(&format!("{line}\n")).map(|_| ());
+    }
+    crate::print(&format!("{path}: {}\n", told(counts, arguments.dry_run)))?;
+    reasons.iter().for_each(|reason| crate::say(&format!("refused: {path}: {reason}")));
+    if *refused > reasons.len() as u64 {
+        crate::say(&format!("refused: {path}: {} more", refused - reasons.len() as u64));
+    }
+    if let Some(kept) = kept.filter(|_| *expired > 0) {
+        let kept = kept.show();
+        crate::say(&format!(
+            "warning: {path}: {expired} spans ended longer ago than the receiver keeps spans ({kept}): it removes them soon"
+        ));
+    }
+    Ok(())
 }
 
 fn told(counts: &Counts, dry_run: bool) -> String {
@@ -119,13 +174,6 @@ fn told(counts: &Counts, dry_run: bool) -> String {
         0 => format!("{} spans {verb}", counts.spans),
         refused => format!("{} spans {verb}, {refused} refused", counts.spans),
     }
-}
-
-#[derive(Debug, Default)]
-struct Counts {
-    spans: u64,
-    refused: u64,
-    requests: u64,
 }
 
 fn import(path: &str, form: Option<Form>, sender: &mut Sender<'_>) -> Result<(), String> {
@@ -147,6 +195,7 @@ fn import(path: &str, form: Option<Form>, sender: &mut Sender<'_>) -> Result<(),
         Form::Json => import_json(content, sender, &bar)?,
         Form::Protobuf => import_protobuf(content, sender, &bar)?,
     }
+    sender.flush()?;
     bar.finish_and_clear();
     Ok(())
 }
@@ -178,26 +227,41 @@ fn form_of(head: &[u8]) -> Result<Form, String> {
 fn import_json(content: impl Read, sender: &mut Sender<'_>, bar: &ProgressBar) -> Result<(), String> {
     let documents = serde_json::Deserializer::from_reader(content).into_iter::<Box<serde_json::value::RawValue>>();
     for (number, document) in documents.enumerate() {
-        let place = |err: &dyn std::fmt::Display| format!("document {}: {err}", number + 1);
-        let document = document.map_err(|err| place(&err))?;
-        for request in requests(document.get()).map_err(|err| place(&err))? {
-            sender.send(&request, bar).map_err(|err| place(&err))?;
+        let place = format!("document {}", number + 1);
+        let failed = |err: &dyn std::fmt::Display| format!("{place}: {err}");
+        let document = document.map_err(|err| failed(&err))?;
+        for data in traces_data(document.get()).map_err(|err| failed(&err))? {
+            sender.add(&data, &place, bar).map_err(|err| failed(&err))?;
         }
     }
     Ok(())
 }
 
-/// What a document holds, as export requests.
-fn requests(document: &str) -> Result<Vec<Vec<u8>>, String> {
+/// What a document holds, as `TracesData`.
+fn traces_data(document: &str) -> Result<Vec<Vec<u8>>, String> {
+    let of_otlp = |otlp: &str| spoor_otlp::json::to_protobuf(otlp.as_bytes()).map_err(|err| err.to_string());
     match tempo_json::kind(document) {
-        tempo_json::Kind::Otlp => spoor_otlp::json::to_protobuf(document.as_bytes())
-            .map(|request| vec![request])
-            .map_err(|err| err.to_string()),
-        tempo_json::Kind::Tempo(otlp) => {
-            spoor_otlp::json::to_protobuf(otlp.as_bytes()).map(|request| vec![request]).map_err(|err| err.to_string())
-        }
-        tempo_json::Kind::Other => jaeger_json::to_protobuf(document.as_bytes()).map_err(|err| err.to_string()),
+        tempo_json::Kind::Otlp => of_otlp(document).map(|data| vec![data]),
+        tempo_json::Kind::Tempo(otlp) => of_otlp(&otlp).map(|data| vec![data]),
+        tempo_json::Kind::Other => match foreign_keys(document) {
+            Some(found) => Err(format!(
+                "no traces here: want `resourceSpans` (OTLP), `trace` or `batches` (Tempo), or `data` or `spans` (Jaeger), found {found}"
+            )),
+            None => jaeger_json::to_protobuf(document.as_bytes()).map_err(|err| err.to_string()),
+        },
     }
+}
+
+/// The keys of an object that is nobody's; `None` for what may be Jaeger's.
+fn foreign_keys(document: &str) -> Option<String> {
+    const KEYS_SHOWN: usize = 5;
+    let object: BTreeMap<String, IgnoredAny> = serde_json::from_str(document).ok()?;
+    if object.contains_key("data") || object.contains_key("spans") {
+        return None;
+    }
+    let keys: Vec<String> = object.keys().take(KEYS_SHOWN).map(|key| format!("`{key}`")).collect();
+    let more = if object.len() > KEYS_SHOWN { ", ..." } else { "" };
+    Some(if keys.is_empty() { "an empty object".to_owned() } else { keys.join(", ") + more })
 }
 
 fn import_protobuf(mut content: Box<dyn BufRead>, sender: &mut Sender<'_>, bar: &ProgressBar) -> Result<(), String> {
@@ -206,7 +270,7 @@ fn import_protobuf(mut content: Box<dyn BufRead>, sender: &mut Sender<'_>, bar: 
     if is_one_message {
         let mut message = Vec::new();
         content.read_to_end(&mut message).map_err(failed)?;
-        return sender.send(&message, bar);
+        return sender.add(&message, "the message", bar);
     }
     for number in 1.. {
         if content.fill_buf().map_err(failed)?.is_empty() {
@@ -225,85 +289,35 @@ fn import_protobuf(mut content: Box<dyn BufRead>, sender: &mut Sender<'_>, bar: 
         if message.len() != length as usize {
             return Err(format!("message {number} ends early (want {length} bytes, got {})", message.len()));
         }
-        sender.send(&message, bar).map_err(|err| format!("message {number}: {err}"))?;
+        let place = format!("message {number}");
+        sender.add(&message, &place, bar).map_err(|err| format!("{place}: {err}"))?;
     }
     Ok(())
 }
 
-/// Sends requests and counts what becomes of them.
-struct Sender<'a> {
-    transport: &'a Transport,
-    runtime: &'a tokio::runtime::Runtime,
-    dry_run: bool,
-    counts: Counts,
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-impl Sender<'_> {
-    fn send(&mut self, data: &[u8], bar: &ProgressBar) -> Result<(), String> {
-        for request in split::split(data, REQUEST_BYTES).map_err(|err| format!("not OTLP protobuf: {err}"))? {
-            let checked = OtlpDecoder.check(&request).map_err(|err| format!("not OTLP protobuf: {err}"))?;
-            let rejected = checked.rejected.len() as u64;
-            self.counts.requests += 1;
-            self.counts.spans += u64::from(checked.accepted_count);
-            match self.dry_run {
-                true => self.counts.refused += rejected,
-                false => self.counts.refused += self.post(Bytes::from(request))?,
-            }
-            bar.set_message(format!("{} spans", self.counts.spans));
-        }
-        Ok(())
+    #[test]
+    fn retention_is_read_from_a_tenants_limits() {
+        let limits = |kept: &str| format!("read:\n  x: 1\ncompaction:\n  block_retention: {kept}\n");
+        assert_eq!(retention_of(&limits("168h0m0s")), Some(Duration::from_secs(7 * 24 * 3600)));
+        assert_eq!(retention_of(&limits("0s # for ever")), None);
+        assert_eq!(retention_of("404 page not found"), None);
     }
 
-    /// Sends a request until it is taken; how many spans of it were refused.
-    fn post(&self, request: Bytes) -> Result<u64, String> {
-        for _ in 0..ATTEMPTS_MAX {
-            let answer = self.runtime.block_on(self.transport.send(
-                Method::POST,
-                "/v1/traces",
-                "application/x-protobuf",
-                request.clone(),
-            ))?;
-            match answer.status {
-                status if status.is_success() => return refused(&answer.body),
-                StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE => {
-                    std::thread::sleep(wait_of(&answer));
-                }
-                status => return Err(format!("{status}: {}", said(&answer.body))),
-            }
-        }
-        Err(format!("the receiver has no room, after {ATTEMPTS_MAX} attempts"))
-    }
-}
-
-fn wait_of(answer: &Answer) -> Duration {
-    let header = answer.headers.get(http::header::RETRY_AFTER).and_then(|value| value.to_str().ok()?.parse().ok());
-    header.map_or(WAIT_MAX, |seconds| Duration::from_secs(seconds).min(WAIT_MAX))
-}
-
-/// `partial_success.rejected_spans` of an `ExportTraceServiceResponse`.
-fn refused(response: &[u8]) -> Result<u64, String> {
-    let malformed = |err: spoor_model::wire::WireError| format!("the receiver's answer is not OTLP: {err}");
-    let (mut reader, mut refused) = (Reader::new(response), 0);
-    while let Some((number, field)) = reader.next_field().map_err(malformed)? {
-        if number == 1 {
-            let mut partial = Reader::new(field.bytes(number).map_err(malformed)?);
-            while let Some((number, field)) = partial.next_field().map_err(malformed)? {
-                if number == 1 {
-                    refused = field.varint(number).map_err(malformed)?;
-                }
-            }
+    #[test]
+    fn what_holds_no_traces_is_told_by_its_keys() {
+        for (document, expected) in [
+            ("{}", "found an empty object"),
+            (r#"{"traces":[],"metrics":{}}"#, "found `metrics`, `traces`"),
+            (r#"{"a":1,"b":1,"c":1,"d":1,"e":1,"f":1}"#, "found `a`, `b`, `c`, `d`, `e`, ..."),
+            (r#"{"data":[{}]}"#, "missing field `spans`"),
+            ("[7]", "not Jaeger JSON: invalid type: integer `7`"),
+        ] {
+            let err = traces_data(document).unwrap_err();
+            assert!(err.contains(expected), "{document}: {err}");
         }
     }
-    Ok(refused)
-}
-
-/// The message of a `google.rpc.Status`, or the text as it is.
-fn said(body: &[u8]) -> String {
-    let mut reader = Reader::new(body);
-    while let Ok(Some((number, field))) = reader.next_field() {
-        if let (2, Ok(text)) = (number, field.text(number)) {
-            return text.to_owned();
-        }
-    }
-    String::from_utf8_lossy(body).trim().to_owned()
 }
