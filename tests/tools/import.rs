@@ -48,15 +48,19 @@ fn what_is_refused_or_too_old_is_told() {
     assert_eq!((fine.status.code(), text(&fine.stderr)), (Some(0), String::new()));
 }
 
-// Scenario: JSON that holds no traces. Guarantee: it is said what was looked for, and what was found.
+// Scenario: JSON that holds no traces, after a document that holds one. Guarantee: it is said what was looked for, and what was found;
+// what stands before it is taken.
 #[test]
 fn json_of_something_else_is_refused_by_its_keys() {
     let directory = TempDir::new().unwrap();
     let server = start(directory.path());
-    let refused = import(&server, r#"{"traces":[]}"#, &[]);
+    let now = wait::now().0;
+    let refused = import(&server, &format!("{}{}", span(7, "fine", now, now + 1), r#"{"traces":[]}"#), &[]);
     assert_eq!(refused.status.code(), Some(2));
     let said = text(&refused.stderr);
-    assert!(said.contains("document 1: no traces here") && said.contains("found `traces`"), "{said}");
+    assert!(said.contains("document 2: no traces here") && said.contains("found `traces`"), "{said}");
+    let exported = good(&["export", "--url", &format!("http://{}", server.tempo())]);
+    assert_eq!(exported.lines().count(), 1, "{exported}");
 }
 
 // Scenario: a trace whose clocks disagree is downloaded from Jaeger's API as the UI does it, and imported again. Guarantee: its spans

@@ -191,13 +191,14 @@ fn import(path: &str, form: Option<Form>, sender: &mut Sender<'_>) -> Result<(),
         Some(form) => form,
         None => form_of(content.fill_buf().map_err(|err| err.to_string())?)?,
     };
-    match form {
-        Form::Json => import_json(content, sender, &bar)?,
-        Form::Protobuf => import_protobuf(content, sender, &bar)?,
-    }
+    let read = match form {
+        Form::Json => import_json(content, sender, &bar),
+        Form::Protobuf => import_protobuf(content, sender, &bar),
+    };
+    // What stands before a mistake is good.
     sender.flush()?;
     bar.finish_and_clear();
-    Ok(())
+    read
 }
 
 /// The content of a file that may be compressed.
