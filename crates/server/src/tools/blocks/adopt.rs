@@ -149,7 +149,7 @@ impl<'a> Standing<'a> {
     /// Why a block that is good is left where it is.
     fn why_left(&self, meta: &BlockMeta) -> Option<&'static str> {
         if self.listing.unpublished.contains(&(meta.tenant.clone(), meta.id)) {
-            return Some("its spans are in the log or in other blocks, and the next start removes it");
+            return Some("its spans are in the log or in other blocks, and the next start settles what becomes of it");
         }
         (!self.visible.contains(&meta.id)).then_some("its spans are in other blocks that are there")
     }
@@ -214,7 +214,7 @@ mod tests {
         assert_eq!(standing.why_left(&merged), None);
         assert_eq!(standing.lost_for(&merged), [BlockId(2)]);
         assert!(standing.why_left(&cut).is_some_and(|why| why.contains("in other blocks that are there")));
-        assert!(standing.why_left(&of_others).is_some_and(|why| why.contains("the next start removes it")));
+        assert!(standing.why_left(&of_others).is_some_and(|why| why.contains("the next start settles")));
         let rotten = [(TenantId::single(), merged.id, "rotten".to_owned())];
         assert_eq!(Standing::of(&files, &listing, all, &rotten).why_left(&cut), None);
     }
