@@ -6,6 +6,7 @@
 //!   nobody has it          put if it is not there          \
 //!   it is ours             put over the version we put      > conditional: of two that try, one succeeds
 //!   it has expired         put over the version we read    /
+//!   it cannot be read      put over it when it stayed as it is for twice its length: an owner would have renewed it
 //! ```
 //!
 //! Whoever holds it merges, removes and sweeps; all others read. Clocks may differ by the length of the lease:
@@ -46,6 +47,8 @@ pub struct Lease {
     owner: String,
     length: Duration,
     held: Mutex<Option<Held>>,
+    /// A version that cannot be read, and since when it was seen.
+    damaged: Mutex<Option<(UpdateVersion, UnixNano)>>,
     /// For stores that are a directory: where the lock is.
     lock_path: Option<PathBuf>,
     locked: Mutex<Option<File>>,
@@ -68,8 +71,8 @@ impl Lease {
     pub(crate) fn named(name: &'static str, files: &ObjectFiles, owner: String, length: Duration) -> Self {
         // On a directory the lock of this file is the lease.
         let lock_path = files.local_dir().map(|dir| dir.join(format!("{name}.lock")));
-        let (held, locked) = (Mutex::default(), Mutex::default());
-        Self { requests: Arc::clone(files.requests()), name, owner, length, held, lock_path, locked }
+        let (held, damaged, locked) = (Mutex::default(), Mutex::default(), Mutex::default());
+        Self { requests: Arc::clone(files.requests()), name, owner, length, held, damaged, lock_path, locked }
     }
 
     fn object(&self) -> Path {
@@ -139,11 +142,27 @@ impl Lease {
 
     fn take(&self, now: UnixNano) -> Result<Option<Held>, Failure> {
         let Some((there, version)) = self.read()? else { return self.put(now, PutMode::Create) };
+        let there = match there {
+            Ok(there) => there,
+            Err(_) if self.is_given_up(&version, now) => return self.put(now, PutMode::Update(version)),
+            Err(reason) => return Err(Failure::Damaged(reason)),
+        };
         let is_over = after(there.expires(), self.length) < now;
         match there.owner == self.owner || is_over {
             true => self.put(now, PutMode::Update(version)),
             false => Ok(None),
         }
+    }
+
+    /// Whether a lease that cannot be read has been as it is for so long that nobody renews it.
+    fn is_given_up(&self, version: &UpdateVersion, now: UnixNano) -> bool {
+        let mut damaged = self.damaged.lock();
+        let since = match &*damaged {
+            Some((seen, since)) if seen == version => *since,
+            _ => now,
+        };
+        *damaged = Some((version.clone(), since));
+        after(after(since, self.length), self.length) <= now
     }
 
     fn put(&self, now: UnixNano, mode: PutMode) -> Result<Option<Held>, Failure> {
@@ -154,19 +173,20 @@ impl Lease {
         Ok(Some(Held { version, until }))
     }
 
-    fn read(&self) -> Result<Option<(Document, UpdateVersion)>, Failure> {
+    /// What is there, or why it cannot be read, and its version.
+    fn read(&self) -> Result<Option<(Result<Document, String>, UpdateVersion)>, Failure> {
         let (json, version): (Bytes, _) = match self.requests.get(&self.object()) {
             Ok(read) => read,
             Err(Failure::Missing) => return Ok(None),
             Err(failure) => return Err(failure),
         };
-        let document =
-            serde_json::from_slice(&json).map_err(|err| Failure::Damaged(format!("{}: {err}", self.object())))?;
+        let document = serde_json::from_slice(&json).map_err(|err| format!("{}: {err}", self.object()));
         Ok(Some((document, version)))
     }
 
     fn find_own(&self) -> Option<Held> {
         let (there, version) = self.read().ok()??;
+        let there = there.ok()?;
         (there.owner == self.owner).then(|| Held { version, until: there.expires() })
     }
 

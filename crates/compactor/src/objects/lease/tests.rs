@@ -83,3 +83,26 @@ fn on_a_directory_one_of_two_has_it_until_it_lets_go() {
     drop(b);
     assert!(a.keep(&clock).unwrap(), "it ends with its process");
 }
+
+#[test]
+fn a_lease_that_cannot_be_read_is_taken_when_nobody_renews_it() {
+    use object_store::ObjectStoreExt;
+
+    let (store, clock) = (Arc::new(InMemory::new()), SetClock(AtomicU64::new(1_000_000_000_000)));
+    let (a, b) = (lease(&store, "a"), lease(&store, "b"));
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    let damage = || drop(runtime.block_on(store.put(&"@lease.json".into(), "{{{".into())).unwrap());
+    damage();
+    for _ in 0..4 {
+        assert!(a.keep(&clock).unwrap_err().contains("@lease.json"));
+        clock.pass(29);
+    }
+    // Whoever holds it would have written it anew.
+    damage();
+    assert!(a.keep(&clock).is_err());
+    clock.pass(119);
+    assert!(a.keep(&clock).is_err());
+    clock.pass(1);
+    assert!(a.keep(&clock).unwrap());
+    assert!(!b.keep(&clock).unwrap());
+}
