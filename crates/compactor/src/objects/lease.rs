@@ -54,6 +54,9 @@ pub struct Lease {
     locked: Mutex<Option<File>>,
 }
 
+/// What is there, or why it cannot be read, and its version.
+type Found = (Result<Document, String>, UpdateVersion);
+
 #[derive(Debug, Clone)]
 struct Held {
     version: UpdateVersion,
@@ -174,7 +177,7 @@ impl Lease {
     }
 
     /// What is there, or why it cannot be read, and its version.
-    fn read(&self) -> Result<Option<(Result<Document, String>, UpdateVersion)>, Failure> {
+    fn read(&self) -> Result<Option<Found>, Failure> {
         let (json, version): (Bytes, _) = match self.requests.get(&self.object()) {
             Ok(read) => read,
             Err(Failure::Missing) => return Ok(None),
