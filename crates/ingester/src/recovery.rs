@@ -31,7 +31,10 @@ pub(crate) fn finish_cuts(store: &dyn Store, blocks: &dyn BlockStore, catalog: &
     for (tenant, id, last) in std::mem::take(&mut catalog.unpublished) {
         let cut = last.filter(|last| catalog.trimmed.get(&tenant).is_none_or(|trimmed| trimmed < last));
         let found = match cut {
-            Some(_) => blocks.find(&tenant, id).unwrap_or_else(|err| {
+            // As after every cut: what cannot be read back must not replace the log.
+            Some(_) => blocks.find(&tenant, id).and_then(|meta| {
+                meta.map(|meta| blocks.open(&meta).map(|_| meta)).transpose()
+            }).unwrap_or_else(|err| {
                 tracing::warn!(%tenant, block = %id, %err, "it is not known whether an interrupted cut made a block");
                 None
             }),

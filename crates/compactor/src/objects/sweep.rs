@@ -11,7 +11,7 @@ use spoor_block::Error;
 use spoor_model::{BlockId, TenantId, UnixNano};
 
 use super::deletions::parse_deletion;
-use super::files::{META, ObjectFiles, parse, tenant_path, whole_blocks};
+use super::files::{META, ObjectFiles, REMOVED, parse, tenant_path, whole_blocks};
 
 /// Nobody uploads a single file of a block for as long; younger objects may belong to an upload that is going on.
 const UPLOAD_TIME_MAX: Duration = Duration::from_secs(3600);
@@ -30,8 +30,9 @@ impl Sweeper {
         Self { files, seen: BTreeMap::new() }
     }
 
-    /// Deletes objects of block ids that have had no `meta.json` for the grace period, and whose youngest object is
-    /// older than an hour. Returns how many block ids. One listing of everything.
+    /// Deletes objects of block ids that have had no `meta.json` for the grace period, and of which it is said that they were
+    /// removed, or whose youngest object is older than an hour. What says that one was removed stays for that hour, for
+    /// those who have not heard of it. Returns how many block ids. One listing of everything.
     pub fn sweep(&mut self, now: UnixNano) -> Result<usize, Error> {
         let failed = |failure: super::requests::Failure, path: &Path| {
             let location = self.files.location(path);
@@ -53,15 +54,22 @@ impl Sweeper {
         for (name, objects) in remains {
             let first_seen = *self.seen.entry(name.clone()).or_insert(now);
             let youngest = objects.iter().map(modified).max().unwrap_or(now);
-            if now.since(first_seen) < self.files.grace() || now.since(youngest) < UPLOAD_TIME_MAX {
+            if now.since(first_seen) < self.files.grace() {
                 continue;
             }
-            let paths = objects.into_iter().map(|object| object.location).collect();
-            self.files.requests().delete(paths).map_err(|failure| failed(failure, &root))?;
-            tracing::info!(tenant = %name.0, block = %name.1, "remains of a block are removed from the storage");
-            self.files.requests().metrics().swept.inc();
-            self.seen.remove(&name);
-            swept += 1;
+            let is_old = now.since(youngest) >= UPLOAD_TIME_MAX;
+            let paths: Vec<Path> = objects.into_iter().map(|object| object.location).collect();
+            let (said, files): (Vec<Path>, Vec<Path>) =
+                paths.into_iter().partition(|path| path.filename() == Some(REMOVED));
+            if !files.is_empty() && (is_old || !said.is_empty()) {
+                self.files.requests().delete(files).map_err(|failure| failed(failure, &root))?;
+                tracing::info!(tenant = %name.0, block = %name.1, "remains of a block are removed from the storage");
+                self.files.requests().metrics().swept.inc();
+                swept += 1;
+            }
+            if !said.is_empty() && is_old {
+                self.files.requests().delete(said).map_err(|failure| failed(failure, &root))?;
+            }
         }
         Ok(swept)
     }

@@ -408,11 +408,17 @@ fn remains_are_swept_after_the_grace_period_and_blocks_are_not() {
     };
     let blocks = || objects().common_prefixes.len();
     assert_eq!(blocks(), 2, "others may still read it");
+    let upload = format!("{tenant}/{}/index.bin", block_id(3)).into();
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    runtime.block_on(store.put(&upload, "index".into())).unwrap();
     let now = now();
     let after = |seconds: u64| UnixNano(now.0 + seconds * 1_000_000_000);
     let mut sweeper = Sweeper::new(Arc::clone(&files));
     assert_eq!(sweeper.sweep(now).unwrap(), 0);
-    assert_eq!(sweeper.sweep(after(601)).unwrap(), 0, "as young as this it may be an upload");
+    assert_eq!(sweeper.sweep(after(599)).unwrap(), 0);
+    assert_eq!(sweeper.sweep(after(601)).unwrap(), 1, "what is as young and was not removed may be an upload");
+    assert_eq!(blocks(), 3, "and it is still said what was removed");
+    assert_eq!(sweeper.sweep(after(601)).unwrap(), 0);
     assert_eq!(sweeper.sweep(after(7200)).unwrap(), 1);
     assert_eq!(blocks(), 1);
     assert_eq!(Sweeper::new(files).sweep(after(72_000)).unwrap(), 0);
