@@ -402,7 +402,7 @@ impl Core {
         if self.store.damage().is_some() {
             self.metrics.records_set_aside.inc();
             let adopted = salvage::adopt_unnamed(&*self.store, &*self.blocks, &catalog);
-            if adopted.map_err(|err| self.failed(err))? > 0 {
+            if adopted.map_err(|err| self.failed(err))? {
                 catalog = catalog::load(&*self.store).map_err(|err| self.failed(err))?;
             }
         }

@@ -9,6 +9,7 @@ use crate::catalog;
 use crate::config::Config;
 use crate::error::Error;
 use crate::ingester::lock_data_dir;
+use crate::offline::refuse_damaged;
 use crate::store::{RocksStore, StoreError};
 
 /// A block that the catalog does not name.
@@ -52,6 +53,7 @@ pub fn sweep_leftovers(
     let database = config.database_dir();
     let failed = |err: StoreError| Error::storage(&database, err);
     let store = RocksStore::open_for_reading(&database, config.head_memory_limit).map_err(failed)?;
+    refuse_damaged(&store).map_err(failed)?;
     let catalog = catalog::load(&store).map_err(failed)?;
     let known: BTreeSet<_> = catalog.blocks.iter().map(|entry| (entry.tenant.clone(), entry.id)).collect();
     let unreadable = |err: spoor_block::Error| failed(StoreError(err.to_string()));

@@ -72,6 +72,17 @@ pub fn list_catalog(config: &Config) -> Result<Option<CatalogListing>, Error> {
     }
 }
 
+/// A start takes back what is whole before anything is changed or removed; mending the log here would hide from it that there is
+/// something to take back.
+pub(crate) fn refuse_damaged(store: &RocksStore) -> Result<(), StoreError> {
+    match store.damage() {
+        Some(_) => Err(StoreError(
+            "the log is damaged or torn: start the server once, which keeps what can be kept".to_owned(),
+        )),
+        None => Ok(()),
+    }
+}
+
 fn has_database(database: &Path) -> bool {
     database.join("CURRENT").exists()
 }
@@ -103,6 +114,10 @@ impl OfflineCatalog {
         let lock = lock_data_dir(&config.data_dir)?;
         let database = config.database_dir();
         let failed = |err: StoreError| Error::storage(&database, err);
+        if has_database(&database) {
+            let looked_at = RocksStore::open_for_reading(&database, config.head_memory_limit).map_err(failed)?;
+            refuse_damaged(&looked_at).map_err(failed)?;
+        }
         let store = RocksStore::open(&database, config.head_memory_limit).map_err(failed)?;
         let catalog = catalog::load(&store).map_err(failed)?;
         check_format(&catalog, config)?;

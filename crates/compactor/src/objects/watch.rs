@@ -318,7 +318,7 @@ impl Watch {
                 Ok(None) => return Err(format!("block {id} was taken out while blocks were listed")),
                 // One block that cannot be read does not keep the others away for ever; it is named at each poll.
                 Err(err @ (Error::Corrupt { .. } | Error::Version { .. })) => {
-                    tracing::error!(%tenant, %err, "a block in the storage cannot be read; queries do without it");
+                    tracing::error!(%tenant, block = %id, %err, "a block in the storage cannot be read; queries do without it");
                     let polls = before.get(id).map_or(0, |block| block.polls);
                     seen.unreadable.insert(*id, Unreadable { reason: err.to_string(), polls });
                 }
