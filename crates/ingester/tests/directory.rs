@@ -12,7 +12,9 @@ use bytes::Bytes;
 use prometheus_client::registry::Registry;
 use spoor_block::{BlockFiles, BlockMeta, DirectoryFiles};
 use spoor_ingester::store::{Change, Durability, RocksStore, Store, Table};
-use spoor_ingester::{Config, Error, Ingester, Leftover, LeftoverState, Metrics, open_at_rest, sweep_leftovers};
+use spoor_ingester::{
+    Config, Error, Ingester, Leftover, LeftoverState, Metrics, OfflineCatalog, open_at_rest, sweep_leftovers,
+};
 use spoor_model::batch::SpanBatch;
 use spoor_model::ingest::{Append, AppendError, AppendRequest, BodyEncoding, Checked, Decode};
 use spoor_model::memory::MemoryBudget;
@@ -290,6 +292,8 @@ fn a_flipped_bit_in_the_log_costs_little_and_is_told() {
         assert!(bytes.len() - at > 64 << 10, "what is in the last piece looks like a tear");
         bytes[at] ^= 4;
         fs::write(&path, &bytes).unwrap();
+        let refused = OfflineCatalog::open(&Config::new(&copy)).err().unwrap().to_string();
+        assert!(refused.contains("start the server once"), "{refused}");
         let after = open(&copy).unwrap();
         let found = sent.iter().filter(|trace| find(&*after, &tenant, trace.id).as_ref() == Some(trace)).count();
         assert!(found > 1700, "{place}: {found}");
