@@ -28,9 +28,9 @@ impl Exposed {
     pub(crate) fn new(pipeline: &Pipeline, layout: &mut Layout) -> Result<Option<Self>, PlanError> {
         let mut filters = Vec::new();
         each_filter(pipeline, &mut |filter| {
-            let filter = fold::folded(filter);
-            if !Lists::of(&filter).is_none() {
-                filters.push(filter);
+            // As it is written: one that looks at events and holds anyway is about all of them.
+            if !Lists::of(filter).is_none() {
+                filters.push(fold::folded(filter));
             }
         });
         if filters.is_empty() {
