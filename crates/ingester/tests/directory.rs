@@ -282,14 +282,13 @@ fn a_flipped_bit_in_the_log_costs_little_and_is_told() {
         }
     }
     // Killed, and a disk that fails.
-    for place in [0.01, 0.2, 0.5, 0.7] {
+    for place in [0.01, 0.2, 0.5, 0.7, 0.995] {
         let copy = dir.path().join("copy");
         copy_dir(&dir.path().join("data"), &copy);
         let logs =
             files(&copy.join("db")).into_iter().filter(|(path, _)| path.extension().is_some_and(|it| it == "log"));
         let (path, mut bytes) = logs.max_by_key(|(_, bytes)| bytes.len()).unwrap();
         let at = (bytes.len() as f64 * place) as usize;
-        assert!(bytes.len() - at > 64 << 10, "what is in the last piece looks like a tear");
         bytes[at] ^= 4;
         fs::write(&path, &bytes).unwrap();
         let refused = OfflineCatalog::open(&Config::new(&copy)).err().unwrap().to_string();

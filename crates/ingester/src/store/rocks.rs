@@ -10,7 +10,7 @@
 //! **Invariant:** nothing outside this file knows RocksDB.
 
 use std::fs::{self, File};
-use std::io;
+use std::io::{self, Read as _, Seek as _, SeekFrom};
 use std::path::{Path, PathBuf};
 
 use rocksdb::{
@@ -49,7 +49,8 @@ impl RocksStore {
         }
     }
 
-    /// Opens a database whose log does not verify. A tear may look like that, too: then nothing comes after it.
+    /// Opens a database whose log does not verify. A tear may look like that, too: then nothing comes after it, and the
+    /// file ends in what was never written.
     fn salvage(dir: &Path, head_memory_limit: usize, err: rocksdb::Error) -> Result<Self, StoreError> {
         let reason = err.into_string();
         let beyond = |_: rocksdb::Error| {
@@ -58,12 +59,13 @@ impl RocksStore {
                  away: blocks are whole without it, and `docs/operations.md` says under \"Backup and restore\" how they are found again"
             ))
         };
+        let ends_torn = ends_in_zeros(dir).map_err(|err| StoreError(format!("{reason}; and its log: {err}")))?;
         let until_damage = readable(dir, head_memory_limit, DBRecoveryMode::PointInTime).map_err(beyond)?;
         let whole_until = until_damage.latest_sequence_number();
         drop(until_damage);
         let db = writable(dir, head_memory_limit, DBRecoveryMode::SkipAnyCorruptedRecord).map_err(beyond)?;
         let mut store = Self { db, damage: None };
-        if store.db.latest_sequence_number() > whole_until {
+        if store.db.latest_sequence_number() > whole_until || !ends_torn {
             let copy = copy_log(dir).map_err(|err| {
                 StoreError(format!(
                     "{reason}; and its log, which is damaged, cannot be copied aside before it is mended: {err}"
@@ -79,7 +81,7 @@ impl RocksStore {
                 Some(format!("the log was damaged, and what could not be read of it is in {copy} only: {reason}"));
         }
         if store.damage.is_none() {
-            let why = "the end of the log does not verify, as after a loss of power; without one, its disk is failing";
+            let why = "the end of the log was never written, as after a loss of power: it was never acknowledged";
             tracing::warn!(reason, "{why}");
         }
         // Else every start would find it again.
@@ -121,6 +123,24 @@ fn writable(dir: &Path, head_memory_limit: usize, mode: DBRecoveryMode) -> Resul
 
 fn readable(dir: &Path, head_memory_limit: usize, mode: DBRecoveryMode) -> Result<DB, rocksdb::Error> {
     DB::open_cf_descriptors_read_only(&database_options(mode), dir, tables(head_memory_limit), false)
+}
+
+/// Whether the newest file of the log ends in zeros: its size reached the disk, its last bytes did not. What Spoor writes ends
+/// in a checksum or a compressed block, so seldom in a zero.
+fn ends_in_zeros(dir: &Path) -> io::Result<bool> {
+    let mut newest = None;
+    for entry in fs::read_dir(dir)? {
+        let path = entry?.path();
+        if path.extension().is_some_and(|extension| extension == "log") && fs::metadata(&path)?.len() > 0 {
+            newest = newest.max(Some(path));
+        }
+    }
+    let Some(path) = newest else { return Ok(false) };
+    let mut last = [0];
+    let mut file = File::open(path)?;
+    file.seek(SeekFrom::End(-1))?;
+    file.read_exact(&mut last)?;
+    Ok(last == [0])
 }
 
 /// Copies the log's files to a new directory beside the database.
