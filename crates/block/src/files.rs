@@ -11,7 +11,7 @@
 
 use std::collections::BTreeSet;
 use std::fs::{self, File};
-use std::io;
+use std::io::{self, Write as _};
 use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
@@ -50,6 +50,13 @@ pub trait BlockFiles: Send + Sync {
 
     /// What a published block says of itself; `None` when there is no such block, or only a staged one.
     fn meta(&self, tenant: &TenantId, id: BlockId) -> Result<Option<BlockMeta>, Error>;
+
+    /// Writes what a published block says of itself again, when that is missing or is not `meta`, which is what the catalog
+    /// has. Whether it was written. Where blocks are not this process's alone it does nothing.
+    fn mend_meta(&self, meta: &BlockMeta) -> Result<bool, Error> {
+        let _ = meta;
+        Ok(false)
+    }
 
     /// Removes a block, and what an interrupted building of it left. Nothing there: nothing happens.
     fn remove(&self, tenant: &TenantId, id: BlockId) -> Result<(), Error>;
@@ -133,6 +140,26 @@ impl BlockFiles for DirectoryFiles {
             Err(err) if err.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(err) => Err(Error::io("read", &path, &err)),
         }
+    }
+
+    fn mend_meta(&self, meta: &BlockMeta) -> Result<bool, Error> {
+        let dir = self.tenant_dir(&meta.tenant).join(meta.id.to_string());
+        match self.meta(&meta.tenant, meta.id) {
+            Ok(Some(found)) if found == *meta => return Ok(false),
+            Ok(None) if !dir.is_dir() => return Ok(false),
+            Ok(_) | Err(Error::Corrupt { .. }) => {}
+            Err(err) => return Err(err),
+        }
+        let (path, mended) = (dir.join("meta.json"), dir.join("meta.json.tmp"));
+        let write = || -> io::Result<()> {
+            let mut file = File::create(&mended)?;
+            file.write_all(&meta.to_json())?;
+            file.sync_all()?;
+            fs::rename(&mended, &path)?;
+            File::open(&dir)?.sync_all()
+        };
+        write().map_err(|err| Error::io("write", &path, &err))?;
+        Ok(true)
     }
 
     fn remove(&self, tenant: &TenantId, id: BlockId) -> Result<(), Error> {
@@ -234,8 +261,17 @@ mod tests {
         assert_eq!(file.read(&[0..1, size - 1..size]).unwrap(), [&b"{"[..], &b"}"[..]]);
         let other = Arc::new(Pieces::of_content(b"another file"));
         assert!(matches!(files.open(&tenant, id, "meta.json", &other), Err(Error::Corrupt { .. })));
+        assert!(!files.mend_meta(&meta).unwrap());
+        let path = root.path().join(tenant.as_str()).join(id.to_string()).join("meta.json");
+        fs::write(&path, b"{").unwrap();
+        assert!(files.mend_meta(&meta).unwrap());
+        fs::remove_file(&path).unwrap();
+        assert!(files.mend_meta(&meta).unwrap());
+        assert_eq!(files.meta(&tenant, id).unwrap(), Some(meta.clone()));
         files.remove(&tenant, id).unwrap();
         files.remove(&tenant, id).unwrap();
+        // What is gone stays gone.
+        assert!(!files.mend_meta(&meta).unwrap());
         assert_eq!(files.list().unwrap(), []);
     }
 }

@@ -52,6 +52,12 @@ pub trait BlockStore: Send + Sync {
         Ok(None)
     }
 
+    /// Writes what a block says of itself again where it is damaged or missing; whether it was.
+    fn mend_meta(&self, meta: &BlockMeta) -> Result<bool, BlockError> {
+        let _ = meta;
+        Ok(false)
+    }
+
     /// Why queries may have to do without a block that was opened, if something of it was found to be damaged. Cheap.
     fn damage(&self, id: BlockId) -> Option<String> {
         let _ = id;
@@ -115,6 +121,10 @@ impl BlockStore for StoredBlocks {
 
     fn meta(&self, tenant: &TenantId, id: BlockId) -> Result<Option<BlockMeta>, BlockError> {
         self.files.meta(tenant, id)
+    }
+
+    fn mend_meta(&self, meta: &BlockMeta) -> Result<bool, BlockError> {
+        self.files.mend_meta(meta)
     }
 
     fn damage(&self, id: BlockId) -> Option<String> {

@@ -257,6 +257,28 @@ fn damage_that_is_found_while_reading_is_known_until_the_file_is_put_back() {
     }
 }
 
+#[test]
+fn a_meta_that_is_damaged_or_gone_is_written_again_from_the_catalog() {
+    let dir = tempfile::tempdir().unwrap();
+    let tenant = TenantId::single();
+    let ingester = open(dir.path()).unwrap();
+    append(&ingester, &tenant, &trace(1, 5)).unwrap();
+    ingester.flush(None).unwrap();
+    let id = ingester.blocks(&tenant)[0].id;
+    let path = dir.path().join("blocks").join(tenant.as_str()).join(id.to_string()).join("meta.json");
+    let whole = fs::read(&path).unwrap();
+    let mut flipped = whole.clone();
+    flipped[40] ^= 1;
+    for harm in [Some(flipped), Some(Vec::new()), None] {
+        match harm {
+            Some(bytes) => fs::write(&path, bytes).unwrap(),
+            None => fs::remove_file(&path).unwrap(),
+        }
+        ingester.reopen_blocks();
+        assert_eq!(fs::read(&path).unwrap(), whole);
+    }
+}
+
 fn copy_dir(from: &Path, to: &Path) {
     fs::create_dir_all(to).unwrap();
     for entry in fs::read_dir(from).unwrap() {

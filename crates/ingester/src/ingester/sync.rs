@@ -80,10 +80,11 @@ impl Ingester {
     }
 
     /// Tries again to open blocks that could not be opened, as when their place was out of reach, and to remove those that
-    /// could not be removed.
+    /// could not be removed. Where `meta.json` is damaged or missing, it is written again from the catalog: costs reading it.
     pub fn reopen_blocks(&self) {
         for tenant in self.core.tenants.all() {
             self.core.reopen_blocks(&tenant);
+            self.core.mend_metas(&tenant);
             self.core.clear_remains(&tenant.id);
         }
     }
@@ -106,6 +107,22 @@ impl Core {
             let Ok(block) = StoredBlock::open(&self.blocks, &meta) else { continue };
             tracing::info!(tenant = %meta.tenant, block = %meta.id, "a block can be opened again");
             tenant.set_opened(meta.id, Arc::new(block));
+        }
+    }
+
+    /// The catalog and the block's directory say the same of a block: either brings the other back.
+    fn mend_metas(&self, tenant: &Tenant) {
+        for CatalogBlock { meta, .. } in tenant.catalog_blocks() {
+            let block = meta.id;
+            match self.blocks.mend_meta(&meta) {
+                Ok(false) => {}
+                Ok(true) => {
+                    tracing::error!(tenant = %meta.tenant, %block, "meta.json of a block was damaged or gone; it is written again");
+                }
+                Err(err) => {
+                    tracing::error!(tenant = %meta.tenant, %block, %err, "meta.json of a block cannot be mended")
+                }
+            }
         }
     }
 }
