@@ -24,6 +24,18 @@ use crate::traffic::{HandClock, Traffic, append, canonical, context, exported, r
 /// Spans are kept that long.
 const RETENTION: Duration = Duration::from_secs(600);
 
+/// Merges of few spans and of several kinds, where spans are kept that long.
+pub(crate) fn merge_limits(retention: Duration) -> MergeLimits {
+    MergeLimits {
+        window: retention / 4,
+        settle: Duration::ZERO,
+        inputs_min: 2,
+        patience: retention / 4,
+        inputs_max: 5,
+        block: Size { spans: 200, traces: 100, bytes: u64::MAX },
+    }
+}
+
 /// The store, and what it must say.
 pub(crate) struct World {
     seed: u64,
@@ -158,14 +170,7 @@ impl World {
 
     /// What the compactor would do now, all of it.
     pub(crate) fn merge_as_planned(&mut self) {
-        let limits = MergeLimits {
-            window: RETENTION / 4,
-            settle: Duration::ZERO,
-            inputs_min: 2,
-            patience: RETENTION / 4,
-            inputs_max: 5,
-            block: Size { spans: 200, traces: 100, bytes: u64::MAX },
-        };
+        let limits = merge_limits(RETENTION);
         for _ in 0..100 {
             let states = self.life().ingester.block_states(&self.tenant);
             let candidates: Vec<Candidate> =

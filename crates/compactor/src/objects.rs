@@ -12,7 +12,7 @@
 //! and is kept on local disk under a budget. Everything that comes from the store is verified against the
 //! checksums of the block's meta before it is used or kept, and asked for again when it does not verify.
 //!
-//! Several processes may use one store: each looks for what the others do ([`Watch`], `visible`), and one of
+//! Several processes may use one store: each looks for what the others do ([`Watch`], [`spoor_block::visible`]), and one of
 //! them holds the [`Lease`] to change what is there.
 //!
 //! **Invariant:** what is here blocks, and is never called on an async thread.
@@ -30,7 +30,6 @@ mod moving;
 mod requests;
 mod sweep;
 mod upload;
-mod visible;
 mod watch;
 
 pub use deletions::Deletions;
@@ -42,5 +41,4 @@ pub use metrics::Metrics;
 pub use moving::MovingFiles;
 pub use requests::Patience;
 pub use sweep::Sweeper;
-pub use visible::visible;
 pub use watch::{BlockCatalog, Changes, Polled, Watch};

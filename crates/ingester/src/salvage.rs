@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use spoor_block::BlockMeta;
+use spoor_block::{BlockMeta, Lineage};
 use spoor_model::{BlockId, TenantId};
 
 use crate::blocks::BlockStore;
@@ -32,9 +32,9 @@ pub(crate) fn adopt_unnamed(store: &dyn Store, blocks: &dyn BlockStore, catalog:
             }
         }
     }
-    let has_deletions = |meta: &BlockMeta| catalog.deleted.contains_key(&(meta.tenant.clone(), meta.id));
-    let Adopted { adopted, replaced, doubtful } =
-        choose(&known.into_values().collect::<Vec<_>>(), &unnamed, &has_deletions);
+    let is_outdated = |meta: &BlockMeta| catalog.deleted.contains_key(&(meta.tenant.clone(), meta.id));
+    let known: Vec<&BlockMeta> = known.into_values().collect();
+    let Adopted { adopted, replaced, doubtful } = choose(&known, &unnamed, &is_outdated);
     for meta in doubtful {
         tracing::error!(tenant = %meta.tenant, block = %meta.id, "a block may hold what nothing else holds; it is left alone");
         changes.push(catalog::forget(&meta.tenant, meta.id));
@@ -51,6 +51,7 @@ pub(crate) fn adopt_unnamed(store: &dyn Store, blocks: &dyn BlockStore, catalog:
     Ok(!changes.is_empty())
 }
 
+#[derive(Default)]
 struct Adopted<'a> {
     adopted: Vec<&'a BlockMeta>,
     /// Blocks of the catalog that these hold.
@@ -59,42 +60,24 @@ struct Adopted<'a> {
     doubtful: Vec<&'a BlockMeta>,
 }
 
-/// Which unnamed blocks count beside those that are known: not what another one replaces, not a part of a merge whose
-/// other parts are not there, and not what was merged from blocks that have lost a trace since.
+/// Which unnamed blocks count beside those that are known. `is_outdated`: whether a trace was deleted from it, which what was
+/// merged from it may still have.
 fn choose<'a>(
     known: &[&'a BlockMeta],
     unnamed: &'a [BlockMeta],
-    has_deletions: &dyn Fn(&BlockMeta) -> bool,
+    is_outdated: &dyn Fn(&BlockMeta) -> bool,
 ) -> Adopted<'a> {
-    let name = |meta: &BlockMeta, id: &BlockId| (meta.tenant.clone(), *id);
-    let all = || known.iter().copied().chain(unnamed);
-    let there: BTreeMap<_, &BlockMeta> = all().map(|meta| (name(meta, &meta.id), meta)).collect();
-    let mut replaced: BTreeSet<_> =
-        known.iter().flat_map(|meta| meta.replaces.iter().map(|id| name(meta, id))).collect();
-    let mut candidates: Vec<&BlockMeta> = unnamed.iter().collect();
-    candidates.sort_by_key(|meta| (std::cmp::Reverse(meta.merge_level), meta.id));
-    let (mut adopted, mut doubtful) = (Vec::new(), Vec::new());
-    for meta in candidates {
-        let inputs: Vec<_> = meta.replaces.iter().map(|id| name(meta, id)).collect();
-        if replaced.contains(&name(meta, &meta.id)) {
-            replaced.extend(inputs);
-            continue;
-        }
-        // As in `spoor_compactor::objects::visible`: what went on into another merge was complete.
-        let has = |id: &(TenantId, BlockId)| there.contains_key(id) || replaced.contains(id);
-        let is_complete =
-            meta.merged_with.iter().map(|id| name(meta, id)).all(|id| has(&id)) || !inputs.iter().any(has);
-        let is_outdated = inputs.iter().filter_map(|id| there.get(id)).any(|input| has_deletions(input));
-        match is_complete && !is_outdated {
-            true => {
-                adopted.push(meta);
-                replaced.extend(inputs);
-            }
-            false => doubtful.push(meta),
-        }
+    let mut chosen = Adopted::default();
+    let tenants: BTreeSet<&TenantId> = unnamed.iter().map(|meta| &meta.tenant).collect();
+    for tenant in tenants {
+        let known: Vec<&BlockMeta> = known.iter().copied().filter(|meta| meta.tenant == *tenant).collect();
+        let of_tenant = unnamed.iter().filter(|meta| meta.tenant == *tenant);
+        let lineage = Lineage::of(&known, of_tenant, is_outdated);
+        chosen.replaced.extend(known.iter().filter(|meta| lineage.replaced.contains(&meta.id)));
+        chosen.adopted.extend(lineage.counting);
+        chosen.doubtful.extend(lineage.doubtful);
     }
-    let replaced = known.iter().copied().filter(|meta| replaced.contains(&name(meta, &meta.id))).collect();
-    Adopted { adopted, replaced, doubtful }
+    chosen
 }
 
 #[cfg(test)]

@@ -7,9 +7,7 @@ use std::time::Duration;
 use prometheus_client::registry::Registry;
 use spoor_block::{BlockCache, BlockFiles, WriteOptions};
 use spoor_compactor::objects::{Metrics as ObjectMetrics, ObjectFiles, ObjectOptions, Patience};
-use spoor_compactor::{
-    Brake, Compaction, Limits as MergeLimits, Metrics as LifeMetrics, Policy, Retention, Settings, Shares, Size,
-};
+use spoor_compactor::{Brake, Compaction, Metrics as LifeMetrics, Policy, Retention, Settings, Shares};
 use spoor_ingester::store::{Change, Durability, MemoryStore, Store, StoreError, Table, Visit};
 use spoor_ingester::{Config, Error, Foundation, Ingester, Metrics, StoredBlocks};
 use spoor_model::compute::ComputePool;
@@ -22,6 +20,7 @@ use spoor_testkit::faults::{FaultStore, Faults, Passage, Switch};
 use tempfile::TempDir;
 
 use crate::traffic::{HandClock, wait};
+use crate::world::merge_limits;
 
 /// Spans are kept that long.
 pub(crate) const RETENTION: Duration = Duration::from_secs(6 * 3600);
@@ -206,16 +205,8 @@ impl Machine {
         let limits = Limits { trace_duration_max: RETENTION * 2, ..Limits::default() };
         let querier = Querier::new(snapshots, pool, limits, Arc::clone(&clock), metrics);
         let policy = Policy { retention: RETENTION, by_tenant: Default::default(), size_bytes_max: 0 };
-        let limits = MergeLimits {
-            window: RETENTION / 4,
-            settle: Duration::ZERO,
-            inputs_min: 2,
-            patience: RETENTION / 4,
-            inputs_max: 5,
-            block: Size { spans: 200, traces: 100, bytes: u64::MAX },
-        };
         let shares = Shares { cpu_percent: 100, io_bytes_per_second: 0 };
-        let settings = Settings { limits, memory_bytes: 64 << 20, shares };
+        let settings = Settings { limits: merge_limits(RETENTION), memory_bytes: 64 << 20, shares };
         let metrics = LifeMetrics::register(&mut Registry::default());
         let owner =
             Owner { ingester: Arc::clone(&ingester), shared: Some(Arc::clone(&shared)), clock: Arc::clone(&clock) };

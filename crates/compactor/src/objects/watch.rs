@@ -18,13 +18,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use object_store::path::Path;
-use spoor_block::{BlockMeta, Error};
+use spoor_block::{BlockMeta, Error, visible};
 use spoor_model::{BlockId, TenantId, UnixNano};
 
 use super::deletions::{self, Deletions};
 use super::files::{ObjectFiles, REMOVED, block_path, blocks_with, tenant_path, whole_blocks};
 use super::requests::Failure;
-use super::visible::visible;
 
 /// One poll in so many looks at everything.
 const POLLS_PER_FULL: u64 = 10;

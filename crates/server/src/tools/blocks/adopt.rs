@@ -13,8 +13,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use serde_json::json;
-use spoor_block::{BlockFiles, BlockMeta};
-use spoor_compactor::objects::visible;
+use spoor_block::{BlockFiles, BlockMeta, visible};
 use spoor_ingester::{CatalogListing, OfflineCatalog};
 use spoor_model::{BlockId, TenantId};
 

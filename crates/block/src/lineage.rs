@@ -11,33 +11,61 @@
 //!   Y, Z of X and C    Y, Z count: X is in Z, and A, B are gone, so they were complete
 //! ```
 
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 
-use spoor_block::BlockMeta;
 use spoor_model::BlockId;
+
+use crate::meta::BlockMeta;
+
+/// What becomes of blocks of one tenant that are found somewhere.
+#[derive(Debug, Default)]
+pub struct Lineage<'a> {
+    /// They count: all that was made with them is there or has gone on into another merge.
+    pub counting: Vec<&'a BlockMeta>,
+    /// What those that count were merged from, whether it is there or not.
+    pub replaced: BTreeSet<BlockId>,
+    /// They are replaced by nothing that is there, and do not count all the same.
+    pub doubtful: Vec<&'a BlockMeta>,
+}
+
+impl<'a> Lineage<'a> {
+    /// Which blocks of `found` count beside `known`, which do: not what another one replaces, not a part of a merge whose other
+    /// parts are not there, and not what was merged from a block that `is_outdated` names.
+    pub fn of(
+        known: &[&'a BlockMeta],
+        found: impl IntoIterator<Item = &'a BlockMeta>,
+        is_outdated: &dyn Fn(&BlockMeta) -> bool,
+    ) -> Self {
+        let mut found: Vec<&BlockMeta> = found.into_iter().collect();
+        // What was merged from others is younger than they are, but clocks may differ: levels do not.
+        found.sort_by_key(|meta| (Reverse(meta.merge_level), meta.id));
+        let there: BTreeMap<BlockId, &BlockMeta> = known.iter().chain(&found).map(|meta| (meta.id, *meta)).collect();
+        let mut lineage = Self::default();
+        lineage.replaced.extend(known.iter().flat_map(|meta| &meta.replaces));
+        for meta in found {
+            if lineage.replaced.contains(&meta.id) {
+                // Its own merge was complete, or it could not have been merged.
+                lineage.replaced.extend(&meta.replaces);
+                continue;
+            }
+            let has = |id: &BlockId| there.contains_key(id) || lineage.replaced.contains(id);
+            let is_complete = meta.merged_with.iter().all(has) || !meta.replaces.iter().any(has);
+            let mut inputs = meta.replaces.iter().filter_map(|id| there.get(id));
+            if is_complete && !inputs.any(|input| is_outdated(input)) {
+                lineage.counting.push(meta);
+                lineage.replaced.extend(&meta.replaces);
+            } else {
+                lineage.doubtful.push(meta);
+            }
+        }
+        lineage
+    }
+}
 
 /// The blocks of one tenant that count, of all that are there.
 pub fn visible<'a>(there: impl IntoIterator<Item = &'a BlockMeta>) -> BTreeSet<BlockId> {
-    let there: BTreeMap<BlockId, &BlockMeta> = there.into_iter().map(|meta| (meta.id, meta)).collect();
-    let mut counts = BTreeSet::new();
-    let mut replaced: BTreeSet<BlockId> = BTreeSet::new();
-    // What was merged from others is younger than they are, but clocks may differ: levels do not.
-    let mut by_level: Vec<&BlockMeta> = there.values().copied().collect();
-    by_level.sort_by_key(|meta| std::cmp::Reverse((meta.merge_level, meta.id)));
-    for meta in by_level {
-        if replaced.contains(&meta.id) {
-            // Its own merge was complete, or it could not have been merged.
-            replaced.extend(&meta.replaces);
-            continue;
-        }
-        let has = |id: &BlockId| there.contains_key(id) || replaced.contains(id);
-        let is_complete = meta.merged_with.iter().all(has) || !meta.replaces.iter().any(has);
-        if is_complete {
-            counts.insert(meta.id);
-            replaced.extend(&meta.replaces);
-        }
-    }
-    counts
+    Lineage::of(&[], there, &|_| false).counting.iter().map(|meta| meta.id).collect()
 }
 
 #[cfg(test)]
