@@ -11,6 +11,7 @@ pub use rocks::RocksStore;
 
 #[cfg(test)]
 mod contract;
+mod mark;
 mod memory;
 mod rocks;
 

@@ -100,14 +100,16 @@ fn synced_writes_are_there_after_reopening() {
     assert_eq!(keys(&RocksStore::open(dir.path(), 1 << 20).unwrap(), Table::Wal, b""), [b"a"]);
 }
 
-/// A copy of a database's files as a crash would leave them.
-fn crash(dir: &Path) -> tempfile::TempDir {
+/// A copy of a database's files as a crash would leave them: the database, in a directory of its own.
+fn crash(dir: &Path) -> (tempfile::TempDir, PathBuf) {
     let copy = tempfile::tempdir().unwrap();
+    let database = copy.path().join("db");
+    std::fs::create_dir(&database).unwrap();
     for entry in std::fs::read_dir(dir).unwrap() {
         let path = entry.unwrap().path();
-        std::fs::copy(&path, copy.path().join(path.file_name().unwrap())).unwrap();
+        std::fs::copy(&path, database.join(path.file_name().unwrap())).unwrap();
     }
-    copy
+    (copy, database)
 }
 
 /// The newest of RocksDB's log files that has anything in it.
@@ -121,21 +123,23 @@ fn newest_log(dir: &Path) -> PathBuf {
 fn a_torn_log_tail_is_dropped_and_what_is_written_after_it_survives_the_next_crash() {
     let dir = tempfile::tempdir().unwrap();
     let rocks = RocksStore::open(dir.path(), 1 << 20).unwrap();
-    for n in 0..10u8 {
+    for n in 0..9u8 {
         rocks.write(&[put(Table::Wal, &[n], &[n; 1000])], Durability::Synced).unwrap();
     }
+    // The crash comes before the sync.
+    rocks.write(&[put(Table::Wal, &[9], &[9; 1000])], Durability::Buffered).unwrap();
     for torn_bytes in [1, 500, 1000] {
-        let torn = crash(dir.path());
-        let log = std::fs::OpenOptions::new().write(true).open(newest_log(torn.path())).unwrap();
+        let (_copy, torn) = crash(dir.path());
+        let log = std::fs::OpenOptions::new().write(true).open(newest_log(&torn)).unwrap();
         log.set_len(log.metadata().unwrap().len() - torn_bytes).unwrap();
-        check_life_after_a_tear(torn.path());
+        check_life_after_a_tear(&torn);
         // A page of zeros instead: the size reached the disk, the data did not.
-        let torn = crash(dir.path());
-        let log = std::fs::OpenOptions::new().write(true).open(newest_log(torn.path())).unwrap();
+        let (_copy, torn) = crash(dir.path());
+        let log = std::fs::OpenOptions::new().write(true).open(newest_log(&torn)).unwrap();
         let size = log.metadata().unwrap().len();
         log.set_len(size - torn_bytes).unwrap();
         log.set_len(size).unwrap();
-        check_life_after_a_tear(torn.path());
+        check_life_after_a_tear(&torn);
     }
 }
 
@@ -148,13 +152,7 @@ fn what_is_damaged_in_the_middle_of_the_log_is_passed_over_and_the_rest_is_kept(
     }
     // The last is in the last piece, where a tear would be.
     for place in [0.02, 0.3, 0.5, 0.9, 0.999] {
-        let copy = tempfile::tempdir().unwrap();
-        let database = copy.path().join("db");
-        std::fs::create_dir(&database).unwrap();
-        for entry in std::fs::read_dir(dir.path().join("db")).unwrap() {
-            let path = entry.unwrap().path();
-            std::fs::copy(&path, database.join(path.file_name().unwrap())).unwrap();
-        }
+        let (copy, database) = crash(&dir.path().join("db"));
         let log = newest_log(&database);
         let mut bytes = std::fs::read(&log).unwrap();
         let at = (bytes.len() as f64 * place) as usize;
@@ -180,6 +178,45 @@ fn what_is_damaged_in_the_middle_of_the_log_is_passed_over_and_the_rest_is_kept(
     }
 }
 
+#[test]
+fn a_log_that_ends_before_what_was_durable_is_no_tear() {
+    let dir = tempfile::tempdir().unwrap();
+    let rocks = RocksStore::open(&dir.path().join("db"), 1 << 20).unwrap();
+    for n in 0..100u8 {
+        rocks.write(&[put(Table::Wal, &[n], &[n; 1000])], Durability::Buffered).unwrap();
+    }
+    rocks.sync().unwrap();
+    let cut = |log: &Path, left: u64| std::fs::OpenOptions::new().write(true).open(log).unwrap().set_len(left).unwrap();
+    type Harm<'a> = &'a dyn Fn(&Path, u64);
+    let harms: [(Harm<'_>, usize); 4] = [
+        (&|log, size| cut(log, size - 1), 99),
+        (&|log, size| [size / 2, size].into_iter().for_each(|size| cut(log, size)), 49),
+        (&|log, _| cut(log, 0), 0),
+        (&|log, _| std::fs::remove_file(log).unwrap(), 0),
+    ];
+    for (place, (harm, kept_min)) in harms.into_iter().enumerate() {
+        let (copy, database) = crash(&dir.path().join("db"));
+        let log = newest_log(&database);
+        harm(&log, log.metadata().unwrap().len());
+        let reader = RocksStore::open_for_reading(&database, 1 << 20).unwrap();
+        assert!(reader.damage().is_some(), "{place}");
+        drop(reader);
+        let found = RocksStore::open(&database, 1 << 20).unwrap();
+        let kept = keys(&found, Table::Wal, b"").len();
+        assert!((kept_min..100).contains(&kept), "{place}: {kept}");
+        assert!(
+            found.damage().unwrap().contains("writes that were durable are not there"),
+            "{place}: {:?}",
+            found.damage()
+        );
+        assert!(copy.path().join("damaged-log-1").is_dir());
+        found.write(&[put(Table::Wal, &[255], &[1; 10])], Durability::Synced).unwrap();
+        drop(found);
+        let again = RocksStore::open(&database, 1 << 20).unwrap();
+        assert_eq!((again.damage(), keys(&again, Table::Wal, b"").len()), (None, kept + 1), "{place}");
+    }
+}
+
 fn check_life_after_a_tear(dir: &Path) {
     let after = RocksStore::open(dir, 1 << 20).unwrap();
     assert_eq!(after.damage(), None, "a tear is no damage");
@@ -187,7 +224,7 @@ fn check_life_after_a_tear(dir: &Path) {
     for n in 20..25u8 {
         after.write(&[put(Table::Wal, &[n], &[n; 1000])], Durability::Synced).unwrap();
     }
-    let copy = crash(dir);
-    let again = RocksStore::open(copy.path(), 1 << 20).unwrap();
+    let (_copy, database) = crash(dir);
+    let again = RocksStore::open(&database, 1 << 20).unwrap();
     assert_eq!(keys(&again, Table::Wal, b"").len(), 14);
 }

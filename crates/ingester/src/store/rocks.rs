@@ -10,7 +10,7 @@
 //! **Invariant:** nothing outside this file knows RocksDB.
 
 use std::fs::{self, File};
-use std::io::{self, Read as _, Seek as _, SeekFrom};
+use std::io;
 use std::path::{Path, PathBuf};
 
 use rocksdb::{
@@ -18,6 +18,7 @@ use rocksdb::{
     FlushOptions, InfoLogger, IteratorMode, LogLevel, Options, ReadOptions, WriteBatch, WriteOptions,
 };
 
+use super::mark::{self, Mark};
 use super::{Change, Durability, Store, StoreError, Table, Visit};
 
 /// The largest memtable of the log: a head of 128 MiB is about 40 MiB of compressed requests.
@@ -35,6 +36,8 @@ const OPEN_FILES_MAX: i32 = 64;
 /// A [`Store`] on disk. Opening replays RocksDB's log.
 pub struct RocksStore {
     db: DB,
+    /// `None` where nothing is written.
+    mark: Option<Mark>,
     damage: Option<String>,
 }
 
@@ -42,76 +45,114 @@ impl RocksStore {
     /// Opens or creates the database in `dir`, which nobody else may have open. The log's memtable is
     /// made for heads of `head_memory_limit` together: it holds their compressed requests.
     pub fn open(dir: &Path, head_memory_limit: usize) -> Result<Self, StoreError> {
-        match writable(dir, head_memory_limit, DBRecoveryMode::TolerateCorruptedTailRecords) {
-            Ok(db) => Ok(Self { db, damage: None }),
-            Err(err) if err.kind() == ErrorKind::Corruption => Self::salvage(dir, head_memory_limit, err),
-            Err(err) => Err(failed(err)),
+        let marked = mark::read(dir);
+        let (db, is_salvaged, reason) =
+            match writable(dir, head_memory_limit, DBRecoveryMode::TolerateCorruptedTailRecords) {
+                Ok(db) => {
+                    let loss = loss(&db, marked);
+                    (db, false, loss)
+                }
+                Err(err) if err.kind() == ErrorKind::Corruption => {
+                    let (db, damage) = salvage(dir, head_memory_limit, marked, err)?;
+                    (db, true, damage)
+                }
+                Err(err) => return Err(failed(err)),
+            };
+        let damage = reason.map(|reason| set_aside(dir, &reason)).transpose()?;
+        let mut store = Self { db, mark: None, damage };
+        if is_salvaged || store.damage.is_some() {
+            // Else every start would find it again.
+            let mut options = FlushOptions::default();
+            options.set_wait(true);
+            store.db.flush_cfs_opt(&Table::ALL.map(|table| store.table(table)), &options).map_err(failed)?;
         }
-    }
-
-    /// Opens a database whose log does not verify. A tear may look like that, too: then nothing comes after it, and the
-    /// file ends in what was never written.
-    fn salvage(dir: &Path, head_memory_limit: usize, err: rocksdb::Error) -> Result<Self, StoreError> {
-        let reason = err.into_string();
-        let beyond = |_: rocksdb::Error| {
-            StoreError(format!(
-                "{reason}; more than its log is damaged. Put a copy of the data directory back, or move this database \
-                 away: blocks are whole without it, and `docs/operations.md` says under \"Backup and restore\" how they are found again"
-            ))
-        };
-        let ends_torn = ends_in_zeros(dir).map_err(|err| StoreError(format!("{reason}; and its log: {err}")))?;
-        let until_damage = readable(dir, head_memory_limit, DBRecoveryMode::PointInTime).map_err(beyond)?;
-        let whole_until = until_damage.latest_sequence_number();
-        drop(until_damage);
-        let db = writable(dir, head_memory_limit, DBRecoveryMode::SkipAnyCorruptedRecord).map_err(beyond)?;
-        let mut store = Self { db, damage: None };
-        if store.db.latest_sequence_number() > whole_until || !ends_torn {
-            let copy = copy_log(dir).map_err(|err| {
-                StoreError(format!(
-                    "{reason}; and its log, which is damaged, cannot be copied aside before it is mended: {err}"
-                ))
-            })?;
-            let copy = copy.display();
-            tracing::error!(
-                reason,
-                "the log is damaged: requests that were acknowledged may be lost, what comes after the damage is kept; the log \
-                 as it was is in {copy}"
-            );
-            store.damage =
-                Some(format!("the log was damaged, and what could not be read of it is in {copy} only: {reason}"));
-        }
-        if store.damage.is_none() {
-            let why = "the end of the log was never written, as after a loss of power: it was never acknowledged";
-            tracing::warn!(reason, "{why}");
-        }
-        // Else every start would find it again.
-        let mut options = FlushOptions::default();
-        options.set_wait(true);
-        store.db.flush_cfs_opt(&Table::ALL.map(|table| store.table(table)), &options).map_err(failed)?;
+        store.mark = Some(Mark::set(dir, store.db.latest_sequence_number()));
         Ok(store)
     }
 
     /// Opens a database that nobody writes to meanwhile, and changes nothing: every write fails.
     /// RocksDB's log is replayed into memory.
     pub fn open_for_reading(dir: &Path, head_memory_limit: usize) -> Result<Self, StoreError> {
-        match readable(dir, head_memory_limit, DBRecoveryMode::TolerateCorruptedTailRecords) {
-            Ok(db) => Ok(Self { db, damage: None }),
+        let (db, damage) = match readable(dir, head_memory_limit, DBRecoveryMode::TolerateCorruptedTailRecords) {
+            Ok(db) => {
+                let loss = loss(&db, mark::read(dir));
+                (db, loss)
+            }
             Err(err) if err.kind() == ErrorKind::Corruption => {
                 let db = readable(dir, head_memory_limit, DBRecoveryMode::SkipAnyCorruptedRecord).map_err(failed)?;
-                let reason = err.into_string();
-                tracing::error!(
-                    reason,
-                    "the log is damaged, or was torn by a crash; what cannot be read of it is left out"
-                );
-                Ok(Self { db, damage: Some(reason) })
+                (db, Some(err.into_string()))
             }
-            Err(err) => Err(failed(err)),
+            Err(err) => return Err(failed(err)),
+        };
+        if let Some(reason) = &damage {
+            tracing::error!(
+                reason,
+                "the log is damaged, or was torn by a crash; what cannot be read of it is left out"
+            );
+        }
+        Ok(Self { db, mark: None, damage })
+    }
+
+    fn advance(&self, durable: u64) {
+        if let Some(mark) = &self.mark {
+            mark.advance(durable);
         }
     }
 
     fn table(&self, table: Table) -> &ColumnFamily {
         self.db.cf_handle(table.name()).expect("every table is opened with the database")
     }
+}
+
+/// Copies a damaged log aside before it is mended, and says where it is.
+fn set_aside(dir: &Path, reason: &str) -> Result<String, StoreError> {
+    let copy = copy_log(dir).map_err(|err| {
+        StoreError(format!(
+            "{reason}; and its log, which is damaged, cannot be copied aside before it is mended: {err}"
+        ))
+    })?;
+    let copy = copy.display();
+    tracing::error!(
+        reason,
+        "the log is damaged: requests that were acknowledged may be lost, what comes after the damage is kept; the log as it was \
+         is in {copy}"
+    );
+    Ok(format!("the log was damaged, and what could not be read of it is in {copy} only: {reason}"))
+}
+
+/// What a database lacks that was durable once.
+fn loss(db: &DB, marked: Option<u64>) -> Option<String> {
+    let (found, marked) = (db.latest_sequence_number(), marked?);
+    (found < marked).then(|| format!("its end is missing: {} writes that were durable are not there", marked - found))
+}
+
+/// Opens a database whose log does not verify, and says what is wrong with it; `None` for a tear, which may look like that,
+/// too: then nothing comes after it, and nothing of it was durable.
+fn salvage(
+    dir: &Path,
+    head_memory_limit: usize,
+    marked: Option<u64>,
+    err: rocksdb::Error,
+) -> Result<(DB, Option<String>), StoreError> {
+    let reason = err.into_string();
+    let beyond = |_: rocksdb::Error| {
+        StoreError(format!(
+            "{reason}; more than its log is damaged. Put a copy of the data directory back, or move this database \
+             away: blocks are whole without it, and `docs/operations.md` says under \"Backup and restore\" how they are found again"
+        ))
+    };
+    let until_damage = readable(dir, head_memory_limit, DBRecoveryMode::PointInTime).map_err(beyond)?;
+    let whole_until = until_damage.latest_sequence_number();
+    drop(until_damage);
+    let db = writable(dir, head_memory_limit, DBRecoveryMode::SkipAnyCorruptedRecord).map_err(beyond)?;
+    let is_tear = db.latest_sequence_number() == whole_until && marked.is_some_and(|marked| marked <= whole_until);
+    if is_tear {
+        tracing::warn!(
+            reason,
+            "the end of the log does not verify, and was never acknowledged: as after a loss of power"
+        );
+    }
+    Ok((db, (!is_tear).then_some(reason)))
 }
 
 fn writable(dir: &Path, head_memory_limit: usize, mode: DBRecoveryMode) -> Result<DB, rocksdb::Error> {
@@ -123,24 +164,6 @@ fn writable(dir: &Path, head_memory_limit: usize, mode: DBRecoveryMode) -> Resul
 
 fn readable(dir: &Path, head_memory_limit: usize, mode: DBRecoveryMode) -> Result<DB, rocksdb::Error> {
     DB::open_cf_descriptors_read_only(&database_options(mode), dir, tables(head_memory_limit), false)
-}
-
-/// Whether the newest file of the log ends in zeros: its size reached the disk, its last bytes did not. What Spoor writes ends
-/// in a checksum or a compressed block, so seldom in a zero.
-fn ends_in_zeros(dir: &Path) -> io::Result<bool> {
-    let mut newest = None;
-    for entry in fs::read_dir(dir)? {
-        let path = entry?.path();
-        if path.extension().is_some_and(|extension| extension == "log") && fs::metadata(&path)?.len() > 0 {
-            newest = newest.max(Some(path));
-        }
-    }
-    let Some(path) = newest else { return Ok(false) };
-    let mut last = [0];
-    let mut file = File::open(path)?;
-    file.seek(SeekFrom::End(-1))?;
-    file.read_exact(&mut last)?;
-    Ok(last == [0])
 }
 
 /// Copies the log's files to a new directory beside the database.
@@ -245,7 +268,13 @@ impl Store for RocksStore {
         }
         let mut options = WriteOptions::default();
         options.set_sync(durability == Durability::Synced);
-        self.db.write_opt(batch, &options).map_err(failed)
+        // At least up to here, whatever else is written at the same time.
+        let durable = self.db.latest_sequence_number() + batch.len() as u64;
+        self.db.write_opt(batch, &options).map_err(failed)?;
+        if durability == Durability::Synced {
+            self.advance(durable);
+        }
+        Ok(())
     }
 
     fn damage(&self) -> Option<String> {
@@ -253,7 +282,10 @@ impl Store for RocksStore {
     }
 
     fn sync(&self) -> Result<(), StoreError> {
-        self.db.flush_wal(true).map_err(failed)
+        let durable = self.db.latest_sequence_number();
+        self.db.flush_wal(true).map_err(failed)?;
+        self.advance(durable);
+        Ok(())
     }
 
     fn get(&self, table: Table, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
