@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 mod broken;
+mod elsewhere;
 mod refused;
 
 use spoor_model::UnixNano;

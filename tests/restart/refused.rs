@@ -9,7 +9,7 @@ use tempfile::TempDir;
 use super::launch;
 
 /// The start fails with code 2 and one line (beside log lines) that holds all of `words`.
-fn check_refused(launch: &Launch, words: &[&str]) {
+pub(crate) fn check_refused(launch: &Launch, words: &[&str]) {
     let (status, printed) = launch.run_to_end();
     assert_eq!(status.code(), Some(2), "{printed}");
     let reason = printed.lines().find(|line| words.iter().all(|word| line.contains(word)));

@@ -19,6 +19,7 @@
 //! **Invariant:** every request has a deadline.
 
 mod cache;
+mod credentials;
 mod deletions;
 mod exclusion;
 mod file;
@@ -27,18 +28,22 @@ mod lease;
 mod location;
 mod metrics;
 mod moving;
+mod refusal;
 mod requests;
 mod sweep;
+mod trial;
 mod upload;
 mod watch;
 
+pub use credentials::Credentials;
 pub use deletions::Deletions;
 pub use exclusion::{Exclusion, Gate, Turn};
 pub use files::{ObjectFiles, ObjectOptions};
 pub use lease::Lease;
-pub use location::Location;
+pub use location::{Location, Opened};
 pub use metrics::Metrics;
 pub use moving::MovingFiles;
 pub use requests::Patience;
 pub use sweep::Sweeper;
+pub use trial::Trouble;
 pub use watch::{BlockCatalog, Changes, Polled, Watch};

@@ -35,6 +35,7 @@ use crate::record::{self, RecordError, Sequence};
 use crate::recovery;
 use crate::store::{RocksStore, Store, StoreError, Table};
 use crate::tenant::{Tenant, Tenants};
+use crate::whereabouts::check_storage;
 
 /// What a data directory holds. Dropping it lets a server have the directory again.
 pub struct AtRest {
@@ -58,6 +59,7 @@ pub fn open_at_rest(config: &Config, decode: &dyn Decode) -> Result<AtRest, Erro
 /// Like [`open_at_rest`], with blocks wherever their files lie.
 pub fn open_at_rest_with(config: &Config, files: Arc<dyn BlockFiles>, decode: &dyn Decode) -> Result<AtRest, Error> {
     let lock = share_data_dir(&config.data_dir)?;
+    check_storage(config)?;
     let database = config.database_dir();
     let failed = |err: StoreError| Error::storage(&database, err);
     let store = RocksStore::open_for_reading(&database, config.head_memory_limit).map_err(failed)?;

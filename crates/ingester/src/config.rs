@@ -19,8 +19,12 @@ pub enum WalSync {
 /// The ingester's piece of the configuration.
 #[derive(Debug, Clone)]
 pub struct Config {
-    /// Where everything lies: `db/`, `blocks/` and `LOCK`.
+    /// Where everything lies: `db/`, `blocks/`, `STORAGE` and `LOCK`.
     pub data_dir: PathBuf,
+    /// By what `data_dir` remembers the storage on which blocks lie; empty: they lie in it.
+    pub storage: String,
+    /// The storage that all blocks were moved from, by whoever says so; empty: they were not.
+    pub storage_moved_from: String,
     /// When a request is on disk.
     pub wal_sync: WalSync,
     /// A tenant's head is cut into a block when it holds this much memory. At most half of
@@ -45,6 +49,8 @@ impl Config {
     pub fn new(data_dir: impl Into<PathBuf>) -> Self {
         Self {
             data_dir: data_dir.into(),
+            storage: String::new(),
+            storage_moved_from: String::new(),
             wal_sync: WalSync::Always,
             head_bytes_max: 128 << 20,
             head_memory_limit: 320 << 20,

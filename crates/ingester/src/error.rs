@@ -59,6 +59,19 @@ pub enum Error {
         /// What we read.
         known: &'static str,
     },
+    /// The data directory was used with another storage, where its blocks are.
+    #[error(
+        "the blocks of data directory {path} lie on {recorded}, and not on {current}: correct --storage, or, when all of them were \
+         moved, say so once with --storage-moved-from '{recorded}'"
+    )]
+    OtherStorage {
+        /// The directory.
+        path: String,
+        /// The storage that it was used with.
+        recorded: String,
+        /// The storage that it was to be used with.
+        current: String,
+    },
     /// A head could not be made a block; its spans stay in the log and in memory, and it is tried again.
     #[error("cannot cut the head of tenant {tenant} into a block: {reason}")]
     Cut {

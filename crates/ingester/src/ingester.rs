@@ -34,6 +34,7 @@ use crate::salvage;
 use crate::store::{Change, Durability, RocksStore, Store, StoreError};
 use crate::tenant::{Frozen, Tenants};
 use crate::wal::{Done, Pending, Refusal, WalThread};
+use crate::whereabouts::claim_storage;
 
 /// Groups between the log thread and the head thread. A few, so that the disk does not wait for the
 /// decoder; their bytes are those of the append queue.
@@ -132,6 +133,7 @@ impl Ingester {
         metrics: Metrics,
     ) -> Result<Arc<Self>, Error> {
         let lock = lock_data_dir(&config.data_dir)?;
+        claim_storage(&config)?;
         let database = config.database_dir();
         let blocks = config.blocks_dir();
         std::fs::create_dir_all(&blocks).map_err(|err| Error::io("create", &blocks, &err))?;

@@ -11,6 +11,7 @@ use crate::error::Error;
 use crate::ingester::lock_data_dir;
 use crate::offline::refuse_damaged;
 use crate::store::{RocksStore, StoreError};
+use crate::whereabouts::check_storage;
 
 /// A block that the catalog does not name.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -39,7 +40,7 @@ pub enum LeftoverState {
 /// so. Returns how many went. Holds the directory's lock: a running server builds blocks that no catalog names yet.
 ///
 /// # Errors
-/// [`Error::Locked`] while a server or a reader has the directory, [`Error::NoData`] when it is none, [`Error::Storage`]
+/// [`Error::Locked`] while a server or a reader has the directory, [`Error::NoData`] when it is none, [`Error::OtherStorage`], [`Error::Storage`]
 /// when catalog or blocks cannot be read or a block not be removed; those before it have been.
 pub fn sweep_leftovers(
     config: &Config,
@@ -50,6 +51,7 @@ pub fn sweep_leftovers(
         return Err(Error::NoData { path: config.data_dir.display().to_string() });
     }
     let _lock = lock_data_dir(&config.data_dir)?;
+    check_storage(config)?;
     let database = config.database_dir();
     let failed = |err: StoreError| Error::storage(&database, err);
     let store = RocksStore::open_for_reading(&database, config.head_memory_limit).map_err(failed)?;

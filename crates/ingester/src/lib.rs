@@ -45,6 +45,7 @@ mod salvage;
 pub mod store;
 mod tenant;
 mod wal;
+mod whereabouts;
 
 pub use at_rest::{AtRest, open_at_rest, open_at_rest_with};
 pub use blocks::{BlockStore, StoredBlocks};
@@ -54,3 +55,4 @@ pub use ingester::{BlockState, Deletions, Foundation, Health, Ingester, MergeReq
 pub use leftovers::{Leftover, LeftoverState, sweep_leftovers};
 pub use metrics::Metrics;
 pub use offline::{CatalogListing, ListedBlock, OfflineCatalog, list_catalog};
+pub use whereabouts::check_storage;

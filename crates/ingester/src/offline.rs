@@ -12,6 +12,7 @@ use crate::config::Config;
 use crate::error::Error;
 use crate::ingester::lock_data_dir;
 use crate::store::{Durability, RocksStore, Store, StoreError};
+use crate::whereabouts::check_storage;
 
 /// How often a catalog is opened anew when it cannot be read: files that a running server has just replaced are missing
 /// for whoever read their names before.
@@ -54,6 +55,7 @@ impl CatalogListing {
 /// # Errors
 /// [`Error::Storage`] when it cannot be read, [`Error::Format`] when another version wrote it.
 pub fn list_catalog(config: &Config) -> Result<Option<CatalogListing>, Error> {
+    check_storage(config)?;
     let database = config.database_dir();
     if !has_database(&database) {
         return Ok(None);
@@ -112,6 +114,7 @@ impl OfflineCatalog {
     /// [`Error::Locked`] while a server or a reader has the directory; else those of [`list_catalog`].
     pub fn open(config: &Config) -> Result<Self, Error> {
         let lock = lock_data_dir(&config.data_dir)?;
+        check_storage(config)?;
         let database = config.database_dir();
         let failed = |err: StoreError| Error::storage(&database, err);
         if has_database(&database) {

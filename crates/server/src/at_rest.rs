@@ -24,8 +24,9 @@ use crate::storage;
 /// microsecond per span that is not in a block yet.
 pub(crate) fn routes(config: &Config, has_tenants: bool) -> Result<Router, String> {
     let memory = config.memory().map_err(|err| err.to_string())?;
-    let files = storage::open_at_rest(config)?;
-    let found = spoor_ingester::open_at_rest_with(&parts::ingester_config(config, &memory), files, &OtlpDecoder);
+    let storage = storage::open_at_rest(config)?;
+    let at = parts::ingester_config(config, &memory, storage.identity());
+    let found = spoor_ingester::open_at_rest_with(&at, storage.files, &OtlpDecoder);
     let found = found.map_err(|err| err.to_string())?;
     if !has_tenants {
         check_tenants(&found)?;

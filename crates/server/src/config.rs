@@ -83,6 +83,7 @@ impl Config {
         let config = Self::read(raw)?;
         config.check_ports()?;
         config.check_tls()?;
+        config.check_storage()?;
         config.memory()?;
         let too_short = [
             ("retention_interval", config.retention_interval),
@@ -147,6 +148,13 @@ impl Config {
     pub fn to_yaml(&self) -> String {
         let quoted = |text: &str| serde_norway::to_string(text).expect("a text is YAML");
         self.entries().iter().map(|(key, text)| format!("{key}: {}", quoted(text))).collect()
+    }
+
+    fn check_storage(&self) -> Result<(), ConfigError> {
+        match self.storage.0.is_empty() {
+            true => Ok(()),
+            false => crate::storage::location(self).check().map_err(ConfigError::Contradiction),
+        }
     }
 
     fn check_ports(&self) -> Result<(), ConfigError> {

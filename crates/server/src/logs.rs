@@ -5,7 +5,9 @@
 use std::io::{self, IsTerminal, Write};
 use std::panic::PanicHookInfo;
 
-use tracing_subscriber::filter::LevelFilter;
+use tracing_subscriber::filter::{LevelFilter, Targets};
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
 
 use crate::config::{LogFormat, LogLevel};
 
@@ -19,11 +21,22 @@ pub(crate) fn start(format: LogFormat, level: LogLevel) {
     };
     // What the subscriber says of its own failures it says by `eprintln!`, which panics where stderr is closed.
     let lines = tracing_subscriber::fmt().log_internal_errors(false).with_writer(Stderr::new).with_max_level(level);
+    let told = targets(level);
     match format {
-        LogFormat::Text => lines.with_target(false).with_ansi(io::stderr().is_terminal()).init(),
-        LogFormat::Json => lines.json().flatten_event(true).with_current_span(false).with_span_list(false).init(),
+        LogFormat::Text => lines.with_target(false).with_ansi(io::stderr().is_terminal()).finish().with(told).init(),
+        LogFormat::Json => {
+            let lines = lines.json().flatten_event(true).with_current_span(false).with_span_list(false);
+            lines.finish().with(told).init();
+        }
     }
     std::panic::set_hook(Box::new(log_panic));
+}
+
+/// Who may say how much.
+fn targets(level: LevelFilter) -> Targets {
+    // It tells of every single repetition, and not of what and where: our own line per outage does.
+    let object_store = if level < LevelFilter::DEBUG { level.min(LevelFilter::WARN) } else { level };
+    Targets::new().with_default(level).with_target("object_store", object_store)
 }
 
 /// Stderr as far as it takes lines.
@@ -54,4 +67,28 @@ fn log_panic(panic: &PanicHookInfo<'_>) {
     let location = panic.location().map(ToString::to_string).unwrap_or_default();
     let thread = std::thread::current().name().unwrap_or("unnamed").to_owned();
     tracing::error!(message, location, thread, "panic: this is a defect, please report it");
+}
+
+#[cfg(test)]
+mod tests {
+    use tracing_subscriber::filter::LevelFilter;
+
+    use super::targets;
+
+    #[test]
+    fn repetitions_of_requests_are_told_to_whoever_looks_for_a_defect() {
+        let would_tell = |of: LevelFilter, target: &str| targets(of).would_enable(target, &tracing::Level::INFO);
+        for (level, ours, theirs) in [
+            (LevelFilter::ERROR, false, false),
+            (LevelFilter::WARN, false, false),
+            (LevelFilter::INFO, true, false),
+            (LevelFilter::DEBUG, true, true),
+        ] {
+            let told =
+                (would_tell(level, "spoor_compactor::objects"), would_tell(level, "object_store::client::retry"));
+            assert_eq!(told, (ours, theirs), "{level}");
+        }
+        let may_warn = |of: LevelFilter| targets(of).would_enable("object_store", &tracing::Level::WARN);
+        assert!(may_warn(LevelFilter::INFO) && !may_warn(LevelFilter::ERROR));
+    }
 }

@@ -63,8 +63,12 @@ impl Parts {
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
         let mut registry = metrics::registry();
         let storage = storage::open(config, &mut registry)?;
+        let at = ingester_config(config, &memory, storage.identity());
+        // Before anything is kept or changed by a mistake.
+        spoor_ingester::check_storage(&at).map_err(|err| err.to_string())?;
+        storage.try_out()?;
         let ingester = Ingester::open_with(
-            ingester_config(config, &memory),
+            at,
             storage.files,
             Arc::clone(&clock),
             Arc::new(OtlpDecoder),
@@ -138,8 +142,11 @@ fn cores() -> usize {
     std::thread::available_parallelism().map_or(1, usize::from)
 }
 
-pub(crate) fn ingester_config(config: &Config, memory: &MemoryPlan) -> spoor_ingester::Config {
+/// The ingester's piece of the configuration, with blocks on the storage of that identity.
+pub(crate) fn ingester_config(config: &Config, memory: &MemoryPlan, storage: &str) -> spoor_ingester::Config {
     spoor_ingester::Config {
+        storage: storage.to_owned(),
+        storage_moved_from: config.storage_moved_from.0.clone(),
         wal_sync: match config.wal_sync {
             WalSync::Always => spoor_ingester::WalSync::Always,
             WalSync::Interval(interval) => spoor_ingester::WalSync::Interval(interval),

@@ -9,15 +9,16 @@ use parking_lot::Mutex;
 use prometheus_client::registry::Registry;
 use spoor_block::{BlockFiles, BlockMeta, DirectoryFiles, Error};
 use spoor_compactor::objects::{
-    BlockCatalog, Changes, Deletions, Exclusion, Gate, Lease, Location, Metrics, MovingFiles, ObjectFiles,
-    ObjectOptions, Patience, Polled, Sweeper, Watch,
+    BlockCatalog, Changes, Credentials, Deletions, Exclusion, Gate, Lease, Location, Metrics, MovingFiles, ObjectFiles,
+    ObjectOptions, Opened, Patience, Polled, Sweeper, Trouble, Watch,
 };
 use spoor_ingester::Ingester;
 use spoor_model::scan::Skipped;
-use spoor_model::{BlockId, Clock, TenantId, TraceId};
+use spoor_model::{BlockId, Clock, TenantId, TraceId, UnixNano, rfc3339};
 use tokio::sync::watch;
 
 use crate::config::Config;
+use crate::parts;
 
 /// How long the lease is. Renewed thrice in that time, so that one lost request is no harm.
 const LEASE: Duration = Duration::from_secs(60);
@@ -25,6 +26,8 @@ const LEASE: Duration = Duration::from_secs(60);
 const DELETE_PATIENCE: Duration = Duration::from_secs(10);
 /// Remains are looked for once in so many polls: that costs a listing of everything.
 const POLLS_PER_SWEEP: u64 = 20;
+/// So many polls in a row may fail before what others may have written meanwhile is taken for missing.
+const FAILED_POLLS_MAX: u32 = 3;
 
 /// By what a process takes part in a storage that several use.
 #[derive(Debug, Clone)]
@@ -51,6 +54,40 @@ pub(crate) struct Storage {
     pub(crate) files: Arc<dyn BlockFiles>,
     /// Absent when blocks lie in the data directory, which is ours alone.
     pub(crate) shared: Option<Arc<Shared>>,
+    objects: Option<Objects>,
+}
+
+/// A storage that is not the data directory.
+struct Objects {
+    files: Arc<ObjectFiles>,
+    /// By what a data directory remembers it.
+    identity: String,
+    credentials: Option<Credentials>,
+}
+
+impl Storage {
+    /// By what a data directory remembers the place; empty: it is the data directory itself.
+    pub(crate) fn identity(&self) -> &str {
+        self.objects.as_ref().map_or("", |objects| objects.identity.as_str())
+    }
+
+    /// Asks for something once, so that what is wrong is told before anything is done. Blocks for as long as the storage is
+    /// waited for.
+    ///
+    /// # Errors
+    /// One line, when it will not work until somebody changes something. A storage that is only away is no error: everything
+    /// waits for it.
+    pub(crate) fn try_out(&self) -> Result<(), String> {
+        let Some(objects) = &self.objects else { return Ok(()) };
+        match objects.files.try_out(objects.credentials.as_ref()) {
+            Ok(()) => Ok(()),
+            Err(Trouble::Final(reason)) => Err(reason),
+            Err(Trouble::Passing(reason)) => {
+                tracing::warn!(reason, "the storage is not there yet");
+                Ok(())
+            }
+        }
+    }
 }
 
 /// Blocks that several processes may use, as one of them sees them: the lease, what others do, deletions, remains.
@@ -64,44 +101,65 @@ pub struct Shared {
     /// Where blocks are that were kept in the data directory before.
     moving: Arc<MovingFiles>,
     is_moving: AtomicBool,
+    listing: Mutex<Listing>,
+}
+
+/// How listing the storage goes.
+#[derive(Debug, Default)]
+struct Listing {
     /// Whether all of it was listed since the start.
-    was_listed: AtomicBool,
+    was_complete: bool,
+    /// Since when it fails, and how many polls did.
+    failing: Option<(UnixNano, u32)>,
 }
 
 /// Opens the place that the configuration names. Asks nothing of it.
 pub(crate) fn open(config: &Config, registry: &mut Registry) -> Result<Storage, String> {
-    let Some(objects) = object_files(config, config.storage_cache_bytes.0, Metrics::register(registry))? else {
-        let files = Arc::new(DirectoryFiles::new(config.data_dir.join("blocks")));
-        return Ok(Storage { files, shared: None });
+    let blocks_dir = config.data_dir.join("blocks");
+    let Some(objects) = open_objects(config, config.storage_cache_bytes.0, Metrics::register(registry))? else {
+        return Ok(Storage { files: Arc::new(DirectoryFiles::new(blocks_dir)), shared: None, objects: None });
     };
-    let shared = Shared::new(Arc::clone(&objects), &config.data_dir.join("blocks"), Terms::of(owner()))?;
+    let shared = Shared::new(Arc::clone(&objects.files), &blocks_dir, Terms::of(owner()))?;
     let files: Arc<dyn BlockFiles> = match shared.is_moving() {
         true => Arc::clone(&shared.moving) as _,
-        false => objects,
+        false => Arc::clone(&objects.files) as _,
     };
-    Ok(Storage { files, shared: Some(shared) })
+    Ok(Storage { files, shared: Some(shared), objects: Some(objects) })
 }
 
-/// The same place, for a process that only reads a data directory and changes nothing in it.
-pub(crate) fn open_at_rest(config: &Config) -> Result<Arc<dyn BlockFiles>, String> {
-    Ok(match object_files(config, 0, Metrics::default())? {
-        Some(objects) => Arc::new(MovingFiles::new(config.data_dir.join("blocks"), objects)),
-        None => Arc::new(DirectoryFiles::new(config.data_dir.join("blocks"))),
-    })
+/// The same place, for a process that only reads a data directory and changes nothing in it. Asks the storage once, and
+/// refuses one that the directory was not used with.
+pub(crate) fn open_at_rest(config: &Config) -> Result<Storage, String> {
+    let blocks_dir = config.data_dir.join("blocks");
+    let objects = open_objects(config, 0, Metrics::default())?;
+    let files: Arc<dyn BlockFiles> = match &objects {
+        Some(objects) => Arc::new(MovingFiles::new(blocks_dir, Arc::clone(&objects.files))),
+        None => Arc::new(DirectoryFiles::new(blocks_dir)),
+    };
+    let storage = Storage { files, shared: None, objects };
+    let memory = config.memory().map_err(|err| err.to_string())?;
+    let at = parts::ingester_config(config, &memory, storage.identity());
+    spoor_ingester::check_storage(&at).map_err(|err| err.to_string())?;
+    storage.try_out()?;
+    Ok(storage)
 }
 
-fn object_files(config: &Config, cache_bytes: u64, metrics: Metrics) -> Result<Option<Arc<ObjectFiles>>, String> {
-    if config.storage.0.is_empty() {
-        return Ok(None);
-    }
-    let location = Location {
+/// What the configuration says of it.
+pub(crate) fn location(config: &Config) -> Location {
+    Location {
         url: config.storage.0.clone(),
         endpoint: config.storage_endpoint.0.clone(),
         region: config.storage_region.0.clone(),
         allow_http: config.storage_allow_http,
         timeout: config.storage_timeout,
-    };
-    let (store, local_dir) = location.store()?;
+    }
+}
+
+fn open_objects(config: &Config, cache_bytes: u64, metrics: Metrics) -> Result<Option<Objects>, String> {
+    if config.storage.0.is_empty() {
+        return Ok(None);
+    }
+    let Opened { store, local_dir, identity, credentials } = location(config).open()?;
     let options = ObjectOptions {
         staging_dir: config.data_dir.join("staging"),
         cache_dir: config.data_dir.join("cache"),
@@ -111,7 +169,8 @@ fn object_files(config: &Config, cache_bytes: u64, metrics: Metrics) -> Result<O
         name: config.storage.0.clone(),
         grace: config.storage_grace_period,
     };
-    ObjectFiles::new(store, options, metrics).map(Arc::new).map(Some)
+    let files = Arc::new(ObjectFiles::new(store, options, metrics)?);
+    Ok(Some(Objects { files, identity, credentials }))
 }
 
 /// A name that no other process has.
@@ -203,7 +262,7 @@ impl Shared {
             exclusion: Exclusion::new(&files, terms.owner.clone(), terms.lease),
             watch: Mutex::new(Watch::new(Arc::clone(&files))),
             sweeper: Mutex::new(Sweeper::new(Arc::clone(&files))),
-            was_listed: AtomicBool::new(false),
+            listing: Mutex::default(),
             is_moving: AtomicBool::new(moving.has_blocks().map_err(|err| err.to_string())?),
             moving,
             files,
@@ -275,7 +334,7 @@ impl Shared {
             Err(err) => tracing::warn!(%err, "the storage cannot be listed; the next poll tries again"),
         }
         let is_complete = matches!(&polled, Ok(Polled { failed_tenants: 0, .. }));
-        self.note_listing(ingester, polled);
+        self.note_listing(ingester, polled, clock.now());
         ingester.reopen_blocks();
         if sweeps
             && self.is_owner(clock)
@@ -287,21 +346,32 @@ impl Shared {
     }
 
     /// Until everything was listed once, answers say that they may lack blocks: a process that starts on an empty
-    /// directory knows none.
-    fn note_listing(&self, ingester: &Ingester, polled: Result<Polled, Error>) {
-        if self.was_listed.load(Ordering::Relaxed) {
-            return;
-        }
-        let unlisted = match polled {
+    /// directory knows none. So they do when listing has failed for some polls, until it succeeds: others may have written
+    /// blocks meanwhile. That there are others is not known to anybody, so it is not asked.
+    fn note_listing(&self, ingester: &Ingester, polled: Result<Polled, Error>, now: UnixNano) {
+        let failure = match polled {
             Ok(Polled { failed_tenants: 0, .. }) => None,
-            Ok(Polled { failed_tenants, .. }) => {
-                Some(format!("blocks of {failed_tenants} tenants could not be listed since the start"))
+            Ok(Polled { failed_tenants, failure, .. }) => {
+                Some(format!("those of {failed_tenants} tenants: {}", failure.unwrap_or_default()))
             }
-            Err(err) => Some(format!("blocks could not be listed since the start: {err}")),
+            Err(err) => Some(err.to_string()),
         };
-        self.was_listed.store(unlisted.is_none(), Ordering::Relaxed);
-        let object = self.files.name().to_owned();
-        ingester.set_unknown(unlisted.map(|reason| Skipped { object, reason }));
+        let mut listing = self.listing.lock();
+        let Some(failure) = failure else {
+            *listing = Listing { was_complete: true, failing: None };
+            self.files.metrics().unlisted_seconds.set(0);
+            return ingester.set_unknown(None);
+        };
+        let (since, polls) = listing.failing.map_or((now, 1), |(since, polls)| (since, polls.saturating_add(1)));
+        listing.failing = Some((since, polls));
+        self.files.metrics().unlisted_seconds.set(i64::try_from(now.since(since).as_secs()).unwrap_or(i64::MAX).max(1));
+        let when = match listing.was_complete {
+            false => "the start".to_owned(),
+            true if polls > FAILED_POLLS_MAX => rfc3339::format(since),
+            true => return,
+        };
+        let reason = format!("blocks could not be listed since {when}: {failure}");
+        ingester.set_unknown(Some(Skipped { object: self.files.name().to_owned(), reason }));
     }
 
     /// Deletes a trace here, and has the others hide it at their next polls: [`Exclusion`]. Returns in how many blocks it was.

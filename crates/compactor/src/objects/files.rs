@@ -60,7 +60,7 @@ pub struct ObjectFiles {
 impl ObjectFiles {
     /// Starts the threads that talk to the store; asks nothing of it yet.
     pub fn new(store: Arc<dyn ObjectStore>, options: ObjectOptions, metrics: Metrics) -> Result<Self, String> {
-        let requests = Arc::new(Requests::new(store, options.patience, metrics.clone())?);
+        let requests = Arc::new(Requests::new(&options.name, store, options.patience, metrics.clone())?);
         let cache = Arc::new(PieceCache::open(options.cache_dir.clone(), options.cache_bytes, metrics));
         Ok(Self { requests, cache, options, gate: OnceLock::new() })
     }
@@ -73,6 +73,11 @@ impl ObjectFiles {
     /// From now on merged blocks become visible through this gate. The first gate stays.
     pub fn set_gate(&self, gate: Arc<dyn Gate>) {
         let _ = self.gate.set(gate);
+    }
+
+    /// What is counted of it.
+    pub fn metrics(&self) -> &Metrics {
+        self.requests.metrics()
     }
 
     pub(crate) fn requests(&self) -> &Arc<Requests> {

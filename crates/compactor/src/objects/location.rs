@@ -4,14 +4,16 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use object_store::aws::AmazonS3Builder;
-use object_store::azure::MicrosoftAzureBuilder;
-use object_store::gcp::GoogleCloudStorageBuilder;
+use object_store::aws::{AmazonS3Builder, AmazonS3ConfigKey};
+use object_store::azure::{AzureConfigKey, MicrosoftAzureBuilder};
+use object_store::gcp::{GoogleCloudStorageBuilder, GoogleConfigKey};
 use object_store::local::LocalFileSystem;
 use object_store::path::Path;
 use object_store::prefix::PrefixStore;
 use object_store::{ClientOptions, ObjectStore, RetryConfig};
 use url::Url;
+
+use super::credentials::{Cloud, Credentials};
 
 /// Where blocks lie and how to get there. Credentials come from where each cloud's own tools look: environment
 /// variables (`AWS_ACCESS_KEY_ID`, `GOOGLE_SERVICE_ACCOUNT`, `AZURE_STORAGE_ACCOUNT_NAME`, ...), the
@@ -30,71 +32,172 @@ pub struct Location {
     pub timeout: Duration,
 }
 
+/// A location, opened. Nothing was asked of it yet.
+#[derive(Debug)]
+pub struct Opened {
+    /// What is below the prefix.
+    pub store: Arc<dyn ObjectStore>,
+    /// The directory that the store is, when it is one.
+    pub local_dir: Option<PathBuf>,
+    /// By what a data directory remembers the place: `s3://bucket/prefix`, and ` at <endpoint>` or ` of account <name>` where the
+    /// URL does not say it. Never a password or key.
+    pub identity: String,
+    /// What opens it; a directory needs nothing.
+    pub credentials: Option<Credentials>,
+}
+
+/// A store of some cloud, before its prefix.
+struct Remote {
+    store: Arc<dyn ObjectStore>,
+    /// What tells it apart from others with the same URL.
+    suffix: String,
+    credentials: Credentials,
+}
+
 impl Location {
-    /// The store, and the directory that it is when it is one. Nothing is asked of it yet.
+    /// Looks at what is written only: reads no environment and asks nobody.
     ///
     /// # Errors
-    /// One line that names what is wrong with the location.
-    pub fn store(&self) -> Result<(Arc<dyn ObjectStore>, Option<PathBuf>), String> {
-        let wrong = |reason: &dyn std::fmt::Display| format!("storage {:?}: {reason}", self.url);
-        let url = Url::parse(&self.url).map_err(|err| wrong(&err))?;
-        if url.scheme() == "file" {
-            let dir = url.to_file_path().map_err(|()| wrong(&"expected file:///directory"))?;
-            std::fs::create_dir_all(&dir).map_err(|err| wrong(&err))?;
-            let store = LocalFileSystem::new_with_prefix(&dir).map_err(|err| wrong(&err))?;
-            return Ok((Arc::new(store), Some(dir)));
+    /// One line that names what is wrong with it.
+    pub fn check(&self) -> Result<(), String> {
+        let url = self.parse()?;
+        match url.scheme() {
+            "file" => self.directory(&url).map(drop),
+            _ => check_endpoint(&self.endpoint, self.allow_http),
         }
-        let store = self.remote(&url).map_err(|err| match err {
-            Some(err) => wrong(&err),
-            None => wrong(&"expected s3://, gs://, azure:// or file://"),
-        })?;
-        let prefix = Path::parse(url.path()).map_err(|err| wrong(&err))?;
+    }
+
+    fn wrong(&self, reason: &dyn std::fmt::Display) -> String {
+        format!("storage {:?}: {reason}", self.url)
+    }
+
+    fn parse(&self) -> Result<Url, String> {
+        let expected = "expected s3://bucket/prefix, gs://bucket/prefix, azure://container/prefix or file:///directory";
+        let url = Url::parse(&self.url).map_err(|err| self.wrong(&format_args!("{err}; {expected}")))?;
+        let is_known = url.scheme() == "file" || Cloud::of(url.scheme()).is_some();
+        if !is_known {
+            return Err(self.wrong(&format_args!("`{}` is no known scheme; {expected}", url.scheme())));
+        }
+        if url.scheme() != "file" && url.host_str().is_none_or(str::is_empty) {
+            return Err(self.wrong(&format_args!("the bucket is missing; {expected}")));
+        }
+        Ok(url)
+    }
+
+    fn directory(&self, url: &Url) -> Result<PathBuf, String> {
+        url.to_file_path().map_err(|()| self.wrong(&"expected file:///directory"))
+    }
+
+    /// The store. Makes the directory that it is, when it is one.
+    ///
+    /// # Errors
+    /// One line that names what is wrong with the location, or with its credentials as far as that shows here.
+    pub fn open(&self) -> Result<Opened, String> {
+        let url = self.parse()?;
+        if url.scheme() == "file" {
+            let dir = self.directory(&url)?;
+            std::fs::create_dir_all(&dir).map_err(|err| self.wrong(&err))?;
+            let store = LocalFileSystem::new_with_prefix(&dir).map_err(|err| self.wrong(&err))?;
+            let (store, identity) = (Arc::new(store), shown(&url));
+            return Ok(Opened { store, local_dir: Some(dir), identity, credentials: None });
+        }
+        let Remote { store, suffix, credentials } = self.remote(&url)?;
+        let prefix = Path::parse(url.path()).map_err(|err| self.wrong(&err))?;
         let store = match prefix.as_ref().is_empty() {
             true => store,
             false => Arc::new(PrefixStore::new(store, prefix)),
         };
-        Ok((store, None))
+        Ok(Opened { store, local_dir: None, identity: shown(&url) + &suffix, credentials: Some(credentials) })
     }
 
-    /// The error is `None` for a scheme that nobody knows.
-    fn remote(&self, url: &Url) -> Result<Arc<dyn ObjectStore>, Option<object_store::Error>> {
+    fn remote(&self, url: &Url) -> Result<Remote, String> {
         // What reqwest, through which object_store speaks, encrypts with. Fails when it is chosen already.
         let _ = rustls::crypto::ring::default_provider().install_default();
-        let endpoint = Some(&self.endpoint).filter(|endpoint| !endpoint.is_empty());
         let client = ClientOptions::new().with_timeout(self.timeout).with_allow_http(self.allow_http);
         let retry = RetryConfig { max_retries: 3, retry_timeout: self.timeout, ..RetryConfig::default() };
         let bucket_url = &url[..url::Position::BeforePath];
-        let store: Result<Arc<dyn ObjectStore>, object_store::Error> = match url.scheme() {
-            "s3" | "s3a" => {
-                let mut builder = AmazonS3Builder::from_env().with_url(bucket_url);
-                builder = builder.with_client_options(client).with_retry(retry);
-                if let Some(endpoint) = endpoint {
-                    builder = builder.with_endpoint(endpoint);
-                }
-                if !self.region.is_empty() {
-                    builder = builder.with_region(&self.region);
-                }
-                builder.build().map(|store| Arc::new(store) as _)
-            }
-            "gs" => {
-                let builder = GoogleCloudStorageBuilder::from_env().with_url(bucket_url);
-                let builder = match endpoint {
-                    Some(endpoint) => builder.with_base_url(endpoint),
-                    None => builder,
-                };
-                builder.with_client_options(client).with_retry(retry).build().map(|store| Arc::new(store) as _)
-            }
-            "azure" | "az" | "abfs" | "abfss" => {
-                let mut builder = MicrosoftAzureBuilder::from_env().with_url(bucket_url);
-                if let Some(endpoint) = endpoint {
-                    builder = builder.with_endpoint(endpoint.clone());
-                }
-                builder.with_client_options(client).with_retry(retry).build().map(|store| Arc::new(store) as _)
-            }
-            _ => return Err(None),
-        };
-        store.map_err(Some)
+        match Cloud::of(url.scheme()) {
+            Some(Cloud::Google) => self.google(bucket_url, client, retry),
+            Some(Cloud::Azure) => self.azure(bucket_url, client, retry),
+            Some(Cloud::Aws) | None => self.aws(bucket_url, client, retry),
+        }
     }
+
+    fn aws(&self, url: &str, client: ClientOptions, retry: RetryConfig) -> Result<Remote, String> {
+        let mut builder = AmazonS3Builder::from_env().with_url(url).with_client_options(client).with_retry(retry);
+        if !self.endpoint.is_empty() {
+            builder = builder.with_endpoint(&self.endpoint);
+        }
+        if !self.region.is_empty() {
+            builder = builder.with_region(&self.region);
+        }
+        let endpoints = [AmazonS3ConfigKey::S3Endpoint, AmazonS3ConfigKey::Endpoint];
+        let endpoint = endpoints.iter().find_map(|key| builder.get_config_value(key)).unwrap_or_default();
+        check_endpoint(&endpoint, self.allow_http)?;
+        let store = builder.build().map_err(|err| self.unusable(Cloud::Aws, &err))?;
+        let credentials = Credentials::new(Cloud::Aws, store.credentials());
+        Ok(Remote { store: Arc::new(store), suffix: at(&endpoint), credentials })
+    }
+
+    fn google(&self, url: &str, client: ClientOptions, retry: RetryConfig) -> Result<Remote, String> {
+        let mut builder =
+            GoogleCloudStorageBuilder::from_env().with_url(url).with_client_options(client).with_retry(retry);
+        if !self.endpoint.is_empty() {
+            builder = builder.with_base_url(&self.endpoint);
+        }
+        let endpoint = builder.get_config_value(&GoogleConfigKey::BaseUrl).unwrap_or_default();
+        check_endpoint(&endpoint, self.allow_http)?;
+        let store = builder.build().map_err(|err| self.unusable(Cloud::Google, &err))?;
+        let credentials = Credentials::new(Cloud::Google, store.credentials());
+        Ok(Remote { store: Arc::new(store), suffix: at(&endpoint), credentials })
+    }
+
+    fn azure(&self, url: &str, client: ClientOptions, retry: RetryConfig) -> Result<Remote, String> {
+        let mut builder = MicrosoftAzureBuilder::from_env().with_url(url).with_client_options(client).with_retry(retry);
+        if !self.endpoint.is_empty() {
+            builder = builder.with_endpoint(self.endpoint.clone());
+        }
+        let value = |key| builder.get_config_value(&key).unwrap_or_default();
+        let (endpoint, account) = (value(AzureConfigKey::Endpoint), value(AzureConfigKey::AccountName));
+        check_endpoint(&endpoint, self.allow_http)?;
+        let suffix = match account.as_str() {
+            "" => at(&endpoint),
+            account => format!("{} of account {account}", at(&endpoint)),
+        };
+        let store = builder.build().map_err(|err| self.unusable(Cloud::Azure, &err))?;
+        let credentials = Credentials::new(Cloud::Azure, store.credentials());
+        Ok(Remote { store: Arc::new(store), suffix, credentials })
+    }
+
+    fn unusable(&self, cloud: Cloud, err: &object_store::Error) -> String {
+        self.wrong(&format_args!("{err}; its credentials are {}", cloud.variables()))
+    }
+}
+
+fn check_endpoint(endpoint: &str, allow_http: bool) -> Result<(), String> {
+    match endpoint.starts_with("http://") && !allow_http {
+        true => Err(format!(
+            "storage_endpoint {endpoint:?} is not encrypted: give storage_allow_http (--storage-allow-http) if that is meant, else https://"
+        )),
+        false => Ok(()),
+    }
+}
+
+fn at(endpoint: &str) -> String {
+    match endpoint.trim_end_matches('/') {
+        "" => String::new(),
+        endpoint => format!(" at {endpoint}"),
+    }
+}
+
+/// The URL without a password, and without what makes no difference.
+fn shown(url: &Url) -> String {
+    let mut url = url.clone();
+    // Fails where there can be none.
+    let _ = url.set_password(None);
+    url.set_query(None);
+    url.set_fragment(None);
+    url.as_str().trim_end_matches('/').to_owned()
 }
 
 #[cfg(test)]
@@ -113,20 +216,42 @@ mod tests {
 
     #[test]
     fn what_is_wrong_is_named() {
-        let error = |url: &str| location(url).store().unwrap_err();
-        assert!(error("ftp://host/x").contains("expected s3://"), "{}", error("ftp://host/x"));
-        assert!(error("bucket").starts_with("storage \"bucket\": "), "{}", error("bucket"));
-        assert!(error("s3://").starts_with("storage \"s3://\": "), "{}", error("s3://"));
+        for (url, expected) in [
+            ("ftp://host/x", "storage \"ftp://host/x\": `ftp` is no known scheme; expected s3://bucket/prefix"),
+            ("bucket", "storage \"bucket\": relative URL without a base; expected s3://bucket/prefix"),
+            ("s3://", "storage \"s3://\": the bucket is missing; expected s3://bucket/prefix"),
+            ("gs:///prefix", "storage \"gs:///prefix\": the bucket is missing"),
+            ("file://host/x", "storage \"file://host/x\": expected file:///directory"),
+        ] {
+            let (checked, opened) = (location(url).check().unwrap_err(), location(url).open().unwrap_err());
+            assert_eq!(checked, opened);
+            assert!(checked.starts_with(expected), "{checked}");
+        }
+        let plain = Location { allow_http: false, ..location("s3://bucket") };
+        assert!(plain.check().unwrap_err().contains("--storage-allow-http"));
+        assert!(plain.open().unwrap_err().contains("--storage-allow-http"));
+        assert_eq!(Location { endpoint: "https://127.0.0.1:1".to_owned(), ..plain }.check(), Ok(()));
     }
 
     #[test]
-    fn each_known_scheme_is_a_store() {
+    fn each_known_scheme_is_a_store_and_says_what_tells_it_apart() {
         let dir = tempfile::tempdir().unwrap();
         let file = format!("file://{}/blocks", dir.path().display());
-        let text = |url: &str| location(url).store().unwrap().0.to_string();
-        assert!(text(&file).contains("LocalFileSystem"), "{}", text(&file));
-        assert!(text("s3://bucket/a/b").contains("a/b"), "{}", text("s3://bucket/a/b"));
-        assert!(text("s3://bucket").contains("bucket"), "{}", text("s3://bucket"));
-        assert!(text("gs://bucket").contains("GoogleCloudStorage"), "{}", text("gs://bucket"));
+        let open = |url: &str| location(url).open().unwrap();
+        let check = |url: &str, store: &str, identity: &str| {
+            let opened = open(url);
+            assert!(opened.store.to_string().contains(store), "{}", opened.store);
+            assert_eq!(opened.identity, identity);
+        };
+        check(&file, "LocalFileSystem", &file);
+        check("s3://bucket/a/b/", "a/b", "s3://bucket/a/b at http://127.0.0.1:1");
+        check("s3://bucket", "bucket", "s3://bucket at http://127.0.0.1:1");
+        check("s3://key:secret@bucket", "bucket", "s3://key@bucket at http://127.0.0.1:1");
+        check("gs://bucket", "GoogleCloudStorage", "gs://bucket at http://127.0.0.1:1");
+        check(
+            "abfss://traces@shop.dfs.core.windows.net/a",
+            "a",
+            "abfss://traces@shop.dfs.core.windows.net/a at http://127.0.0.1:1",
+        );
     }
 }

@@ -32,6 +32,8 @@ pub struct Metrics {
     pub(crate) cache_rotten: Counter,
     pub(crate) cache_errors: Counter,
     pub(crate) lease_held: Gauge,
+    /// For how long listings have failed, in seconds; 0 while they do not.
+    pub unlisted_seconds: Gauge,
     pub(crate) swept: Counter,
 }
 
@@ -81,6 +83,11 @@ impl Metrics {
         registry.register("spoor_compactor_storage_cache_held_bytes", "Bytes of blocks held on local disk", held);
         let lease = metrics.lease_held.clone();
         registry.register("spoor_compactor_storage_lease_held", "1 while this process owns compaction", lease);
+        registry.register(
+            "spoor_compactor_storage_unlisted_seconds",
+            "For how long object storage could not be listed, as of the last try; 0 when it could",
+            metrics.unlisted_seconds.clone(),
+        );
         metrics
     }
 

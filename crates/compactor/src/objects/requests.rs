@@ -29,6 +29,7 @@ use spoor_block::Error;
 use tokio::runtime::Runtime;
 
 use super::metrics::{Metrics, Operation};
+use super::refusal::refusal;
 
 /// Requests of one read that are under way at once.
 const PARALLEL_READS: usize = 8;
@@ -65,7 +66,10 @@ pub(crate) enum Failure {
     /// The store answers, and each time with something else than was put there.
     #[error("{0}")]
     Damaged(String),
-    /// The store did not answer, or refused.
+    /// The store does not let us, and will not until somebody changes something.
+    #[error("{0}")]
+    Refused(String),
+    /// The store did not answer, or not now.
     #[error("{0}")]
     Unavailable(String),
 }
@@ -77,7 +81,7 @@ impl Failure {
             Self::Missing | Self::Changed | Self::Damaged(_) => {
                 Error::Corrupt { object: object.to_owned(), reason: self.to_string() }
             }
-            Self::Unavailable(_) => self.doing("read", location),
+            Self::Refused(_) | Self::Unavailable(_) => self.doing("read", location),
         }
     }
 
@@ -92,7 +96,10 @@ impl From<object_store::Error> for Failure {
         match err {
             object_store::Error::NotFound { .. } => Self::Missing,
             object_store::Error::AlreadyExists { .. } | object_store::Error::Precondition { .. } => Self::Changed,
-            err => Self::Unavailable(err.to_string()),
+            err => match refusal(&err) {
+                Some(reason) => Self::Refused(reason),
+                None => Self::Unavailable(err.to_string()),
+            },
         }
     }
 }
@@ -100,10 +107,37 @@ impl From<object_store::Error> for Failure {
 /// How the store is asked.
 #[derive(Debug, Clone)]
 struct Manner {
+    /// The store, for operators.
+    name: Arc<str>,
     patience: Patience,
     metrics: Metrics,
     /// Patience ended, and there has been no answer since.
     is_away: Arc<AtomicBool>,
+}
+
+impl Manner {
+    fn was_away(&self) -> bool {
+        self.is_away.load(Ordering::Relaxed)
+    }
+
+    /// Remembers an answer; told where it is the first one after an outage.
+    fn note_answer(&self) {
+        if self.was_away() && self.is_away.swap(false, Ordering::Relaxed) {
+            tracing::info!(storage = &*self.name, "the storage answers again");
+        }
+    }
+
+    /// Remembers that patience ended; told once per outage.
+    fn note_failure(&self, operation: Operation, failure: &Failure) {
+        let is_away = matches!(failure, Failure::Unavailable(_) | Failure::Refused(_));
+        if !is_away {
+            return self.note_answer();
+        }
+        if !self.is_away.swap(true, Ordering::Relaxed) {
+            let storage = &*self.name;
+            tracing::warn!(storage, ?operation, reason = %failure, "the storage is away: it is asked on, and told of once it answers");
+        }
+    }
 }
 
 /// A store, asked with patience.
@@ -116,14 +150,20 @@ pub(crate) struct Requests {
 }
 
 impl Requests {
-    pub(crate) fn new(store: Arc<dyn ObjectStore>, patience: Patience, metrics: Metrics) -> Result<Self, String> {
+    /// `name` is that by which operators know the store.
+    pub(crate) fn new(
+        name: &str,
+        store: Arc<dyn ObjectStore>,
+        patience: Patience,
+        metrics: Metrics,
+    ) -> Result<Self, String> {
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(RUNTIME_THREADS)
             .thread_name("spoor-objects")
             .enable_all()
             .build()
             .map_err(|err| format!("cannot start threads: {err}"))?;
-        let manner = Manner { patience, metrics, is_away: Arc::default() };
+        let manner = Manner { name: name.into(), patience, metrics, is_away: Arc::default() };
         Ok(Self { store, manner, runtime: Some(runtime) })
     }
 
@@ -131,8 +171,12 @@ impl Requests {
         &self.manner.metrics
     }
 
+    pub(crate) fn patience(&self) -> Patience {
+        self.manner.patience
+    }
+
     /// Runs `work` on the runtime and waits for it.
-    fn wait<T: Send + 'static>(&self, work: impl Future<Output = T> + Send + 'static) -> T {
+    pub(crate) fn wait<T: Send + 'static>(&self, work: impl Future<Output = T> + Send + 'static) -> T {
         let (done, outcome) = sync_channel(1);
         self.runtime.as_ref().expect("only dropping takes it").spawn(async move {
             // The caller waits below.
@@ -218,8 +262,15 @@ impl Requests {
         let (path, written_bytes) = (path.clone(), bytes.len() as u64);
         let put = self.retried(Operation::Put, move |store| {
             let (path, payload, mode) = (path.clone(), PutPayload::from(bytes.clone()), mode.clone());
+            let is_over_another = matches!(mode, PutMode::Update(_));
             async move {
-                let put = store.put_opts(&path, payload, mode.into()).await?;
+                let put = match store.put_opts(&path, payload, mode.into()).await {
+                    // Nothing but the bucket can be missing for a new object.
+                    Err(object_store::Error::NotFound { .. }) if !is_over_another => {
+                        return Err(Failure::Refused("there is no such bucket".to_owned()));
+                    }
+                    put => put?,
+                };
                 Ok(UpdateVersion { e_tag: put.e_tag, version: put.version })
             }
         })?;
@@ -331,28 +382,28 @@ where
     F: FnMut(Arc<dyn ObjectStore>) -> Fut,
     Fut: Future<Output = Result<T, Failure>>,
 {
-    let Manner { patience, metrics, is_away } = manner;
-    let was_away = is_away.load(Ordering::Relaxed);
-    let answered = || is_away.store(false, Ordering::Relaxed);
+    let Manner { patience, metrics, .. } = &manner;
+    let was_away = manner.was_away();
     let deadline = tokio::time::Instant::now() + patience.total;
     let mut backoff = patience.backoff;
     loop {
         metrics.count(operation);
         let failure = match tokio::time::timeout(patience.attempt, attempt(Arc::clone(&store))).await {
             Ok(Ok(answer)) => {
-                answered();
+                manner.note_answer();
                 return Ok(answer);
             }
             Ok(Err(failure @ (Failure::Missing | Failure::Changed))) => {
-                answered();
+                manner.note_answer();
                 return Err(failure);
             }
             Ok(Err(failure)) => failure,
             Err(_) => late(patience.attempt),
         };
         metrics.count_failure(operation);
-        if was_away || tokio::time::Instant::now() + backoff >= deadline {
-            is_away.store(matches!(failure, Failure::Unavailable(_)), Ordering::Relaxed);
+        let is_final = matches!(failure, Failure::Refused(_));
+        if is_final || was_away || tokio::time::Instant::now() + backoff >= deadline {
+            manner.note_failure(operation, &failure);
             return Err(failure);
         }
         tokio::time::sleep(backoff).await;
@@ -374,7 +425,7 @@ mod tests {
             total: Duration::from_millis(300),
             backoff: Duration::from_millis(10),
         };
-        let requests = Requests::new(Arc::clone(&store) as _, patience, Metrics::default()).unwrap();
+        let requests = Requests::new("test", Arc::clone(&store) as _, patience, Metrics::default()).unwrap();
         let asked = |requests: &Requests| {
             let before = store.counts().lists();
             let listed = requests.list_objects(&Path::default(), None);

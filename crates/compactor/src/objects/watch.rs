@@ -73,7 +73,7 @@ pub trait BlockCatalog {
 }
 
 /// What one poll did.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Polled {
     /// Blocks added.
     pub added: usize,
@@ -81,6 +81,8 @@ pub struct Polled {
     pub gone: usize,
     /// Tenants that could not be brought up to date; the next poll tries again.
     pub failed_tenants: usize,
+    /// Why the first of them could not.
+    pub failure: Option<String>,
 }
 
 /// What a listing has.
@@ -170,6 +172,7 @@ impl Watch {
                 Err(reason) => {
                     tracing::warn!(%tenant, reason, "the blocks in the storage are not known now; the next poll tries again");
                     polled.failed_tenants += 1;
+                    polled.failure.get_or_insert(reason);
                 }
             }
         }

@@ -103,7 +103,7 @@ fn the_store_that_the_environment_names_keeps_the_contract() {
         allow_http: true,
         timeout: Duration::from_secs(20),
     };
-    check_store(location.store().unwrap().0);
+    check_store(location.open().unwrap().store);
 }
 
 #[test]

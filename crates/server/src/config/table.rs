@@ -94,6 +94,9 @@ settings! {
         storage_region: OptionalText = "",
         /// Whether `storage_endpoint` may be plain `http://`.
         storage_allow_http: bool = "false",
+        /// The storage from which all blocks of `data_dir` were moved to `storage`, word for word as the start says that refuses. A data
+        /// directory remembers where its blocks lie, and is used with no other place unless this says so.
+        storage_moved_from: OptionalText = "",
         /// How long `storage` is waited for, repetitions included: per request, and per part of an upload.
         storage_timeout: Duration = "20s",
         /// Disk space in `data_dir` for what was read of blocks on `storage`. 0: nothing is kept.

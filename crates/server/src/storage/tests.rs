@@ -42,7 +42,7 @@ impl Process {
         let mut registry = Registry::default();
         let opened = open(&config, &mut registry).unwrap();
         let ingester = Ingester::open_with(
-            crate::parts::ingester_config(&config, &config.memory().unwrap()),
+            parts::ingester_config(&config, &config.memory().unwrap(), opened.identity()),
             opened.files,
             Arc::clone(&clock),
             Arc::new(OtlpDecoder),
@@ -139,29 +139,41 @@ fn wait<T>(future: impl Future<Output = T>) -> T {
 }
 
 #[test]
-fn until_the_storage_was_listed_once_answers_say_that_they_may_lack_blocks() {
+fn while_the_storage_cannot_be_listed_answers_say_that_they_may_lack_blocks() {
     let storage = tempfile::tempdir().unwrap();
     let writer = Process::start(storage.path());
     writer.cut(TRACE, 1);
     let reader = Process::start(storage.path());
-    let unreachable =
-        Err(Error::Io { action: "list", path: "there".to_owned(), reason: "away".into(), is_full: false });
-    reader.shared.note_listing(&reader.ingester, unreachable);
+    let away = |process: &Process, seconds: u64| {
+        let failure = Error::Io { action: "list", path: "there".to_owned(), reason: "away".into(), is_full: false };
+        process.shared.note_listing(&process.ingester, Err(failure), UnixNano::from_secs(1_790_000_000 + seconds));
+    };
     let skipped = || {
         ["single-tenant", "unheard-of"].map(|tenant| {
             let tenant = TenantId::parse(tenant).unwrap();
             reader.ingester.snapshot(&tenant).skipped.iter().map(|skipped| skipped.reason.clone()).collect::<String>()
         })
     };
+    let unlisted = || reader.shared.files.metrics().unlisted_seconds.get();
+    away(&reader, 0);
     assert!(skipped().iter().all(|reason| reason.contains("could not be listed since the start: list there: away")));
     assert!(reader.ingester.health().blocks_unknown.is_some());
     reader.poll();
-    assert_eq!(skipped(), ["", ""]);
+    assert_eq!((skipped(), unlisted()), (["", ""].map(String::from), 0));
     assert_eq!(reader.spans(TRACE), [1]);
-    // From then on what is known is as of the last poll.
-    let gone = Err(Error::Io { action: "list", path: "there".to_owned(), reason: "away".into(), is_full: false });
-    reader.shared.note_listing(&reader.ingester, gone);
-    assert_eq!(skipped(), ["", ""]);
+    // A poll or three may fail: what is known is as of the last one.
+    for poll in 0..FAILED_POLLS_MAX {
+        away(&reader, u64::from(poll) * 30);
+        assert_eq!(skipped(), ["", ""]);
+    }
+    away(&reader, 90);
+    let since = "could not be listed since 2026-09-21T14:13:20.000Z: list there: away";
+    assert!(skipped().iter().all(|reason| reason.contains(since)), "{:?}", skipped());
+    assert!(reader.ingester.health().blocks_unknown.is_some_and(|reason| reason.contains(since)));
+    assert_eq!(unlisted(), 90);
+    reader.poll();
+    assert_eq!((skipped(), unlisted()), (["", ""].map(String::from), 0));
+    assert_eq!(reader.ingester.health().blocks_unknown, None);
 }
 
 const TRACE: TraceId = TraceId([7; 16]);

@@ -6,6 +6,7 @@
 use std::fmt::Write;
 use std::path::Path;
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use clap::{Arg, ArgAction, ArgMatches, Command};
 use serde_json::{Value as Json, json};
@@ -110,7 +111,8 @@ pub(crate) fn read(matches: &ArgMatches, config: RawConfig) -> Result<BlocksArgu
 pub(crate) fn run(arguments: &BlocksArguments) -> Result<ExitCode, String> {
     let config = Config::new(&arguments.config).map_err(|err| err.to_string())?;
     check_place(&config)?;
-    let files = storage::open_at_rest(&config)?;
+    let storage = storage::open_at_rest(&config)?;
+    let files = Arc::clone(&storage.files);
     match &arguments.action {
         Action::List => crate::print(&list(&*files, &found(&*files, arguments)?, arguments.as_json)),
         Action::Show(id) => {
@@ -324,7 +326,7 @@ fn collect(
         report.push_str(&leftover_line(leftover, goes, dry_run, arguments.as_json));
         goes && !dry_run
     };
-    let swept = spoor_ingester::sweep_leftovers(&parts::ingester_config(config, &memory), files, &mut decide);
+    let swept = spoor_ingester::sweep_leftovers(&parts::ingester_config(config, &memory, ""), files, &mut decide);
     let removed = swept.map_err(|err| err.to_string())?;
     if !arguments.as_json {
         let hint = if kept > 0 { "; --whole removes whole blocks too" } else { "" };

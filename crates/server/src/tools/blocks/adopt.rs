@@ -39,7 +39,7 @@ pub(super) fn run(
     dry_run: bool,
 ) -> Result<ExitCode, String> {
     let memory = config.memory().map_err(|err| err.to_string())?;
-    let at = parts::ingester_config(config, &memory);
+    let at = parts::ingester_config(config, &memory, "");
     // To look, nothing is made.
     let catalog = match dry_run {
         true => None,

@@ -137,7 +137,7 @@ impl Catalog {
             return Ok(None);
         }
         let memory = config.memory().map_err(|err| err.to_string())?;
-        let listing = spoor_ingester::list_catalog(&parts::ingester_config(config, &memory));
+        let listing = spoor_ingester::list_catalog(&parts::ingester_config(config, &memory, ""));
         let CatalogListing { blocks, unpublished } = listing.map_err(|err| err.to_string())?.unwrap_or_default();
         let blocks = blocks.into_iter().map(|ListedBlock { tenant, id, meta }| ((tenant, id), meta)).collect();
         Ok(Some(Self { blocks, unpublished }))
