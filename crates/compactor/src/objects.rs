@@ -39,7 +39,7 @@ pub use credentials::Credentials;
 pub use deletions::Deletions;
 pub use exclusion::{Exclusion, Gate, Turn};
 pub use files::{ObjectFiles, ObjectOptions};
-pub use lease::Lease;
+pub use lease::{Holder, Lease};
 pub use location::{Location, Opened};
 pub use metrics::Metrics;
 pub use moving::MovingFiles;

@@ -9,8 +9,8 @@ use parking_lot::Mutex;
 use prometheus_client::registry::Registry;
 use spoor_block::{BlockFiles, BlockMeta, DirectoryFiles, Error};
 use spoor_compactor::objects::{
-    BlockCatalog, Changes, Credentials, Deletions, Exclusion, Gate, Lease, Location, Metrics, MovingFiles, ObjectFiles,
-    ObjectOptions, Opened, Patience, Polled, Sweeper, Trouble, Watch,
+    BlockCatalog, Changes, Credentials, Deletions, Exclusion, Gate, Holder, Lease, Location, Metrics, MovingFiles,
+    ObjectFiles, ObjectOptions, Opened, Patience, Polled, Sweeper, Trouble, Watch,
 };
 use spoor_ingester::Ingester;
 use spoor_model::scan::Skipped;
@@ -32,8 +32,8 @@ const FAILED_POLLS_MAX: u32 = 3;
 /// By what a process takes part in a storage that several use.
 #[derive(Debug, Clone)]
 pub struct Terms {
-    /// A name that no other process has.
-    pub owner: String,
+    /// Who it is.
+    pub holder: Holder,
     /// How long its leases are. Clocks may differ by as much.
     pub lease: Duration,
     /// How long a merge waits for its turn to become visible, beside the time that the storage takes.
@@ -43,9 +43,9 @@ pub struct Terms {
 }
 
 impl Terms {
-    /// Those of a server, under that name.
-    pub fn of(owner: String) -> Self {
-        Self { owner, lease: LEASE, merge_patience: LEASE, delete_patience: DELETE_PATIENCE }
+    /// Those of a server.
+    pub fn of(holder: Holder) -> Self {
+        Self { holder, lease: LEASE, merge_patience: LEASE, delete_patience: DELETE_PATIENCE }
     }
 }
 
@@ -119,7 +119,7 @@ pub(crate) fn open(config: &Config, registry: &mut Registry) -> Result<Storage, 
     let Some(objects) = open_objects(config, config.storage_cache_bytes.0, Metrics::register(registry))? else {
         return Ok(Storage { files: Arc::new(DirectoryFiles::new(blocks_dir)), shared: None, objects: None });
     };
-    let shared = Shared::new(Arc::clone(&objects.files), &blocks_dir, Terms::of(owner()))?;
+    let shared = Shared::new(Arc::clone(&objects.files), &blocks_dir, Terms::of(holder(&config.data_dir)?))?;
     let files: Arc<dyn BlockFiles> = match shared.is_moving() {
         true => Arc::clone(&shared.moving) as _,
         false => Arc::clone(&objects.files) as _,
@@ -173,8 +173,28 @@ fn open_objects(config: &Config, cache_bytes: u64, metrics: Metrics) -> Result<O
     Ok(Some(Objects { files, identity, credentials }))
 }
 
-/// A name that no other process has.
-fn owner() -> String {
+/// Where a data directory has its name among those that share a storage.
+const OWNER_FILE: &str = "lease-owner";
+
+/// Who this process is, for those who share its storage. The directory's name is made when it has none.
+fn holder(data_dir: &Path) -> Result<Holder, String> {
+    let path = data_dir.join(OWNER_FILE);
+    let failed = |err: std::io::Error| format!("{}: {err}", path.display());
+    let recorded = match std::fs::read_to_string(&path) {
+        Ok(text) => Some(text.trim().to_owned()).filter(|owner| !owner.is_empty()),
+        Err(err) if err.kind() == std::io::ErrorKind::NotFound => None,
+        Err(err) => return Err(failed(err)),
+    };
+    let (owner, life) = (recorded.clone().unwrap_or_else(unique_name), unique_name());
+    if recorded.is_none() {
+        // Not synced: without it, the lease of a process that died is waited for, as anybody else's.
+        std::fs::create_dir_all(data_dir).and_then(|()| std::fs::write(&path, format!("{owner}\n"))).map_err(failed)?;
+    }
+    Ok(Holder { owner, life })
+}
+
+/// A name that nobody else has.
+fn unique_name() -> String {
     use std::hash::{BuildHasher, RandomState};
     format!("{:016x}{:016x}", RandomState::new().hash_one(0), RandomState::new().hash_one(1))
 }
@@ -238,11 +258,17 @@ impl Gate for DeletionGate {
             return Err(Error::Cancelled);
         };
         let failed = |reason: String| Error::Io { action: "publish", path: meta.describe(), reason, is_full: false };
-        let _turn = shared.exclusion.enter(&*self.clock, shared.terms.merge_patience).map_err(failed)?;
+        let turn = shared.exclusion.enter(&*self.clock, shared.terms.merge_patience).map_err(failed)?;
         let deletions = shared.files.deletions(&meta.tenant)?;
         ingester.hide_deleted(&meta.tenant, &deletions).map_err(|err| failed(err.to_string()))?;
-        // Whoever has taken the lease over may have merged the same blocks.
-        match shared.is_owner(&*self.clock) && ingester.may_replace(&meta.tenant, &meta.replaces) {
+        if !shared.is_owner(&*self.clock) {
+            return Err(Error::Cancelled);
+        }
+        // Whoever had the lease a moment ago may have shown others in the place of the same blocks: then these are not what
+        // they were, and are found to be in the way of what replaces them.
+        let catalog = Catalog { ingester: &ingester, shared: &shared };
+        let is_current = shared.watch.lock().catch_up(&catalog, &meta.tenant, self.clock.now()).map_err(failed)?;
+        match is_current && turn.lasts(&*self.clock) && ingester.may_replace(&meta.tenant, &meta.replaces) {
             true => publish(),
             false => Err(Error::Cancelled),
         }
@@ -258,8 +284,8 @@ impl Shared {
     pub fn new(files: Arc<ObjectFiles>, blocks_dir: &Path, terms: Terms) -> Result<Arc<Self>, String> {
         let moving = Arc::new(MovingFiles::new(blocks_dir, Arc::clone(&files)));
         Ok(Arc::new(Self {
-            lease: Lease::new(&files, terms.owner.clone(), terms.lease),
-            exclusion: Exclusion::new(&files, terms.owner.clone(), terms.lease),
+            lease: Lease::new(&files, terms.holder.clone(), terms.lease),
+            exclusion: Exclusion::new(&files, terms.holder.clone(), terms.lease),
             watch: Mutex::new(Watch::new(Arc::clone(&files))),
             sweeper: Mutex::new(Sweeper::new(Arc::clone(&files))),
             listing: Mutex::default(),

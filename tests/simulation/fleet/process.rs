@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use prometheus_client::registry::Registry;
 use spoor_block::{BlockCache, BlockFiles, WriteOptions};
-use spoor_compactor::objects::{Metrics as ObjectMetrics, ObjectFiles, ObjectOptions, Patience};
+use spoor_compactor::objects::{Holder, Metrics as ObjectMetrics, ObjectFiles, ObjectOptions, Patience};
 use spoor_compactor::{Brake, Compaction, Metrics as LifeMetrics, Policy, Retention, Settings, Shares};
 use spoor_ingester::store::{Change, Durability, MemoryStore, Store, StoreError, Table, Visit};
 use spoor_ingester::{Config, Error, Foundation, Ingester, Metrics, StoredBlocks};
@@ -167,9 +167,9 @@ impl Machine {
         store.set(faults);
         let files = self.object_files(&store);
         let clock = Arc::clone(&self.clock) as Arc<dyn Clock>;
-        let owner = format!("{}, life {}", self.number, self.lives);
+        let holder = Holder { owner: self.number.to_string(), life: format!("{}, life {}", self.number, self.lives) };
         let (merge_patience, delete_patience) = (Duration::ZERO, Duration::ZERO);
-        let terms = Terms { owner, lease: LEASE, merge_patience, delete_patience };
+        let terms = Terms { holder, lease: LEASE, merge_patience, delete_patience };
         let shared = Shared::new(Arc::clone(&files), &self.path("blocks"), terms).unwrap();
         let mut config = Config::new("/nowhere");
         (config.head_bytes_max, config.head_memory_limit) = (usize::MAX, usize::MAX);

@@ -18,7 +18,7 @@ use spoor_block::{BlockMeta, Error};
 use spoor_model::Clock;
 
 use super::files::ObjectFiles;
-use super::lease::Lease;
+use super::lease::{Holder, Lease};
 
 const NAME: &str = "@deleting";
 /// Between two tries.
@@ -41,8 +41,10 @@ pub struct Turn<'a> {
 
 impl Exclusion {
     /// Among all with the same store. Nobody stays in for longer than `length`; whoever does is taken for gone.
-    pub fn new(files: &ObjectFiles, owner: String, length: Duration) -> Self {
-        Self { process: Mutex::default(), lease: Lease::named(NAME, files, owner, length) }
+    pub fn new(files: &ObjectFiles, holder: Holder, length: Duration) -> Self {
+        // A turn is no data directory's: of a copied one, two processes could be in.
+        let holder = Holder { owner: holder.life.clone(), ..holder };
+        Self { process: Mutex::default(), lease: Lease::named(NAME, files, holder, length) }
     }
 
     /// Waits for its turn. Blocks for about `patience` at most, and as long as the store is waited for.
@@ -59,6 +61,13 @@ impl Exclusion {
             std::thread::park_timeout(PAUSE);
         }
         Err(busy())
+    }
+}
+
+impl Turn<'_> {
+    /// Whether nobody else can be in yet. Costs nothing.
+    pub fn lasts(&self, clock: &dyn Clock) -> bool {
+        self.lease.is_held(clock)
     }
 }
 

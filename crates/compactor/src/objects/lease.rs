@@ -1,22 +1,29 @@
 //! Which of several processes changes the blocks in a store.
 //!
 //! ```text
-//!   @lease.json  {"owner": "...", "expires_unix_nano": "..."}
+//!   @lease.json  {"owner": "...", "life": "...", "expires_unix_nano": "..."}
 //!
 //!   nobody has it          put if it is not there          \
-//!   it is ours             put over the version we put      > conditional: of two that try, one succeeds
-//!   it has expired         put over the version we read    /
+//!   it is ours             put over the version we put      \
+//!   it was our last life's put over the version we read      > conditional: of two that try, one succeeds
+//!   it has expired         put over the version we read     /
 //!   it cannot be read      put over it when it stayed as it is for twice its length: an owner would have renewed it
 //! ```
 //!
 //! Whoever holds it merges, removes and sweeps; all others read. Clocks may differ by the length of the lease:
 //! it ends for its owner when it says, and for others as long after that again.
 //!
+//! An owner is a data directory, which one process has at a time; so what its last life held is its own, at once and not when it has
+//! expired. Where the directory was copied there are two: the one that starts takes over what the other holds, which finds
+//! at its next renewal that it is not its own any more, and from then on waits like anybody else. What both do
+//! meanwhile meets at the [`super::Exclusion`].
+//!
 //! A directory (`file://`) has no conditional puts; there the lease is the lock of a file, which ends with its process.
 
 use std::fs::{File, TryLockError};
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -35,7 +42,25 @@ const BLOCKS: &str = "@lease";
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 struct Document {
     owner: String,
+    /// Empty in those of before.
+    #[serde(default)]
+    life: String,
     expires_unix_nano: String,
+}
+
+/// Who holds a lease.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Holder {
+    /// What outlives a process: its data directory. One process at a time has this name.
+    pub owner: String,
+    /// The process. No other has this name.
+    pub life: String,
+}
+
+impl Holder {
+    fn has(&self, document: &Document) -> bool {
+        document.owner == self.owner && document.life == self.life
+    }
 }
 
 /// A lease on a store, held or not.
@@ -44,8 +69,10 @@ pub struct Lease {
     requests: Arc<Requests>,
     /// What it is for.
     name: &'static str,
-    owner: String,
+    holder: Holder,
     length: Duration,
+    /// Nothing was found out yet: what is there may be our last life's.
+    is_new: AtomicBool,
     held: Mutex<Option<Held>>,
     /// A version that cannot be read, and since when it was seen.
     damaged: Mutex<Option<(UpdateVersion, UnixNano)>>,
@@ -64,18 +91,18 @@ struct Held {
 }
 
 impl Lease {
-    /// The lease on all blocks, which nobody has asked for yet. `owner` tells processes apart; renew it at least thrice
-    /// per `length`.
-    pub fn new(files: &ObjectFiles, owner: String, length: Duration) -> Self {
-        Self::named(BLOCKS, files, owner, length)
+    /// The lease on all blocks, which nobody has asked for yet. Renew it at least thrice per `length`.
+    pub fn new(files: &ObjectFiles, holder: Holder, length: Duration) -> Self {
+        Self::named(BLOCKS, files, holder, length)
     }
 
     /// A lease on something else.
-    pub(crate) fn named(name: &'static str, files: &ObjectFiles, owner: String, length: Duration) -> Self {
+    pub(crate) fn named(name: &'static str, files: &ObjectFiles, holder: Holder, length: Duration) -> Self {
         // On a directory the lock of this file is the lease.
         let lock_path = files.local_dir().map(|dir| dir.join(format!("{name}.lock")));
         let (held, damaged, locked) = (Mutex::default(), Mutex::default(), Mutex::default());
-        Self { requests: Arc::clone(files.requests()), name, owner, length, held, damaged, lock_path, locked }
+        let (requests, is_new) = (Arc::clone(files.requests()), AtomicBool::new(true));
+        Self { requests, name, holder, length, is_new, held, damaged, lock_path, locked }
     }
 
     fn object(&self) -> Path {
@@ -122,7 +149,7 @@ impl Lease {
         let is_held = held.is_some();
         let had = std::mem::replace(&mut *self.held.lock(), held).is_some();
         if is_held != had && self.name == BLOCKS {
-            tracing::info!(owner = self.owner, is_held, "the lease on the storage changed hands");
+            tracing::info!(owner = self.holder.owner, is_held, "the lease on the storage changed hands");
         }
         self.show(is_held);
         Ok(is_held)
@@ -144,14 +171,17 @@ impl Lease {
     }
 
     fn take(&self, now: UnixNano) -> Result<Option<Held>, Failure> {
-        let Some((there, version)) = self.read()? else { return self.put(now, PutMode::Create) };
+        let found = self.read()?;
+        let is_new = self.is_new.swap(false, Ordering::Relaxed);
+        let Some((there, version)) = found else { return self.put(now, PutMode::Create) };
         let there = match there {
             Ok(there) => there,
             Err(_) if self.is_given_up(&version, now) => return self.put(now, PutMode::Update(version)),
             Err(reason) => return Err(Failure::Damaged(reason)),
         };
         let is_over = after(there.expires(), self.length) < now;
-        match there.owner == self.owner || is_over {
+        let is_last_life = is_new && there.owner == self.holder.owner;
+        match self.holder.has(&there) || is_last_life || is_over {
             true => self.put(now, PutMode::Update(version)),
             false => Ok(None),
         }
@@ -170,10 +200,15 @@ impl Lease {
 
     fn put(&self, now: UnixNano, mode: PutMode) -> Result<Option<Held>, Failure> {
         let until = after(now, self.length);
-        let document = Document { owner: self.owner.clone(), expires_unix_nano: until.0.to_string() };
-        let json = serde_json::to_vec(&document).expect("plain data always serialises");
+        let json = self.document(until);
         let version = self.requests.put(&self.object(), json.into(), mode)?;
         Ok(Some(Held { version, until }))
+    }
+
+    fn document(&self, expires: UnixNano) -> Vec<u8> {
+        let Holder { owner, life } = self.holder.clone();
+        let document = Document { owner, life, expires_unix_nano: expires.0.to_string() };
+        serde_json::to_vec(&document).expect("plain data always serialises")
     }
 
     /// What is there, or why it cannot be read, and its version.
@@ -190,7 +225,7 @@ impl Lease {
     fn find_own(&self) -> Option<Held> {
         let (there, version) = self.read().ok()??;
         let there = there.ok()?;
-        (there.owner == self.owner).then(|| Held { version, until: there.expires() })
+        self.holder.has(&there).then(|| Held { version, until: there.expires() })
     }
 
     /// Lets go, so that another need not wait. Best effort.
@@ -199,8 +234,7 @@ impl Lease {
             self.show(false);
         }
         let Some(held) = self.held.lock().take() else { return };
-        let document = Document { owner: self.owner.clone(), expires_unix_nano: "0".to_owned() };
-        let json = serde_json::to_vec(&document).expect("plain data always serialises");
+        let json = self.document(UnixNano(0));
         let released = self.requests.put(&self.object(), json.into(), PutMode::Update(held.version));
         self.show(false);
         if let Err(err) = released {
