@@ -67,9 +67,9 @@ impl fmt::Debug for Credentials {
 }
 
 impl Credentials {
-    pub(crate) fn new<T: 'static>(cloud: Cloud, provider: &Arc<dyn CredentialProvider<Credential = T>>) -> Self
+    pub(crate) fn new<T>(cloud: Cloud, provider: &Arc<dyn CredentialProvider<Credential = T>>) -> Self
     where
-        T: Send + Sync,
+        T: Send + Sync + 'static,
     {
         let kind = format!("{provider:?}");
         let is_of_machine = OF_MACHINE.iter().any(|name| kind.contains(name));
