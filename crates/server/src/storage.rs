@@ -414,15 +414,21 @@ impl Shared {
     ) -> Result<usize, String> {
         // Before the turn, for it takes its time.
         ingester.flush(Some(tenant)).map_err(|err| err.to_string())?;
-        let _turn = self.exclusion.enter(clock, self.terms.delete_patience)?;
+        let turn = self.exclusion.enter(clock, self.terms.delete_patience)?;
         let catalog = Catalog { ingester, shared: self };
         let is_current = self.watch.lock().catch_up(&catalog, tenant, clock.now())?;
         // Whoever merges is not behind with merges: its own are void when they read one of the blocks.
         if !is_current && !self.is_owner(clock) {
             return Err("blocks are just being changed; try again".to_owned());
         }
-        let mut announce =
-            |deletions: &Deletions| self.files.publish_deletions(tenant, deletions).map_err(|err| err.to_string());
+        let mut announce = |deletions: &Deletions| {
+            self.files.publish_deletions(tenant, deletions).map_err(|err| err.to_string())?;
+            // Else somebody may have merged the blocks that were named before they were.
+            match turn.lasts(clock) {
+                true => Ok(()),
+                false => Err("the storage took longer than a turn lasts; try again".to_owned()),
+            }
+        };
         ingester.delete_trace(tenant, trace, &mut announce).map_err(|err| err.to_string())
     }
 
