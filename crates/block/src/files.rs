@@ -222,12 +222,27 @@ fn unopened(object: &str, path: &Path, err: &io::Error) -> Error {
     }
 }
 
+impl LocalFile {
+    /// A file that is too short, or none, is not what was written; other errors may pass.
+    fn unread(&self, err: &io::Error) -> Error {
+        match err.kind() {
+            io::ErrorKind::UnexpectedEof => {
+                Error::corrupt(&self.object, format!("file {} is too short", self.path.display()))
+            }
+            io::ErrorKind::IsADirectory => {
+                Error::corrupt(&self.object, format!("{} is a directory", self.path.display()))
+            }
+            _ => Error::io("read", &self.path, err),
+        }
+    }
+}
+
 impl BlockFile for LocalFile {
     fn read(&self, ranges: &[Range<u64>]) -> Result<Vec<Bytes>, Error> {
         let file = File::open(&self.path).map_err(|err| unopened(&self.object, &self.path, &err))?;
         let read = |range: &Range<u64>| {
             let mut bytes = vec![0; (range.end - range.start) as usize];
-            file.read_exact_at(&mut bytes, range.start).map_err(|err| Error::io("read", &self.path, &err))?;
+            file.read_exact_at(&mut bytes, range.start).map_err(|err| self.unread(&err))?;
             Ok(Bytes::from(bytes))
         };
         ranges.iter().map(read).collect()

@@ -231,7 +231,7 @@ fn damage_that_is_found_while_reading_is_known_until_the_file_is_put_back() {
         let path = block.join(name);
         let whole = fs::read(&path).unwrap();
         let damaged: Vec<u8> = whole.iter().map(|byte| byte ^ 1).collect();
-        for harm in [Some(&damaged[..]), Some(&whole[1..]), None] {
+        for harm in [Some(&damaged[..]), Some(&whole[1..]), Some(&[][..]), None] {
             let place = format!("{name}, {:?} bytes", harm.map(<[u8]>::len));
             // Nothing of the block has been verified but the filter.
             let ingester = open(dir.path()).unwrap();

@@ -19,18 +19,19 @@
 //! **Invariant:** within each sparse column `rows` is strictly ascending and below the row count,
 //! once [`SpanBatch::push_span`] has ended the row.
 
-use std::hash::Hasher;
 use std::sync::Arc;
 
-use bytes::Bytes;
 use hashbrown::HashTable;
-use xxhash_rust::xxh3::{Xxh3, xxh3_64};
+use xxhash_rust::xxh3::xxh3_64;
 
 use crate::nested;
 use crate::span::{Origin, Span, SpanEntry, Status};
 use crate::value::{KeyValue, Value};
 use crate::wire::WireError;
 use crate::{SpanId, TimeRange, TraceId, UnixNano};
+use origins::{Encoded, Origins};
+
+mod origins;
 
 /// The most attribute columns of one batch. Real corpora have 50 to 500 keys; past this, attributes
 /// go to the residual, so a client that puts data into keys costs bytes and not tables.
@@ -413,8 +414,7 @@ impl Default for ColumnRef {
 pub struct SpanBatch {
     traces: Vec<TraceRows>,
     trace_lookup: HashTable<u32>,
-    origins: Vec<Arc<Origin>>,
-    origin_lookup: HashTable<(u64, u32)>,
+    origins: Origins,
 
     trace: Vec<u32>,
     next_of_trace: Vec<u32>,
@@ -448,15 +448,6 @@ fn column_hash(key: &[u8], value_type: ValueType) -> u64 {
     xxh3_64(key).wrapping_add(value_type as u64)
 }
 
-fn origin_hash(resource: &[u8], scope: &[u8], resource_schema_url: &str, scope_schema_url: &str) -> u64 {
-    let mut hasher = Xxh3::new();
-    for part in [resource, scope, resource_schema_url.as_bytes(), scope_schema_url.as_bytes()] {
-        hasher.write_usize(part.len());
-        hasher.write(part);
-    }
-    hasher.finish()
-}
-
 impl SpanBatch {
     /// An empty batch.
     pub fn new() -> Self {
@@ -480,7 +471,7 @@ impl SpanBatch {
         per_row
             + self.traces.capacity() * size_of::<TraceRows>()
             + self.trace_lookup.allocation_size()
-            + self.origins.iter().map(|origin| 512 + 3 * origin.resource_encoded.len()).sum::<usize>()
+            + self.origins.memory_bytes()
             + self.names.memory_bytes()
             + sparse.iter().map(|column| column.memory_bytes()).sum::<usize>()
             + self.columns.iter().map(AttrColumn::memory_bytes).sum::<usize>()
@@ -488,8 +479,8 @@ impl SpanBatch {
 
     // ---- Writing, one row at a time: attributes first, `push_span` ends the row. ----
 
-    /// The number of the origin with these encoded parts, new or known. Errors when they are new
-    /// and do not decode.
+    /// The number of the origin with these encoded parts, new or known, whichever way they are encoded. Errors when they
+    /// are new and do not decode.
     pub fn intern_origin(
         &mut self,
         resource: &[u8],
@@ -497,45 +488,12 @@ impl SpanBatch {
         resource_schema_url: &str,
         scope_schema_url: &str,
     ) -> Result<u32, WireError> {
-        let hash = origin_hash(resource, scope, resource_schema_url, scope_schema_url);
-        let is_same = |origin: &Origin| {
-            origin.resource_encoded == resource
-                && origin.scope_encoded == scope
-                && origin.resource_schema_url == resource_schema_url
-                && origin.scope_schema_url == scope_schema_url
-        };
-        let known = self.origin_lookup.find(hash, |(h, index)| *h == hash && is_same(&self.origins[*index as usize]));
-        if let Some((_, index)) = known {
-            return Ok(*index);
-        }
-        let index = self.origins.len() as u32;
-        let origin = Origin::decode(
-            Bytes::copy_from_slice(resource),
-            Bytes::copy_from_slice(scope),
-            resource_schema_url,
-            scope_schema_url,
-        )?;
-        self.origins.push(Arc::new(origin));
-        self.origin_lookup.insert_unique(hash, (hash, index), |(h, _)| *h);
-        Ok(index)
+        self.origins.intern(Encoded { resource, scope, resource_schema_url, scope_schema_url })
     }
 
     /// As [`Self::intern_origin`], for one that is taken apart already.
     pub fn intern_known_origin(&mut self, origin: &Arc<Origin>) -> u32 {
-        let hash = origin_hash(
-            &origin.resource_encoded,
-            &origin.scope_encoded,
-            &origin.resource_schema_url,
-            &origin.scope_schema_url,
-        );
-        let known = self.origin_lookup.find(hash, |(h, index)| *h == hash && self.origins[*index as usize] == *origin);
-        if let Some((_, index)) = known {
-            return *index;
-        }
-        let index = self.origins.len() as u32;
-        self.origins.push(Arc::clone(origin));
-        self.origin_lookup.insert_unique(hash, (hash, index), |(h, _)| *h);
-        index
+        self.origins.intern_known(origin)
     }
 
     /// The row that is being written.
@@ -691,7 +649,7 @@ impl SpanBatch {
     #[inline]
     pub fn push_span(&mut self, fields: SpanFields<'_>) {
         debug_assert!(!fields.trace_id.is_zero() && !fields.span_id.is_zero() && fields.start <= fields.end);
-        assert!((fields.origin as usize) < self.origins.len(), "origin {} was never interned", fields.origin);
+        assert!((fields.origin as usize) < self.origins.list().len(), "origin {} was never interned", fields.origin);
         let row = self.open_row();
         let trace = self.trace_of(&fields, row);
         self.trace.push(trace);
@@ -764,7 +722,7 @@ impl SpanBatch {
 
     /// The distinct origins; [`Self::origin`] indexes them.
     pub fn origins(&self) -> &[Arc<Origin>] {
-        &self.origins
+        self.origins.list()
     }
 
     /// Per row: index into [`Self::traces`].
@@ -902,7 +860,7 @@ impl SpanBatch {
                 message: text(self.status_message.get(row).unwrap_or_default()),
             },
         };
-        SpanEntry { origin: Arc::clone(&self.origins[self.origin[at] as usize]), span }
+        SpanEntry { origin: Arc::clone(&self.origins()[self.origin[at] as usize]), span }
     }
 }
 

@@ -18,6 +18,7 @@
 
 pub mod batch;
 pub mod bits;
+pub mod canonical;
 pub mod columns;
 pub mod compute;
 pub mod id;
@@ -33,6 +34,6 @@ pub mod value;
 pub mod wire;
 
 pub use id::{BlockId, SpanId, TenantId, TraceId};
-pub use span::{Event, Link, Origin, Resource, Scope, Span, SpanEntry, Status, Trace};
+pub use span::{EntityRef, Event, Link, Origin, Resource, Scope, Span, SpanEntry, Status, Trace};
 pub use time::{Clock, TimeRange, UnixNano};
 pub use value::{KeyValue, Value};

@@ -9,11 +9,12 @@
 //!   KeyValue  key 1, value 2
 //!   Event     time_unix_nano 1, name 2, attributes 3, dropped_attributes_count 4
 //!   Link      trace_id 1, span_id 2, trace_state 3, attributes 4, dropped_attributes_count 5, flags 6
+//!   EntityRef schema_url 1, type 2, id_keys 3, description_keys 4
 //! ```
 //!
 //! Lists (of events, links, residual attributes) are `length varint, message` repeated.
 
-use crate::span::{Event, Link, Resource, Scope};
+use crate::span::{EntityRef, Event, Link, Resource, Scope};
 use crate::value::{KeyValue, Value};
 use crate::wire::{self, Reader, WireError};
 use crate::{SpanId, TraceId, UnixNano};
@@ -138,10 +139,27 @@ pub fn decode_resource(bytes: &[u8]) -> Result<Resource, WireError> {
         match number {
             1 => resource.attributes.push(decode_key_value(field.bytes(1)?)?),
             2 => resource.dropped_attributes_count = field.varint(2)? as u32,
+            // What is none is no reason to refuse spans, and older versions let it in.
+            3 => resource.entity_refs.extend(field.bytes(3).and_then(decode_entity_ref).ok()),
             _ => {}
         }
     }
     Ok(resource)
+}
+
+fn decode_entity_ref(bytes: &[u8]) -> Result<EntityRef, WireError> {
+    let mut entity = EntityRef::default();
+    let mut reader = Reader::new(bytes);
+    while let Some((number, field)) = reader.next_field()? {
+        match number {
+            1 => entity.schema_url = field.text(1)?.to_owned(),
+            2 => entity.kind = field.text(2)?.to_owned(),
+            3 => entity.id_keys.push(field.text(3)?.to_owned()),
+            4 => entity.description_keys.push(field.text(4)?.to_owned()),
+            _ => {}
+        }
+    }
+    Ok(entity)
 }
 
 /// Reads an `InstrumentationScope`.

@@ -19,6 +19,21 @@ pub struct Resource {
     pub attributes: Vec<KeyValue>,
     /// How many the sender left out.
     pub dropped_attributes_count: u32,
+    /// The entities that it describes, by the names of its attributes.
+    pub entity_refs: Vec<EntityRef>,
+}
+
+/// What a resource describes: a service, a host, a process.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct EntityRef {
+    /// Of the entity's own conventions, may be empty.
+    pub schema_url: String,
+    /// What it is, as in `service`.
+    pub kind: String,
+    /// Attributes of the resource that tell it from others of its kind.
+    pub id_keys: Vec<String>,
+    /// Attributes of the resource that describe it.
+    pub description_keys: Vec<String>,
 }
 
 /// The instrumentation scope: the library that recorded the spans.
@@ -38,9 +53,10 @@ pub struct Scope {
 /// distinct origin once; spans refer to it by number.
 #[derive(Clone, Debug, Default)]
 pub struct Origin {
-    /// The OTLP `Resource` message exactly as sent (fields unknown here survive in it).
+    /// The OTLP `Resource` message in its one encoding ([`crate::canonical`]; fields unknown here survive in it). Blocks of
+    /// older versions have it as it was sent.
     pub resource_encoded: Bytes,
-    /// The OTLP `InstrumentationScope` message exactly as sent.
+    /// The OTLP `InstrumentationScope` message, likewise.
     pub scope_encoded: Bytes,
     /// Schema URL of the `ResourceSpans`.
     pub resource_schema_url: String,

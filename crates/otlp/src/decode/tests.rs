@@ -2,7 +2,7 @@
 
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
 use opentelemetry_proto::tonic::common::v1::{
-    AnyValue, ArrayValue, InstrumentationScope, KeyValue, KeyValueList, any_value,
+    AnyValue, ArrayValue, EntityRef, InstrumentationScope, KeyValue, KeyValueList, any_value,
 };
 use opentelemetry_proto::tonic::resource::v1::Resource;
 use opentelemetry_proto::tonic::trace::v1::{ResourceSpans, ScopeSpans, Span, Status, span};
@@ -10,7 +10,7 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 use prost::Message;
 use spoor_model::ingest::Decode;
-use spoor_model::{Value, nested, value};
+use spoor_model::{Value, canonical, nested, value};
 
 use super::*;
 
@@ -108,7 +108,14 @@ pub(crate) fn a_request() -> impl Strategy<Value = ExportTraceServiceRequest> {
     });
     let resource_spans =
         (attributes(), ".{0,2}", vec(scope_spans, 0..3)).prop_map(|(attributes, schema_url, scope_spans)| {
-            let resource = Resource { attributes, dropped_attributes_count: 1, ..Resource::default() };
+            let entity = EntityRef {
+                r#type: "service".into(),
+                id_keys: vec!["a".into(), String::new()],
+                ..EntityRef::default()
+            };
+            let entity_refs = Vec::from_iter((attributes.len() > 2).then_some(entity));
+            let dropped_attributes_count = attributes.len() as u32 % 2;
+            let resource = Resource { attributes, dropped_attributes_count, entity_refs };
             ResourceSpans { resource: Some(resource), scope_spans, schema_url }
         });
     vec(resource_spans, 0..3).prop_map(|resource_spans| ExportTraceServiceRequest { resource_spans })
@@ -204,9 +211,11 @@ proptest! {
                     prop_assert_eq!(&got.span, &model_span(span));
                     prop_assert_eq!(&got.origin.resource_schema_url, &resource_spans.schema_url);
                     prop_assert_eq!(&got.origin.scope_schema_url, &scope_spans.schema_url);
-                    prop_assert_eq!(&got.origin.resource_encoded[..], &resource.encode_to_vec()[..]);
+                    let resource = resource.encode_to_vec();
+                    prop_assert_eq!(&got.origin.resource_encoded[..], &*canonical::resource(&resource).unwrap());
                     let scope = scope_spans.scope.clone().unwrap();
-                    prop_assert_eq!(&got.origin.scope_encoded[..], &scope.encode_to_vec()[..]);
+                    let encoded = scope.encode_to_vec();
+                    prop_assert_eq!(&got.origin.scope_encoded[..], &*canonical::scope(&encoded).unwrap());
                     prop_assert_eq!(&got.origin.scope.attributes, &model_attributes(scope.attributes));
                     row += 1;
                 }

@@ -14,7 +14,7 @@
 use base64::display::Base64Display;
 use base64::engine::general_purpose::STANDARD;
 use serde::ser::{Serialize, SerializeMap, Serializer};
-use spoor_model::{Event, KeyValue, Link, Resource, Scope, Span, Status, Trace, Value};
+use spoor_model::{EntityRef, Event, KeyValue, Link, Resource, Scope, Span, Status, Trace, Value};
 
 pub use super::schema::{SPAN_KINDS, STATUS_CODES};
 use crate::encode::{ResourceGroup, ScopeGroup, groups};
@@ -111,7 +111,18 @@ impl Message for ScopeGroup<'_> {
 impl Message for Resource {
     fn put<M: SerializeMap>(&self, fields: &mut Fields<M>) -> Result<(), M::Error> {
         fields.list("attributes", &self.attributes)?;
-        fields.count("droppedAttributesCount", self.dropped_attributes_count)
+        fields.count("droppedAttributesCount", self.dropped_attributes_count)?;
+        fields.list("entityRefs", &self.entity_refs)
+    }
+}
+
+/// OpenTelemetry's own types miss what is left out here.
+impl Message for EntityRef {
+    fn put<M: SerializeMap>(&self, fields: &mut Fields<M>) -> Result<(), M::Error> {
+        fields.put("schemaUrl", &self.schema_url)?;
+        fields.put("type", &self.kind)?;
+        fields.put("idKeys", &self.id_keys)?;
+        fields.put("descriptionKeys", &self.description_keys)
     }
 }
 
@@ -325,7 +336,15 @@ mod tests {
         entries.into_iter().filter_map(|(id, entries)| Some((id, Trace::assemble(id, entries)?))).collect()
     }
 
-    /// Without the bytes as sent: JSON writes what they mean, and what they mean is read back.
+    /// What resources and scopes are told apart by. Of what is no number JSON knows one only.
+    fn identities(trace: &Trace) -> Vec<(Vec<u8>, Vec<u8>)> {
+        let identity =
+            |entry: &SpanEntry| (entry.origin.resource_encoded.to_vec(), entry.origin.scope_encoded.to_vec());
+        let mut all: Vec<_> = trace.entries.iter().map(identity).collect();
+        all.sort();
+        all
+    }
+
     fn meaning(trace: &Trace) -> Vec<String> {
         let show = |entry: &SpanEntry| {
             let origin = &entry.origin;
@@ -344,6 +363,9 @@ mod tests {
                 let json = serde_json::to_vec(&TracesDataJson(&trace)).unwrap();
                 let again = traces(&to_protobuf(&json).unwrap());
                 prop_assert_eq!(meaning(&again[&trace.id]), meaning(&trace));
+                if !String::from_utf8_lossy(&json).contains("NaN") {
+                    prop_assert_eq!(identities(&again[&trace.id]), identities(&trace));
+                }
             }
         }
 

@@ -455,7 +455,7 @@ prop_compose! {
             links: links.into_iter().map(link).collect(),
             ..Span::default()
         };
-        let resource = Resource { attributes: of_resource, dropped_attributes_count: 0 };
+        let resource = Resource { attributes: of_resource, ..Resource::default() };
         let scope = Scope { attributes: of_scope, ..Scope::default() };
         SpanEntry { origin: Arc::new(Origin { resource, scope, ..Origin::default() }), span }
     }

@@ -49,7 +49,7 @@ fn services_without_a_name_that_is_text_are_found_by_what_they_are_shown_as() {
     use spoor_model::{KeyValue, Origin, Resource, Span, SpanEntry, Value};
     let entry = |name: Option<Value>| {
         let attributes = name.into_iter().map(|name| KeyValue::new("service.name", name)).collect();
-        let resource = Resource { attributes, dropped_attributes_count: 0 };
+        let resource = Resource { attributes, ..Resource::default() };
         SpanEntry { origin: Arc::new(Origin { resource, ..Origin::default() }), span: Span::default() }
     };
     let text = |text: &str| Some(Value::Str(text.into()));
