@@ -29,6 +29,14 @@ pub(crate) fn refusal(err: &Error) -> Option<String> {
     }
 }
 
+/// Whether what was asked for lies beyond the end of the object: it was cut short after it was put.
+pub(crate) fn is_cut_short(err: &Error) -> bool {
+    // By its size on disk, by the store, and by the library when the answer is another range.
+    let said = ["Out of range of file", "Requested range was invalid", "but object was only", "status code: 416"];
+    let text = err.to_string();
+    said.iter().any(|said| text.contains(said)) || (text.contains("Requested ") && text.contains(", got "))
+}
+
 /// Status, code and message, as far as there are any: `403 AccessDenied: You may not`.
 fn said(text: &str) -> Option<String> {
     let (_, answer) = text.split_once("status code: ")?;
@@ -80,6 +88,10 @@ mod tests {
         ] {
             assert_eq!(generic(passing), None, "{passing}");
         }
+        let generic = |text: &str| Error::Generic { store: "S3", source: text.into() };
+        assert!(is_cut_short(&generic("non-2xx status code: 416 Range Not Satisfiable: <Error>")));
+        assert!(is_cut_short(&generic("Requested 2..6, got 2..4")));
+        assert!(!is_cut_short(&generic("status code: 503 Slow Down: ")));
         let of_object = Error::NotFound { path: "a".to_owned(), source: missing.into() };
         assert_eq!(refusal(&of_object), None);
         let denied =

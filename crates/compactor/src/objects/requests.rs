@@ -7,7 +7,7 @@
 //! ```
 //!
 //! The store's own client repeats single HTTP requests; here whole operations are repeated, so that it
-//! does not matter which store it is, and an answer that is too short or does not verify is asked for again.
+//! does not matter which store it is, and an answer that is too short or does not verify is asked for again, for an eighth of the time.
 //!
 //! When patience has ended once, the store is taken for away: until it answers anything, each operation is tried once
 //! only. Else who opens forty blocks would be patient forty times.
@@ -29,10 +29,12 @@ use spoor_block::Error;
 use tokio::runtime::Runtime;
 
 use super::metrics::{Metrics, Operation};
-use super::refusal::refusal;
+use super::refusal::{is_cut_short, refusal};
 
 /// Requests of one read that are under way at once.
 const PARALLEL_READS: usize = 8;
+/// What part of its patience a request has with answers that do not verify.
+const DAMAGED_SHARE: u32 = 8;
 /// Threads of the runtime: they wait for sockets, and decrypt.
 const RUNTIME_THREADS: usize = 2;
 
@@ -96,6 +98,7 @@ impl From<object_store::Error> for Failure {
         match err {
             object_store::Error::NotFound { .. } => Self::Missing,
             object_store::Error::AlreadyExists { .. } | object_store::Error::Precondition { .. } => Self::Changed,
+            err if is_cut_short(&err) => Self::Damaged("the object is shorter than it was".to_owned()),
             err => match refusal(&err) {
                 Some(reason) => Self::Refused(reason),
                 None => Self::Unavailable(err.to_string()),
@@ -401,7 +404,14 @@ where
             Err(_) => late(patience.attempt),
         };
         metrics.count_failure(operation);
-        let is_final = matches!(failure, Failure::Refused(_));
+        let is_final = match failure {
+            Failure::Refused(_) => true,
+            // On the way, or where it lies: then it is no use, and a query waits.
+            Failure::Damaged(_) => {
+                deadline - patience.total + patience.total / DAMAGED_SHARE <= tokio::time::Instant::now() + backoff
+            }
+            _ => false,
+        };
         if is_final || was_away || tokio::time::Instant::now() + backoff >= deadline {
             manner.note_failure(operation, &failure);
             return Err(failure);

@@ -2,6 +2,7 @@
 
 use std::fs;
 
+use object_store::ObjectStoreExt;
 use object_store::local::LocalFileSystem;
 use object_store::memory::InMemory;
 use spoor_block::DirectoryFiles;
@@ -66,6 +67,26 @@ fn check_store(store: Arc<dyn ObjectStore>) {
     check(&(object_files(store, dir.path()) as Arc<dyn BlockFiles>));
 }
 
+/// The same, and what takes a store that has no faults.
+fn check_good_store(store: &Arc<dyn ObjectStore>) {
+    check_store(Arc::clone(store));
+    let dir = tempfile::tempdir().unwrap();
+    what_was_cut_short_is_damaged(store, &(object_files(Arc::clone(store), dir.path()) as _));
+}
+
+fn what_was_cut_short_is_damaged(store: &Arc<dyn ObjectStore>, files: &Arc<dyn BlockFiles>) {
+    let (tenant, id) = (TenantId::single(), block_id(9));
+    let meta = Spans::of(9, 4000).write(&**files, id, &tenant).unwrap();
+    let path = object_store::path::Path::from(format!("{tenant}/{id}/index.bin"));
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+    runtime.block_on(store.put(&path, Vec::new().into())).unwrap();
+    // One that has nothing of it on local disk.
+    let dir = tempfile::tempdir().unwrap();
+    let err = open(&(object_files(Arc::clone(store), dir.path()) as _), &meta).map(drop).unwrap_err();
+    assert!(matches!(err, Error::Corrupt { .. }), "{err}");
+    files.remove(&tenant, id).unwrap();
+}
+
 #[test]
 fn a_directory_keeps_the_contract() {
     let dir = tempfile::tempdir().unwrap();
@@ -74,13 +95,13 @@ fn a_directory_keeps_the_contract() {
 
 #[test]
 fn a_store_in_memory_keeps_the_contract() {
-    check_store(Arc::new(InMemory::new()));
+    check_good_store(&(Arc::new(InMemory::new()) as _));
 }
 
 #[test]
 fn a_store_on_local_disk_keeps_the_contract() {
     let dir = tempfile::tempdir().unwrap();
-    check_store(Arc::new(LocalFileSystem::new_with_prefix(dir.path()).unwrap()));
+    check_good_store(&(Arc::new(LocalFileSystem::new_with_prefix(dir.path()).unwrap()) as _));
 }
 
 #[test]
@@ -103,7 +124,7 @@ fn the_store_that_the_environment_names_keeps_the_contract() {
         allow_http: true,
         timeout: Duration::from_secs(20),
     };
-    check_store(location.open().unwrap().store);
+    check_good_store(&location.open().unwrap().store);
 }
 
 #[test]
@@ -126,7 +147,7 @@ fn a_large_file_goes_in_parts_and_arrives_as_it_was() {
     let path = object_store::path::Path::from_iter([tenant.as_str(), &id.to_string(), "spans.parquet"]);
     let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
     let read = runtime.block_on(async {
-        object_store::ObjectStoreExt::get_range(&*store, &path, 0..content.len() as u64).await.unwrap()
+        ObjectStoreExt::get_range(&*store, &path, 0..content.len() as u64).await.unwrap()
     });
     assert!(read == content);
     assert_eq!(files.meta(&tenant, id).unwrap(), Some(meta));
