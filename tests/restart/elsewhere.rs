@@ -3,6 +3,8 @@
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::process::Command;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use spoor_testkit::ledger::Ledger;
 use spoor_testkit::process::Launch;
@@ -11,17 +13,28 @@ use tempfile::TempDir;
 use super::refused::check_refused;
 use super::{check, ingest, launch};
 
-/// Something that answers each request in the same way, whoever's protocol it is.
+/// Something that answers requests by their first line, whoever's protocol it is.
 struct Stub(SocketAddr);
 
 impl Stub {
+    /// In the same way.
     fn answering(status: &'static str, body: &'static str) -> Self {
+        Self::new(move |_| Some((status, body)))
+    }
+
+    /// `None`: not at all, and the connection stays open.
+    fn new(answer: impl Fn(&str) -> Option<(&'static str, &'static str)> + Send + 'static) -> Self {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
         let address = listener.local_addr().unwrap();
         std::thread::spawn(move || {
-            for stream in listener.incoming().flatten() {
+            let mut stalled = Vec::new();
+            for mut stream in listener.incoming().flatten() {
                 // A client that hangs up has what it wanted.
-                let _ = answer(stream, status, body);
+                let Ok(Some(request)) = read_request(&mut stream) else { continue };
+                match answer(&request) {
+                    Some((status, body)) => drop(write_answer(stream, status, body)),
+                    None => stalled.push(stream),
+                }
             }
         });
         Self(address)
@@ -32,18 +45,28 @@ impl Stub {
     }
 }
 
-fn answer(mut stream: TcpStream, status: &str, body: &str) -> std::io::Result<()> {
-    let mut request = Vec::new();
-    let mut chunk = [0; 4096];
-    while !request.windows(4).any(|window| window == b"\r\n\r\n") {
-        let length = stream.read(&mut chunk)?;
-        if length == 0 {
-            return Ok(());
+/// The first line of a request that was read to its end.
+fn read_request(stream: &mut TcpStream) -> std::io::Result<Option<String>> {
+    let (mut request, mut chunk) = (Vec::new(), [0; 4096]);
+    loop {
+        let text = String::from_utf8_lossy(&request).to_lowercase();
+        if let Some((head, body)) = text.split_once("\r\n\r\n") {
+            let length = head.lines().find_map(|line| line.strip_prefix("content-length:"));
+            let length: usize = length.map_or(0, |length| length.trim().parse().unwrap());
+            if body.len() >= length {
+                return Ok(String::from_utf8_lossy(&request).lines().next().map(str::to_owned));
+            }
         }
-        request.extend_from_slice(&chunk[..length]);
+        match stream.read(&mut chunk)? {
+            0 => return Ok(None),
+            read => request.extend_from_slice(&chunk[..read]),
+        }
     }
+}
+
+fn write_answer(mut stream: TcpStream, status: &str, body: &str) -> std::io::Result<()> {
     let length = body.len();
-    write!(stream, "HTTP/1.1 {status}\r\ncontent-length: {length}\r\nconnection: close\r\n\r\n{body}")
+    write!(stream, "HTTP/1.1 {status}\r\netag: \"1\"\r\ncontent-length: {length}\r\nconnection: close\r\n\r\n{body}")
 }
 
 /// The tools say the same as the server, and change as little.
@@ -195,4 +218,40 @@ fn blocks_of_the_directory_move_to_a_storage_which_is_remembered() {
     server.stop();
     check_refused(&launch(&directory), &[&bucket.path().display().to_string()]);
     check(&launch(&directory).arguments([storage.as_str()]).start(), &ledger);
+}
+
+// Scenario: the storage stalls, and the process is to stop. Guarantee: it does not wait for the storage as long as it would while it
+// runs, and loses nothing: the log has what is in no block.
+#[test]
+fn a_stop_does_not_wait_for_a_storage_that_stalls() {
+    let directory = TempDir::new().unwrap();
+    let stalls = Arc::new(AtomicBool::new(false));
+    let is_stalled = Arc::clone(&stalls);
+    let stub = Stub::new(move |request| match request.split(' ').next() {
+        _ if is_stalled.load(Ordering::Relaxed) => None,
+        Some("GET") if request.contains("list-type=2") => {
+            Some(("200 OK", "<ListBucketResult><IsTruncated>false</IsTruncated></ListBucketResult>"))
+        }
+        Some("GET") => Some(("404 Not Found", "")),
+        _ => Some(("200 OK", "")),
+    });
+    let flags = [
+        "--storage=s3://traces",
+        "--storage-region=us-east-1",
+        "--storage-allow-http",
+        "--storage-timeout=1h",
+        "--storage-shutdown-timeout=100ms",
+        &stub.flag(),
+    ];
+    let start =
+        S3.iter().fold(launch(&directory).arguments(flags), |start, (name, value)| start.environment(name, value));
+    let mut ledger = Ledger::default();
+    let mut server = start.start();
+    ingest(&server, 70, 2, &mut ledger);
+    stalls.store(true, Ordering::Relaxed);
+    server.terminate();
+    assert_eq!(server.wait_for_exit().code(), Some(1), "{}", server.log());
+    assert!(server.log().contains("storage_shutdown_timeout"), "{}", server.log());
+    stalls.store(false, Ordering::Relaxed);
+    check(&start.start(), &ledger);
 }

@@ -73,6 +73,9 @@ async fn live(config: &Config) -> Result<ExitCode, String> {
     tracing::info!("stopping: open requests finish, then the head is written; a second signal ends at once");
     parts.serving.send_replace(false);
     parts.life.pull_brake();
+    if let Some(shared) = &parts.shared {
+        shared.hasten(config.storage_shutdown_timeout);
+    }
     stop.send_replace(true);
     let finish = async {
         while serving.join_next().await.is_some() {}

@@ -432,6 +432,11 @@ impl Shared {
         ingester.delete_trace(tenant, trace, &mut announce).map_err(|err| err.to_string())
     }
 
+    /// The process stops: a storage that takes longer than this to answer is not waited for any more.
+    pub(crate) fn hasten(&self, left: Duration) {
+        self.files.hasten(left);
+    }
+
     /// Lets another process own the blocks. Blocks.
     pub fn release(&self) {
         self.lease.release();

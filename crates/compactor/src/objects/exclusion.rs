@@ -58,6 +58,9 @@ impl Exclusion {
             if self.lease.keep(clock)? {
                 return Ok(Turn { lease: &self.lease, _process: process });
             }
+            if self.lease.is_stopping() {
+                break;
+            }
             std::thread::park_timeout(PAUSE);
         }
         Err(busy())

@@ -75,6 +75,11 @@ impl ObjectFiles {
         let _ = self.gate.set(gate);
     }
 
+    /// The process stops: from now on each request may take this long, and the first that fails is the last.
+    pub fn hasten(&self, left: Duration) {
+        self.requests.hasten(left);
+    }
+
     /// What is counted of it.
     pub fn metrics(&self) -> &Metrics {
         self.requests.metrics()

@@ -228,6 +228,11 @@ impl Lease {
         self.holder.has(&there).then(|| Held { version, until: there.expires() })
     }
 
+    /// Whether nobody has the time to wait for it any more.
+    pub(crate) fn is_stopping(&self) -> bool {
+        self.requests.is_stopping()
+    }
+
     /// Lets go, so that another need not wait. Best effort.
     pub fn release(&self) {
         if self.locked.lock().take().is_some() {

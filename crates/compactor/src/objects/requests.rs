@@ -27,6 +27,7 @@ use object_store::{
 };
 use spoor_block::Error;
 use tokio::runtime::Runtime;
+use tokio::sync::watch;
 
 use super::metrics::{Metrics, Operation};
 use super::refusal::{is_cut_short, refusal};
@@ -116,9 +117,57 @@ struct Manner {
     metrics: Metrics,
     /// Patience ended, and there has been no answer since.
     is_away: Arc<AtomicBool>,
+    /// Once the process stops: how long a request may take from then on.
+    hurry: watch::Receiver<Option<Duration>>,
+    /// A request failed since the process stops: the others need not be tried.
+    has_given_up: Arc<AtomicBool>,
 }
 
 impl Manner {
+    fn is_stopping(&self) -> bool {
+        self.hurry.borrow().is_some()
+    }
+
+    /// Waits for an answer as long as there is patience, and no longer than is left once the process stops.
+    async fn wait_for<T>(
+        &self,
+        patience: Duration,
+        answer: impl Future<Output = Result<T, Failure>>,
+    ) -> Result<T, Failure> {
+        if self.has_given_up.load(Ordering::Relaxed) {
+            return Err(Failure::Unavailable("it is away, and the process stops".to_owned()));
+        }
+        let mut hurry = self.hurry.clone();
+        let hurried = async move {
+            let left = hurry.wait_for(Option::is_some).await.ok().and_then(|left| *left);
+            match left {
+                Some(left) => tokio::time::sleep(left).await,
+                None => std::future::pending().await,
+            }
+            left.unwrap_or_default()
+        };
+        let outcome = tokio::select! {
+            answer = tokio::time::timeout(patience, answer) => match answer {
+                Ok(answer) => answer,
+                Err(_) => Err(late(patience, "storage_timeout")),
+            },
+            left = hurried => Err(late(left, "storage_shutdown_timeout")),
+        };
+        if matches!(outcome, Err(Failure::Unavailable(_))) && self.is_stopping() {
+            self.has_given_up.store(true, Ordering::Relaxed);
+        }
+        outcome
+    }
+
+    /// A pause between attempts, which ends when the process stops.
+    async fn pause(&self, backoff: Duration) {
+        let mut hurry = self.hurry.clone();
+        tokio::select! {
+            () = tokio::time::sleep(backoff) => {}
+            _ = hurry.wait_for(Option::is_some) => {}
+        }
+    }
+
     fn was_away(&self) -> bool {
         self.is_away.load(Ordering::Relaxed)
     }
@@ -148,6 +197,7 @@ impl Manner {
 pub(crate) struct Requests {
     store: Arc<dyn ObjectStore>,
     manner: Manner,
+    hurry: watch::Sender<Option<Duration>>,
     /// Always there, but when being dropped.
     runtime: Option<Runtime>,
 }
@@ -166,12 +216,25 @@ impl Requests {
             .enable_all()
             .build()
             .map_err(|err| format!("cannot start threads: {err}"))?;
-        let manner = Manner { name: name.into(), patience, metrics, is_away: Arc::default() };
-        Ok(Self { store, manner, runtime: Some(runtime) })
+        let (hurry, hurried) = watch::channel(None);
+        let (is_away, has_given_up) = (Arc::default(), Arc::default());
+        let manner = Manner { name: name.into(), patience, metrics, is_away, hurry: hurried, has_given_up };
+        Ok(Self { store, manner, hurry, runtime: Some(runtime) })
     }
 
     pub(crate) fn metrics(&self) -> &Metrics {
         &self.manner.metrics
+    }
+
+    /// The process stops: from now on each request, also one that is under way, may take this long, is not repeated, and the first
+    /// that fails is the last.
+    pub(crate) fn hasten(&self, left: Duration) {
+        self.hurry.send_replace(Some(left));
+    }
+
+    /// Whether [`Self::hasten`] was called.
+    pub(crate) fn is_stopping(&self) -> bool {
+        self.manner.is_stopping()
     }
 
     pub(crate) fn patience(&self) -> Patience {
@@ -334,14 +397,11 @@ impl Requests {
         work: impl Future<Output = Result<T, object_store::Error>> + Send + 'static,
     ) -> std::sync::mpsc::Receiver<Result<T, Failure>> {
         let (done, outcome) = sync_channel(1);
-        let total = self.manner.patience.total;
-        self.manner.metrics.count(Operation::Put);
+        let manner = self.manner.clone();
+        manner.metrics.count(Operation::Put);
         self.runtime.as_ref().expect("only dropping takes it").spawn(async move {
-            let answer = match tokio::time::timeout(total, work).await {
-                Ok(answer) => answer.map_err(Failure::from),
-                Err(_) => Err(late(total)),
-            };
-            let _ = done.send(answer);
+            let work = async { work.await.map_err(Failure::from) };
+            let _ = done.send(manner.wait_for(manner.patience.total, work).await);
         });
         outcome
     }
@@ -370,8 +430,8 @@ async fn whole(got: GetResult) -> Result<Bytes, Failure> {
     }
 }
 
-fn late(after: Duration) -> Failure {
-    Failure::Unavailable(format!("no answer within {after:?} (storage_timeout)"))
+fn late(after: Duration, key: &str) -> Failure {
+    Failure::Unavailable(format!("no answer within {after:?} ({key})"))
 }
 
 /// Attempts until one succeeds, fails for good, or patience ends.
@@ -391,17 +451,16 @@ where
     let mut backoff = patience.backoff;
     loop {
         metrics.count(operation);
-        let failure = match tokio::time::timeout(patience.attempt, attempt(Arc::clone(&store))).await {
-            Ok(Ok(answer)) => {
+        let failure = match manner.wait_for(patience.attempt, attempt(Arc::clone(&store))).await {
+            Ok(answer) => {
                 manner.note_answer();
                 return Ok(answer);
             }
-            Ok(Err(failure @ (Failure::Missing | Failure::Changed))) => {
+            Err(failure @ (Failure::Missing | Failure::Changed)) => {
                 manner.note_answer();
                 return Err(failure);
             }
-            Ok(Err(failure)) => failure,
-            Err(_) => late(patience.attempt),
+            Err(failure) => failure,
         };
         metrics.count_failure(operation);
         let is_final = match failure {
@@ -412,11 +471,11 @@ where
             }
             _ => false,
         };
-        if is_final || was_away || tokio::time::Instant::now() + backoff >= deadline {
+        if is_final || was_away || manner.is_stopping() || tokio::time::Instant::now() + backoff >= deadline {
             manner.note_failure(operation, &failure);
             return Err(failure);
         }
-        tokio::time::sleep(backoff).await;
+        manner.pause(backoff).await;
         backoff *= 2;
     }
 }
@@ -451,5 +510,37 @@ mod tests {
         assert!(matches!(requests.get(&"nothing".into()), Err(Failure::Missing)), "an answer, too");
         store.set(Faults::down());
         assert!(asked(&requests).1 > 1, "it was there, so it is waited for");
+    }
+
+    #[test]
+    fn a_process_that_stops_waits_for_a_stalled_store_once_and_shortly() {
+        let store = Arc::new(FaultStore::in_memory(1));
+        let patience = Patience::of(Duration::from_secs(3600));
+        let requests = Requests::new("test", Arc::clone(&store) as _, patience, Metrics::default()).unwrap();
+        assert!(requests.list_objects(&Path::default(), None).is_ok());
+        store.set(Faults { stall: 1.0, ..Faults::default() });
+        std::thread::scope(|scope| {
+            let under_way = scope.spawn(|| requests.list_objects(&Path::default(), None));
+            let limit = Duration::from_secs(60);
+            spoor_testkit::wait::until("the request", limit, || (store.counts().lists() == 2).then_some(()));
+            requests.hasten(Duration::from_millis(10));
+            assert!(under_way.join().unwrap().unwrap_err().to_string().contains("storage_shutdown_timeout"));
+        });
+        for _ in 0..100 {
+            assert!(requests.list_objects(&Path::default(), None).is_err());
+        }
+        assert_eq!(store.counts().lists(), 2, "nobody asks any more");
+    }
+
+    #[test]
+    fn a_process_that_stops_uses_a_store_that_answers() {
+        let store = Arc::new(FaultStore::in_memory(1));
+        let patience = Patience::of(Duration::from_secs(20));
+        let requests = Requests::new("test", Arc::clone(&store) as _, patience, Metrics::default()).unwrap();
+        requests.hasten(Duration::from_secs(20));
+        for _ in 0..3 {
+            assert!(requests.put(&"a".into(), Bytes::new(), PutMode::Overwrite).is_ok());
+            assert!(matches!(requests.get(&"b".into()), Err(Failure::Missing)));
+        }
     }
 }

@@ -29,7 +29,7 @@ pub(crate) fn upload(requests: &Requests, from: &FilePath, path: &Path) -> Resul
             Ok(()) => return Ok(()),
             Err(failure) => failure,
         };
-        if attempt == ATTEMPTS {
+        if attempt == ATTEMPTS || requests.is_stopping() {
             return Err(failure.doing("upload", path.to_string()));
         }
         tracing::warn!(object = %path, err = %failure, attempt, "an upload failed and is begun again");

@@ -146,9 +146,8 @@ fn a_large_file_goes_in_parts_and_arrives_as_it_was() {
     store.set(Faults::default());
     let path = object_store::path::Path::from_iter([tenant.as_str(), &id.to_string(), "spans.parquet"]);
     let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
-    let read = runtime.block_on(async {
-        ObjectStoreExt::get_range(&*store, &path, 0..content.len() as u64).await.unwrap()
-    });
+    let read =
+        runtime.block_on(async { ObjectStoreExt::get_range(&*store, &path, 0..content.len() as u64).await.unwrap() });
     assert!(read == content);
     assert_eq!(files.meta(&tenant, id).unwrap(), Some(meta));
     assert!(!staged.exists());

@@ -99,6 +99,9 @@ settings! {
         storage_moved_from: OptionalText = "",
         /// How long `storage` is waited for, repetitions included: per request, and per part of an upload.
         storage_timeout: Duration = "20s",
+        /// How long a request to `storage` may take at a shutdown. The first that takes longer is the last: what is not in a block then stays in
+        /// the log, and is in a block after the next start.
+        storage_shutdown_timeout: Duration = "3s",
         /// Disk space in `data_dir` for what was read of blocks on `storage`. 0: nothing is kept.
         storage_cache_bytes: ByteSize = "1GiB",
         /// How often `storage` is looked at for blocks that other processes wrote, merged or removed.
@@ -260,7 +263,7 @@ settings! {
         /// How much is logged.
         log_level: LogLevel = "info",
         /// How long requests that are under way at a shutdown may take to finish. The head is
-        /// written after that, however long it takes.
+        /// written after that, however long it takes; to a `storage` as `storage_shutdown_timeout` has it.
         shutdown_timeout: Duration = "10s",
     }
 }
