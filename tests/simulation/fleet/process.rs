@@ -173,6 +173,8 @@ impl Machine {
         let shared = Shared::new(Arc::clone(&files), &self.path("blocks"), terms).unwrap();
         let mut config = Config::new("/nowhere");
         (config.head_bytes_max, config.head_memory_limit) = (usize::MAX, usize::MAX);
+        // Ages are looked at by real time, which no seed decides.
+        config.head_age_max = Duration::MAX;
         // Small groups and pages, so that few spans fill several.
         let options = WriteOptions { row_group_rows: 16, page_rows: 4, zstd_level: 1 };
         let blocks = StoredBlocks::new(files as Arc<dyn BlockFiles>, options, BlockCache::new(1 << 20));
