@@ -72,6 +72,7 @@ fn object_files(store: &Arc<FaultStore>, dir: &Path) -> Arc<ObjectFiles> {
         staging_dir: dir.join("staging"),
         cache_dir: dir.join("cache"),
         cache_bytes: 1 << 30,
+        ahead_bytes: 1 << 30,
         patience: Patience::of(Duration::from_secs(30)),
         local_dir: None,
         name: "bench".to_owned(),

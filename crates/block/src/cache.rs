@@ -2,7 +2,8 @@
 //!
 //! ```text
 //!   shapes, origins     each once, however many blocks have it           | by these a query knows that a block
-//!   opened blocks       footer, catalogue, row groups: 0.1 to 0.3 MB     | has nothing for it
+//!   outlines            catalogue, row groups: some KB                   | has nothing for it
+//!     with footers      of blocks whose spans were read: 0.1 to 0.3 MB
 //!   trace tables        28 bytes per trace: what scans and lookups need of blocks that have something
 //! ```
 //!
@@ -19,7 +20,7 @@ use spoor_model::{BlockId, Origin};
 use crate::damage::Damages;
 use crate::error::Error;
 use crate::interned::Interner;
-use crate::open::Opened;
+use crate::outline::Outline;
 use crate::tables::Shape;
 use crate::traces::TraceTable;
 
@@ -27,7 +28,7 @@ use crate::traces::TraceTable;
 /// passed by what queries hold at once.
 pub struct BlockCache {
     limit_bytes: usize,
-    opened: Mutex<Shelf<Opened>>,
+    outlines: Mutex<Shelf<Outline>>,
     shared: Arc<Shared>,
 }
 
@@ -51,12 +52,12 @@ impl BlockCache {
     /// An empty cache.
     pub fn new(limit_bytes: usize) -> Arc<Self> {
         let shared = Arc::new(Shared::new(limit_bytes, Arc::default()));
-        Arc::new(Self { limit_bytes, opened: Mutex::default(), shared })
+        Arc::new(Self { limit_bytes, outlines: Mutex::default(), shared })
     }
 
     /// Bytes held now.
     pub fn held_bytes(&self) -> usize {
-        self.opened.lock().held_bytes + self.shared.interned_bytes() + self.shared.tables.lock().held_bytes
+        self.outlines.lock().held_bytes + self.shared.interned_bytes() + self.shared.tables.lock().held_bytes
     }
 
     /// Which blocks were found to be damaged, of all that were opened with this cache.
@@ -68,14 +69,15 @@ impl BlockCache {
         &self.shared
     }
 
-    pub(crate) fn get(&self, id: BlockId) -> Option<Arc<Opened>> {
-        self.opened.lock().get(id)
+    pub(crate) fn get(&self, id: BlockId) -> Option<Arc<Outline>> {
+        self.outlines.lock().get(id)
     }
 
-    pub(crate) fn insert(&self, id: BlockId, opened: &Arc<Opened>) {
-        let mut shelf = self.opened.lock();
+    /// Keeps what was opened of a block; called again when that has become more.
+    pub(crate) fn insert(&self, id: BlockId, outline: &Arc<Outline>) {
+        let mut shelf = self.outlines.lock();
         let limit_bytes = self.limit_bytes.saturating_sub(self.shared.interned_bytes());
-        let made_room = shelf.insert(id, opened, opened.memory_bytes(), limit_bytes);
+        let made_room = shelf.insert(id, outline, outline.memory_bytes(), limit_bytes);
         let held_bytes = shelf.held_bytes;
         drop(shelf);
         if made_room {
@@ -86,7 +88,7 @@ impl BlockCache {
 
     /// Forgets a block that is gone.
     pub(crate) fn remove(&self, id: BlockId) {
-        self.opened.lock().remove(id);
+        self.outlines.lock().remove(id);
         self.shared.tables.lock().remove(id);
     }
 }

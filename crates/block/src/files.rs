@@ -70,11 +70,22 @@ pub trait BlockFile: Send + Sync {
     /// The bytes of each range, which lies within the file. Ranges that are asked for together may be fetched together.
     fn read(&self, ranges: &[Range<u64>]) -> Result<Vec<Bytes>, Error>;
 
-    /// Reads the whole file ahead, where files are far away and what was read is kept nearer. Elsewhere it does nothing.
-    fn read_ahead(&self) -> Result<(), Error> {
+    /// Reads a part of the file ahead, whole, where files are far away and what was read is kept nearer. Elsewhere it
+    /// does nothing.
+    fn read_ahead(&self, range: Range<u64>) -> Result<(), Error> {
+        let _ = range;
         Ok(())
     }
+
+    /// The same, some time soon, while nobody waits for it. `None`: it never is.
+    fn read_behind(&self, range: Range<u64>) -> Option<Awaited> {
+        let _ = range;
+        None
+    }
 }
+
+/// As long as this is held, what is to be read some time soon is wanted.
+pub type Awaited = Box<dyn std::any::Any + Send + Sync>;
 
 /// Blocks in `<root>/<tenant>/<block id>/`, staged beside them: publishing is a rename.
 #[derive(Debug)]

@@ -59,6 +59,11 @@ impl PlaceSeed {
         xxh3_64_with_seed(text, self.0)
     }
 
+    /// Of an integer.
+    pub(crate) fn int(self, int: i64) -> u64 {
+        self.number(int as f64)
+    }
+
     /// Integers and floats that are equal have equal hashes.
     fn number(self, number: f64) -> u64 {
         // Both zeros are one.

@@ -5,14 +5,15 @@
 //!   per section: kind u32 | reserved u32 | offset u64 | length u64        all little-endian
 //!   sections
 //!     1 bloom      split-block Bloom filter (Parquet's, XXH64 seed 0) over the 16-byte trace ids
-//!     2 traces     zstd; varints (crate::traces)
+//!     5 groups     varints (crate::groups); missing in blocks of before
+//!     6 columns    varints (crate::summary); missing in blocks of before
 //!     3 catalogue  zstd; JSON
 //!     4 values     per row group: length u32, split-block Bloom filter over the hashes of values
-//!     5 groups     varints (crate::groups); missing in blocks of before
+//!     2 traces     zstd; varints (crate::traces)
 //! ```
 //!
 //! Each section is read when it is asked for, and by itself: a block at rest needs its bloom filter, a query that
-//! finds nothing never needs the traces.
+//! finds nothing never needs the traces. They come last, so that what tells that nothing matches lies in one piece.
 
 use std::collections::BTreeSet;
 use std::ops::Range;
@@ -26,7 +27,9 @@ use crate::error::Error;
 use crate::filter;
 use crate::groups::{self, GroupSummary};
 use crate::order::OrderedTrace;
+use crate::files::Awaited;
 use crate::pieces::VerifiedFile;
+use crate::summary::ColumnSummaries;
 use crate::traces::TraceTable;
 use crate::unpack::unpack;
 
@@ -43,6 +46,7 @@ const TRACES: u32 = 2;
 const CATALOGUE: u32 = 3;
 const VALUES: u32 = 4;
 const GROUPS: u32 = 5;
+const COLUMNS: u32 = 6;
 /// Bits of the trace id filter per trace, which a block holds in memory for as long as it is known. Of lookups of other ids one in
 /// 2,400 reads the index for nothing: the mean over k of `(1 - (31/32)^k)^8`, as k of the traces share one of the 256-bit units,
 /// which is twice what one large Bloom filter of as many bits would do.
@@ -84,6 +88,8 @@ pub(crate) struct Content<'a> {
     /// How many rows each row group has; they end at trace ends.
     pub(crate) group_rows: &'a [u32],
     pub(crate) catalogue: &'a Catalogue,
+    /// What each row group has in each column.
+    pub(crate) columns: &'a ColumnSummaries,
     /// Bits of the filter of each row group.
     pub(crate) value_filters: &'a [Vec<u8>],
 }
@@ -104,13 +110,14 @@ pub(crate) fn encode(content: &Content<'_>, zstd_level: i32) -> Result<Vec<u8>, 
     let json = zstd::bulk::compress(&json, zstd_level).map_err(|err| internal(&err))?;
     let groups = groups::encode(&groups::summarise(traces, content.group_rows));
 
-    // What scans read stands together, behind the filter that start-up reads.
+    // What tells that nothing matches stands together, behind the filter that start-up reads.
     let sections = [
         (BLOOM, bitset),
         (GROUPS, groups),
+        (COLUMNS, content.columns.encode()),
         (CATALOGUE, json),
-        (TRACES, table),
         (VALUES, filter::encode(content.value_filters)),
+        (TRACES, table),
     ];
     let mut out = Vec::new();
     out.extend_from_slice(MAGIC);
@@ -174,6 +181,23 @@ impl Index {
         self.file.read_range(range)
     }
 
+    /// The bytes that tell whether a query concerns the block: all but the traces, unless these stand between, as in
+    /// blocks of before.
+    fn outline(&self) -> Range<u64> {
+        let but_traces = self.sections.iter().filter(|(kind, _)| *kind != TRACES);
+        0..but_traces.map(|(_, range)| range.end).max().unwrap_or(0).min(self.file.size_bytes())
+    }
+
+    /// Brings what tells whether a query concerns the block nearer, if it is far away.
+    pub(crate) fn read_ahead(&self) {
+        self.file.read_ahead(self.outline());
+    }
+
+    /// The same, when there is time for it.
+    pub(crate) fn read_behind(&self) -> Option<Awaited> {
+        self.file.read_behind(self.outline())
+    }
+
     /// The trace id filter; stays in memory as long as the block is known.
     pub(crate) fn bloom(&self) -> Result<Sbbf, Error> {
         let bitset = self.section(BLOOM, "bloom")?;
@@ -197,6 +221,12 @@ impl Index {
     pub(crate) fn groups(&self) -> Result<Option<Vec<GroupSummary>>, Error> {
         let Some(range) = self.find(GROUPS) else { return Ok(None) };
         groups::decode(&self.file.read_range(range)?).map(Some).ok_or_else(|| self.malformed("groups"))
+    }
+
+    /// What each row group has in each column; `None` in blocks that were written without.
+    pub(crate) fn columns(&self) -> Result<Option<ColumnSummaries>, Error> {
+        let Some(range) = self.find(COLUMNS) else { return Ok(None) };
+        ColumnSummaries::decode(&self.file.read_range(range)?).map(Some).ok_or_else(|| self.malformed("columns"))
     }
 
     /// Where the filter of each row group lies, in blocks that have filters.
@@ -284,9 +314,14 @@ mod tests {
             let traces = traces(&seeds);
             let groups: Vec<&[OrderedTrace]> = traces.chunks(groups_of).collect();
             let group_rows: Vec<u32> = groups.iter().map(|of| of.iter().map(|trace| trace.span_count).sum()).collect();
-            let (catalogue, value_filters) = (Catalogue::default(), Vec::new());
-            let content =
-                Content { traces: &traces, group_rows: &group_rows, catalogue: &catalogue, value_filters: &value_filters };
+            let (catalogue, columns) = (Catalogue::default(), ColumnSummaries::of_groups(&[], |_| false));
+            let content = Content {
+                traces: &traces,
+                group_rows: &group_rows,
+                catalogue: &catalogue,
+                columns: &columns,
+                value_filters: &[],
+            };
             let index = Arc::new(open(&index(&content)).unwrap());
             let (bloom, table) = (index.bloom().unwrap(), index.traces().unwrap());
             for (number, trace) in traces.iter().enumerate() {
@@ -313,14 +348,19 @@ mod tests {
         #[test]
         fn damaged_indexes_are_errors(at in any::<prop::sample::Index>(), byte in any::<u8>(), cut in any::<prop::sample::Index>()) {
             let (traces, catalogue) = (traces(&[(1, 2, 3, true), (4, 5, 6, false)]), Catalogue::default());
-            let value_filters = [filter::build(vec![1])];
-            let mut index =
-                index(&Content { traces: &traces, group_rows: &[7], catalogue: &catalogue, value_filters: &value_filters });
+            let mut index = index(&Content {
+                traces: &traces,
+                group_rows: &[7],
+                catalogue: &catalogue,
+                columns: &ColumnSummaries::of_groups(&[], |_| false),
+                value_filters: &[filter::build(vec![1])],
+            });
             let at = at.index(index.len());
             index[at] = byte;
             index.truncate(cut.index(index.len() + 1));
             if let Ok(index) = open(&index) {
-                let _ = (index.bloom(), index.traces(), index.catalogue(), index.groups(), index.value_filters());
+                let _ = (index.bloom(), index.traces(), index.catalogue(), index.groups(), index.columns());
+                let _ = (index.value_filters(), index.outline());
             }
         }
     }

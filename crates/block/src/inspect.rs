@@ -14,7 +14,7 @@ use crate::cache::BlockCache;
 use crate::error::Error;
 use crate::files::BlockFiles;
 use crate::meta::BlockMeta;
-use crate::open::open_file;
+use crate::outline::open_file;
 use crate::pages::SpansFile;
 use crate::pieces::PIECE_BYTES;
 use crate::source::Block;

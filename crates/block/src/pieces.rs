@@ -19,7 +19,7 @@ use xxhash_rust::xxh3::{Xxh3, xxh3_64};
 
 use crate::damage::{Damages, Place};
 use crate::error::Error;
-use crate::files::BlockFile;
+use crate::files::{Awaited, BlockFile};
 use crate::meta::FileMeta;
 
 /// How many bytes one checksum covers; the last piece of a file may be shorter.
@@ -235,9 +235,19 @@ impl VerifiedFile {
         self.learn(whole, Ok(sliced))
     }
 
-    /// Brings the file nearer, if it is far away. That it fails shows again when it is read.
-    pub(crate) fn read_ahead(&self) {
-        let _ = self.file.read_ahead();
+    /// Brings a part of the file nearer, if it is far away. That it fails shows again when it is read.
+    pub(crate) fn read_ahead(&self, range: Range<u64>) {
+        let _ = self.file.read_ahead(range);
+    }
+
+    /// Brings the whole file nearer.
+    pub(crate) fn read_whole_ahead(&self) {
+        self.read_ahead(0..self.pieces.size_bytes);
+    }
+
+    /// Brings a part of it nearer, when there is time for it.
+    pub(crate) fn read_behind(&self, range: Range<u64>) -> Option<Awaited> {
+        self.file.read_behind(range)
     }
 
     /// Reads the whole file.

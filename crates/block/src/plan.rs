@@ -15,7 +15,7 @@ use parquet::schema::types::ColumnPath;
 use spoor_model::batch::{AttrValues, SpanBatch, ValueType};
 
 use crate::columns::MergedColumn;
-use crate::meta::ColumnMeta;
+use crate::meta::{ColumnMeta, ColumnType};
 use crate::shape::{Dimension, Shapes};
 use crate::write::WriteOptions;
 
@@ -223,6 +223,13 @@ fn has_few_values(column: &MergedColumn<'_>) -> bool {
     let most = column.parts.iter().map(entries).max().unwrap_or(0);
     let rows_in_batch = column.row_count / column.parts.len().max(1);
     most <= DICTIONARY_VALUES_MIN || most * 100 <= rows_in_batch * DICTIONARY_SHARE_PERCENT
+}
+
+impl PlannedColumn {
+    /// Whether the filters of values have this column's integers.
+    pub(crate) fn has_ints_in_filter(&self) -> bool {
+        self.meta.value_type == Some(ColumnType::Int)
+    }
 }
 
 impl Plan {

@@ -28,7 +28,8 @@ use spoor_model::columns::{
 use spoor_model::scan::{QueryContext, ScanError, ScanStats};
 
 use crate::error::Error;
-use crate::open::{Group, Opened};
+use crate::outline::{Group, Outline};
+use crate::source::Block;
 use crate::traces::TraceTable;
 
 mod byte_streams;
@@ -46,7 +47,8 @@ use values::{Asked, Source};
 
 /// A request compiled for one block, of which something may satisfy it.
 struct BlockScan<'a> {
-    opened: Arc<Opened>,
+    block: &'a Block,
+    outline: Arc<Outline>,
     request: &'a ColumnRequest,
     masks: Vec<Node>,
     sources: Vec<Source>,
@@ -65,11 +67,11 @@ struct Traces {
 }
 
 impl Traces {
-    fn get(&self, opened: &Opened) -> Result<Arc<TraceTable>, Error> {
+    fn get(&self, outline: &Outline) -> Result<Arc<TraceTable>, Error> {
         let mut table = self.table.lock();
         match &*table {
             Some(table) => Ok(Arc::clone(table)),
-            None => Ok(Arc::clone(table.insert(opened.traces()?))),
+            None => Ok(Arc::clone(table.insert(outline.traces()?))),
         }
     }
 
@@ -82,44 +84,59 @@ impl Traces {
     }
 }
 
-/// Compiles a request. Reads no spans; the trace table only when the time range ends within a row group.
-pub(crate) fn scan<'a>(opened: Arc<Opened>, request: &'a ColumnRequest) -> Result<Box<dyn ColumnScan + 'a>, Error> {
-    let masks: Vec<Node> = request.masks.iter().map(|predicate| compile::compile(predicate, &opened)).collect();
-    let mut pruned = Pruned { group_count: opened.groups.len() as u64, ..Pruned::default() };
-    let mut groups = Vec::new();
-    for (index, group) in opened.groups.iter().enumerate().rev() {
-        let may_match = || {
-            let mut needed = request.needed.iter();
-            request.needed.is_empty() || needed.any(|mask| masks[*mask].may_match(&opened, index))
-        };
-        match overlaps(&opened, group, &request.range)? {
-            false => pruned.by_range += 1,
-            true if may_match() => groups.push(index),
-            true => pruned.by_content += 1,
-        }
+/// Compiles a request. Reads no spans, nor their footer in blocks whose index describes the columns; the trace table only
+/// when the time range ends within a row group.
+pub(crate) fn scan<'a>(
+    block: &'a Block,
+    outline: Arc<Outline>,
+    request: &'a ColumnRequest,
+) -> Result<Box<dyn ColumnScan + 'a>, Error> {
+    let masks: Vec<Node> = request.masks.iter().map(|predicate| compile::compile(predicate, &outline)).collect();
+    let (mut groups, mut pruned) = concerned(&outline, request, &masks)?;
+    if !groups.is_empty() && !outline.knows_columns() {
+        // A block of before: the footer says more.
+        block.opened_with(&outline)?;
+        (groups, pruned) = concerned(&outline, request, &masks)?;
     }
     if groups.is_empty() {
         // The block need not stay open.
         return Ok(Box::new(Nothing(pruned)));
     }
-    let sources = request.columns.iter().map(|field| Source::new(field, &opened)).collect();
-    let infos = groups.iter().map(|group| opened.groups[*group].info).collect();
+    let sources = request.columns.iter().map(|field| Source::new(field, &outline)).collect();
+    let infos = groups.iter().map(|group| outline.groups[*group].info).collect();
     let traces = Traces { table: Mutex::new(None), groups_left: AtomicUsize::new(groups.len()) };
-    Ok(Box::new(BlockScan { opened, request, masks, sources, groups, infos, pruned, traces }))
+    Ok(Box::new(BlockScan { block, outline, request, masks, sources, groups, infos, pruned, traces }))
 }
 
-/// Whether a trace of the row group overlaps the range.
-fn overlaps(opened: &Opened, group: &Group, range: &TimeRange) -> Result<bool, Error> {
-    let info = &group.info;
-    if !info.range.overlaps(range) {
-        return Ok(false);
+/// The row groups that may matter, latest first, and how many do not.
+fn concerned(outline: &Outline, request: &ColumnRequest, masks: &[Node]) -> Result<(Vec<usize>, Pruned), Error> {
+    let mut pruned = Pruned { group_count: outline.groups.len() as u64, ..Pruned::default() };
+    let mut groups = Vec::new();
+    for (index, group) in outline.groups.iter().enumerate().rev() {
+        let may_match = || {
+            let mut needed = request.needed.iter();
+            request.needed.is_empty() || needed.any(|mask| masks[*mask].may_match(outline, index))
+        };
+        // In the order of cost: whether a trace lies in the range may take the trace table.
+        match group.info.range.overlaps(&request.range) {
+            false => pruned.by_range += 1,
+            true if !may_match() => pruned.by_content += 1,
+            true if overlaps(outline, group, &request.range)? => groups.push(index),
+            true => pruned.by_range += 1,
+        }
     }
+    Ok((groups, pruned))
+}
+
+/// Whether a trace of the row group, which overlaps the range as a whole, does.
+fn overlaps(outline: &Outline, group: &Group, range: &TimeRange) -> Result<bool, Error> {
+    let info = &group.info;
     // At these some trace starts or ends.
     let known = [info.range.start, info.latest_trace_start, info.range.end];
     if known.into_iter().any(|instant| range.overlaps(&TimeRange { start: instant, end: instant })) {
         return Ok(true);
     }
-    let traces = opened.traces()?;
+    let traces = outline.traces()?;
     Ok(group.traces.clone().any(|trace| traces.range(trace).overlaps(range)))
 }
 
@@ -199,7 +216,8 @@ impl ColumnScan for BlockScan<'_> {
 
     fn read(&self, group: usize, ctx: &QueryContext) -> Result<(Option<ColumnBatch>, ScanStats), ScanError> {
         ctx.check()?;
-        let reader = GroupReader::new(&self.opened, self.groups[group], self.traces.get(&self.opened)?);
+        let opened = self.block.opened_with(&self.outline)?;
+        let reader = GroupReader::new(&opened, self.groups[group], self.traces.get(&self.outline)?);
         let batch = self.read_group(&reader);
         self.traces.end_group();
         let batch = batch?;

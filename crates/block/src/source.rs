@@ -17,9 +17,10 @@ use spoor_model::{BlockId, Event, Link, SpanEntry, TimeRange, TraceId, nested};
 use crate::cache::{BlockCache, Shared};
 use crate::damage::Place;
 use crate::error::Error;
-use crate::files::BlockFiles;
+use crate::files::{Awaited, BlockFiles};
 use crate::meta::BlockMeta;
-use crate::open::{self, Opened};
+use crate::open::Opened;
+use crate::outline::{self, Outline};
 use crate::{rows, scan};
 
 /// A block that can be asked. Holds its meta and bloom filter (two bytes per trace); the rest is
@@ -29,6 +30,7 @@ pub struct Block {
     files: Arc<dyn BlockFiles>,
     bloom: Sbbf,
     cache: Arc<BlockCache>,
+    _awaited: Option<Awaited>,
 }
 
 impl std::fmt::Debug for Block {
@@ -39,14 +41,17 @@ impl std::fmt::Debug for Block {
 
 impl Block {
     /// Reads the block's bloom filter. Where blocks are far away, the tables that every query of it needs come along,
-    /// onto local disk: three requests then, and one less for each of the tables when a query waits.
+    /// onto local disk: three requests then, and one less for each of the tables when a query waits. The rest of what tells
+    /// that a value is not in the block follows when there is time, if it did not come with the filter.
     pub fn open(files: &Arc<dyn BlockFiles>, meta: BlockMeta, cache: &Arc<BlockCache>) -> Result<Self, Error> {
         let damages = cache.damages();
-        let bloom = open::open_index(&**files, &meta, damages)?.bloom()?;
+        let index = outline::open_index(&**files, &meta, damages)?;
+        let bloom = index.bloom()?;
         for table in ["shapes.parquet", "origins.parquet"] {
-            open::open_file(&**files, &meta, table, damages)?.read_ahead();
+            outline::open_file(&**files, &meta, table, damages)?.read_whole_ahead();
         }
-        Ok(Self { meta, files: Arc::clone(files), bloom, cache: Arc::clone(cache) })
+        let awaited = index.read_behind();
+        Ok(Self { meta, files: Arc::clone(files), bloom, cache: Arc::clone(cache), _awaited: awaited })
     }
 
     /// What the block is.
@@ -67,7 +72,8 @@ impl Block {
 
     /// Opens the block beside the cache: for one who reads all of it once.
     pub(crate) fn open_alone(&self, shared: &Arc<Shared>) -> Result<Opened, Error> {
-        self.learn(Opened::open(&*self.files, &self.meta, shared))
+        let outline = self.learn(Outline::open(&*self.files, &self.meta, shared))?;
+        self.learn(Opened::of(&Arc::new(outline))).map(|(opened, _)| opened)
     }
 
     /// The ids whose fingerprints the trace table has, of those that the filter has: the filter errs once in two
@@ -75,23 +81,36 @@ impl Block {
     fn held(&self, ids: impl Iterator<Item = TraceId>) -> Result<BTreeSet<TraceId>, Error> {
         let mut held: BTreeSet<TraceId> = ids.filter(|id| self.may_contain(*id)).collect();
         if !held.is_empty() {
-            let table = open::traces(&*self.files, &self.meta, self.cache.shared())?;
+            let table = outline::traces(&*self.files, &self.meta, self.cache.shared())?;
             held.retain(|id| table.lookup(*id).next().is_some());
         }
         Ok(held)
     }
 
-    fn learn(&self, opened: Result<Opened, Error>) -> Result<Opened, Error> {
-        self.cache.damages().learn(self.meta.id, || Place::Whole, &opened);
-        opened
+    fn learn<T>(&self, read: Result<T, Error>) -> Result<T, Error> {
+        self.cache.damages().learn(self.meta.id, || Place::Whole, &read);
+        read
     }
 
-    fn opened(&self) -> Result<Arc<Opened>, Error> {
-        if let Some(opened) = self.cache.get(self.meta.id) {
-            return Ok(opened);
+    fn outline(&self) -> Result<Arc<Outline>, Error> {
+        if let Some(outline) = self.cache.get(self.meta.id) {
+            return Ok(outline);
         }
-        let opened = Arc::new(self.learn(Opened::open(&*self.files, &self.meta, self.cache.shared()))?);
-        self.cache.insert(self.meta.id, &opened);
+        let outline = Arc::new(self.learn(Outline::open(&*self.files, &self.meta, self.cache.shared()))?);
+        self.cache.insert(self.meta.id, &outline);
+        Ok(outline)
+    }
+
+    fn opened(&self) -> Result<Opened, Error> {
+        self.opened_with(&self.outline()?)
+    }
+
+    /// The block with this outline, ready to read rows.
+    pub(crate) fn opened_with(&self, outline: &Arc<Outline>) -> Result<Opened, Error> {
+        let (opened, is_new) = self.learn(Opened::of(outline))?;
+        if is_new {
+            self.cache.insert(self.meta.id, outline);
+        }
         Ok(opened)
     }
 }
@@ -124,7 +143,7 @@ impl SpanSource for Block {
         if !self.meta.range.overlaps(&request.range) {
             return Ok(Box::new(scan::Nothing::out_of_range()));
         }
-        Ok(scan::scan(self.opened()?, request)?)
+        Ok(scan::scan(self, self.outline()?, request)?)
     }
 
     fn identity(&self) -> Option<BlockId> {
@@ -137,7 +156,7 @@ impl SpanSource for Block {
 
     fn trace_fingerprints(&self, _ctx: &QueryContext) -> Result<Arc<[u32]>, ScanError> {
         // The index alone: most blocks around a query's range have no trace in common with those in it.
-        Ok(Arc::clone(open::traces(&*self.files, &self.meta, self.cache.shared())?.fingerprints()))
+        Ok(Arc::clone(outline::traces(&*self.files, &self.meta, self.cache.shared())?.fingerprints()))
     }
 
     fn find_trace(&self, id: TraceId, ctx: &QueryContext) -> Result<Vec<SpanEntry>, ScanError> {
@@ -189,7 +208,7 @@ impl SpanSource for Block {
     }
 
     fn keys(&self, _ctx: &QueryContext, into: &mut KeySet) -> Result<ScanStats, ScanError> {
-        for (scope, names) in self.opened()?.keys() {
+        for (scope, names) in self.outline()?.keys() {
             let known = into.entry(*scope).or_default();
             for name in names {
                 if !known.contains(name) {
@@ -208,12 +227,13 @@ impl SpanSource for Block {
     }
 
     fn operations(&self, ctx: &QueryContext, into: &mut BTreeSet<Operation>) -> Result<ScanStats, ScanError> {
-        let opened = self.opened()?;
-        if opened.catalogue.has_all_operations {
-            into.extend(opened.catalogue.operations());
+        let outline = self.outline()?;
+        if outline.catalogue.has_all_operations {
+            into.extend(outline.catalogue.operations());
             return Ok(ScanStats::default());
         }
         // Too many names to list: read them, a few thousand spans at a time.
+        let opened = self.opened_with(&outline)?;
         let traces = opened.traces()?;
         for trace in 0..traces.len() {
             ctx.check()?;

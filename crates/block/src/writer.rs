@@ -22,7 +22,8 @@ use crate::index::{self, Catalogue, Content};
 use crate::meta::{BlockMeta, FileMeta};
 use crate::order::{Order, OrderedTrace};
 use crate::pieces::PieceWriter;
-use crate::plan::Plan;
+use crate::plan::{Plan, PlannedColumn};
+use crate::summary::ColumnSummaries;
 use crate::tables::{self, Shape};
 use crate::write::WriteOptions;
 
@@ -188,10 +189,13 @@ impl<'a> BlockWriter<'a> {
         let Self { dir, options, traces, mut catalogue, .. } = self;
         (catalogue.operations, catalogue.has_all_operations) = self.operations.finish();
         let encode = |err: ParquetError| Error::encode(&dir.join("spans.parquet"), &err);
+        let are_in_filter = |column: usize| self.plan.columns.get(column).is_some_and(PlannedColumn::has_ints_in_filter);
+        let columns = ColumnSummaries::of_groups(self.spans.flushed_row_groups(), are_in_filter);
         let content = Content {
             traces: &traces,
             group_rows: &self.rows_of_groups,
             catalogue: &catalogue,
+            columns: &columns,
             value_filters: &self.value_filters,
         };
         let index = index::encode(&content, options.zstd_level)?;

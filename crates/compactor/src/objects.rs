@@ -18,6 +18,7 @@
 //! **Invariant:** what is here blocks, and is never called on an async thread.
 //! **Invariant:** every request has a deadline.
 
+mod ahead;
 mod cache;
 mod credentials;
 mod deletions;

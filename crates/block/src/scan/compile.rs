@@ -10,7 +10,8 @@ use spoor_model::value::{self, Value};
 
 use crate::filter::Place;
 use crate::meta::ColumnType;
-use crate::open::Opened;
+use crate::outline::Outline;
+use crate::summary::ColumnSummary;
 
 /// What holds for the values of a table, by number.
 pub(super) type Table = Vec<bool>;
@@ -79,10 +80,10 @@ impl ItemKind {
     }
 
     /// The attributes that items of the block have.
-    pub(super) fn keys(self, opened: &Opened) -> &BTreeSet<String> {
+    pub(super) fn keys(self, outline: &Outline) -> &BTreeSet<String> {
         match self {
-            Self::Event => &opened.catalogue.event_keys,
-            Self::Link => &opened.catalogue.link_keys,
+            Self::Event => &outline.catalogue.event_keys,
+            Self::Link => &outline.catalogue.link_keys,
         }
     }
 
@@ -149,49 +150,49 @@ fn join(nodes: Vec<Node>, is_and: bool) -> Node {
 }
 
 /// Compiles a predicate. Costs one evaluation of each condition per shape or origin.
-pub(super) fn compile(predicate: &Predicate, opened: &Opened) -> Node {
+pub(super) fn compile(predicate: &Predicate, outline: &Outline) -> Node {
     let items = |kind, conditions: &[Condition]| {
         let items = Items { kind, conditions: conditions.to_vec(), key: None };
-        first(opened, vec![Part::Items(items)], false)
+        first(outline, vec![Part::Items(items)], false)
     };
     match predicate {
         Predicate::True => Node::Always,
         Predicate::False => Node::Never,
-        Predicate::Is(condition) => compile_condition(condition, opened),
+        Predicate::Is(condition) => compile_condition(condition, outline),
         Predicate::OneEvent(all) => items(ItemKind::Event, all),
         Predicate::OneLink(all) => items(ItemKind::Link, all),
-        Predicate::And(all) => join(all.iter().map(|predicate| compile(predicate, opened)).collect(), true),
-        Predicate::Or(any) => join(any.iter().map(|predicate| compile(predicate, opened)).collect(), false),
+        Predicate::And(all) => join(all.iter().map(|predicate| compile(predicate, outline)).collect(), true),
+        Predicate::Or(any) => join(any.iter().map(|predicate| compile(predicate, outline)).collect(), false),
     }
 }
 
-fn compile_condition(condition: &Condition, opened: &Opened) -> Node {
+fn compile_condition(condition: &Condition, outline: &Outline) -> Node {
     let text = |text: &str| condition.holds_for_attribute(AttrValue::Str(text.as_bytes()));
-    let column = |name: &str| opened.column(name).map(|column| Part::Column(column, condition.clone()));
-    let unsigned = |name: &str| opened.column(name).map(|column| Part::Unsigned(column, condition.clone()));
+    let column = |name: &str| outline.column(name).map(|column| Part::Column(column, condition.clone()));
+    let unsigned = |name: &str| outline.column(name).map(|column| Part::Unsigned(column, condition.clone()));
     let items = |kind| {
         let (conditions, key) = (vec![condition.clone()], None);
         Some(Part::Items(Items { kind, conditions, key }))
     };
     let ids = |field| Some(Part::Ids(field, condition.clone()));
     let of_shapes = |value: &dyn Fn(&crate::tables::Shape) -> Option<Value>| {
-        let values: Vec<Option<Value>> = opened.shapes.iter().map(|shape| value(shape)).collect();
+        let values: Vec<Option<Value>> = outline.shapes.iter().map(|shape| value(shape)).collect();
         let (has, holds) = judge(&values, condition);
         Some(Part::Shapes { has, holds })
     };
     let of_origins = |value: &dyn Fn(&spoor_model::Origin) -> &str| {
-        let holds = opened.origins.iter().map(|origin| text(value(origin))).collect();
-        Some(Part::Origins { has: vec![true; opened.origins.len()], holds })
+        let holds = outline.origins.iter().map(|origin| text(value(origin))).collect();
+        Some(Part::Origins { has: vec![true; outline.origins.len()], holds })
     };
     let int = |int: Option<i32>| int.map(|int| Value::Int(i64::from(int)));
     let part = match &condition.field {
         Field::Attribute(scope, key) => {
-            let parts = attribute_parts(*scope, key, condition, opened);
+            let parts = attribute_parts(*scope, key, condition, outline);
             let is_of_items = matches!(scope, AttrScope::Event | AttrScope::Link);
-            return first(opened, parts, !is_of_items && condition.holds_for(None));
+            return first(outline, parts, !is_of_items && condition.holds_for(None));
         }
-        Field::StatusMessage => return first(opened, column("status_message").into_iter().collect(), text("")),
-        Field::TraceState => return first(opened, column("trace_state").into_iter().collect(), text("")),
+        Field::StatusMessage => return first(outline, column("status_message").into_iter().collect(), text("")),
+        Field::TraceState => return first(outline, column("trace_state").into_iter().collect(), text("")),
         Field::Name => column("name").or_else(|| of_shapes(&|shape| shape.name.clone().map(Value::Str))),
         Field::Kind => column("kind").or_else(|| of_shapes(&|shape| int(shape.kind))),
         Field::Status => column("status_code").or_else(|| of_shapes(&|shape| int(shape.status_code))),
@@ -205,7 +206,7 @@ fn compile_condition(condition: &Condition, opened: &Opened) -> Node {
         Field::EventName | Field::EventTimeSinceStart => items(ItemKind::Event),
         Field::LinkTraceId | Field::LinkSpanId => items(ItemKind::Link),
     };
-    first(opened, part.into_iter().collect(), false)
+    first(outline, part.into_iter().collect(), false)
 }
 
 /// Which values of a table there are, and which satisfy the condition.
@@ -216,57 +217,57 @@ fn judge(values: &[Option<Value>], condition: &Condition) -> (Table, Table) {
 }
 
 /// Where the attribute may be, what counts first first.
-fn attribute_parts(scope: AttrScope, key: &Arc<str>, condition: &Condition, opened: &Opened) -> Vec<Part> {
+fn attribute_parts(scope: AttrScope, key: &Arc<str>, condition: &Condition, outline: &Outline) -> Vec<Part> {
     let of_origins = |find: &dyn Fn(&spoor_model::Origin) -> Option<Value>| {
-        let values: Vec<Option<Value>> = opened.origins.iter().map(|origin| find(origin)).collect();
+        let values: Vec<Option<Value>> = outline.origins.iter().map(|origin| find(origin)).collect();
         let (has, holds) = judge(&values, condition);
         Part::Origins { has, holds }
     };
     // An item without the attribute satisfies only that it is absent.
     let items = |kind: ItemKind| {
-        let may_hold = kind.keys(opened).contains(&**key) || condition.holds_for(None);
+        let may_hold = kind.keys(outline).contains(&**key) || condition.holds_for(None);
         may_hold.then(|| Part::Items(Items { kind, conditions: vec![condition.clone()], key: None }))
     };
     match scope {
-        AttrScope::Span => span_attribute_parts(key, condition, opened),
+        AttrScope::Span => span_attribute_parts(key, condition, outline),
         AttrScope::Resource => vec![of_origins(&|origin| value::find(&origin.resource.attributes, key).cloned())],
         AttrScope::Instrumentation => vec![of_origins(&|origin| value::find(&origin.scope.attributes, key).cloned())],
         AttrScope::Event => items(ItemKind::Event).into_iter().collect(),
         AttrScope::Link => items(ItemKind::Link).into_iter().collect(),
         AttrScope::Any => {
-            let mut parts = span_attribute_parts(key, condition, opened);
-            parts.extend(attribute_parts(AttrScope::Resource, key, condition, opened));
+            let mut parts = span_attribute_parts(key, condition, outline);
+            parts.extend(attribute_parts(AttrScope::Resource, key, condition, outline));
             for kind in [ItemKind::Event, ItemKind::Link] {
-                if kind.keys(opened).contains(&**key) {
+                if kind.keys(outline).contains(&**key) {
                     let field = Field::Attribute(kind.scope(), Arc::clone(key));
                     let conditions = vec![Condition { field, test: condition.test.clone() }];
                     parts.push(Part::Items(Items { kind, conditions, key: Some(Arc::clone(key)) }));
                 }
             }
-            parts.extend(attribute_parts(AttrScope::Instrumentation, key, condition, opened));
+            parts.extend(attribute_parts(AttrScope::Instrumentation, key, condition, outline));
             parts
         }
     }
 }
 
 /// A span attribute is in the shape, in a column (one per type) or in the residual.
-fn span_attribute_parts(key: &Arc<str>, condition: &Condition, opened: &Opened) -> Vec<Part> {
+fn span_attribute_parts(key: &Arc<str>, condition: &Condition, outline: &Outline) -> Vec<Part> {
     let values: Vec<Option<Value>> =
-        opened.shapes.iter().map(|shape| value::find(&shape.attributes, key).cloned()).collect();
+        outline.shapes.iter().map(|shape| value::find(&shape.attributes, key).cloned()).collect();
     let (has, holds) = judge(&values, condition);
     let mut parts = vec![Part::Shapes { has, holds }];
-    parts.extend(opened.attribute_columns(key).map(|column| Part::Column(column, condition.clone())));
-    if opened.catalogue.residual_keys.contains(&**key) {
+    parts.extend(outline.attribute_columns(key).map(|column| Part::Column(column, condition.clone())));
+    if outline.catalogue.residual_keys.contains(&**key) {
         parts.push(Part::Residual(Arc::clone(key), condition.clone()));
     }
     parts
 }
 
 /// A node of parts, without those that decide nothing.
-fn first(opened: &Opened, parts: Vec<Part>, or_else: bool) -> Node {
+fn first(outline: &Outline, parts: Vec<Part>, or_else: bool) -> Node {
     let mut kept: Vec<Part> = Vec::new();
     let mut or_else = or_else;
-    for part in parts.into_iter().filter(|part| part.may_have(opened)) {
+    for part in parts.into_iter().filter(|part| part.may_have(outline)) {
         let is_always_there =
             matches!(&part, Part::Shapes { has, .. } | Part::Origins { has, .. } if !has.contains(&false));
         kept.push(part);
@@ -276,7 +277,7 @@ fn first(opened: &Opened, parts: Vec<Part>, or_else: bool) -> Node {
         }
     }
     // The last part needs not say where it has a value, unless what has none may hold.
-    while !or_else && kept.last().is_some_and(|part| !part.may_hold(opened)) {
+    while !or_else && kept.last().is_some_and(|part| !part.may_hold(outline)) {
         kept.pop();
     }
     match (kept.len(), kept.pop()) {
@@ -297,21 +298,21 @@ fn or_where_absent(has: &Table, holds: Table, or_else: bool) -> Table {
 
 impl Part {
     /// Whether any row of the block can have a value here.
-    fn may_have(&self, opened: &Opened) -> bool {
+    fn may_have(&self, outline: &Outline) -> bool {
         match self {
             Self::Shapes { has, .. } | Self::Origins { has, .. } => has.contains(&true),
-            Self::Residual(..) => opened.column("residual_otlp").is_some(),
-            Self::Items(items) => opened.column(items.kind.column()).is_some(),
+            Self::Residual(..) => outline.column("residual_otlp").is_some(),
+            Self::Items(items) => outline.column(items.kind.column()).is_some(),
             Self::Column(..) | Self::Unsigned(..) | Self::Ids(..) => true,
         }
     }
 
     /// Whether the condition can hold for a value here.
-    fn may_hold(&self, opened: &Opened) -> bool {
+    fn may_hold(&self, outline: &Outline) -> bool {
         match self {
             Self::Shapes { holds, .. } | Self::Origins { holds, .. } => holds.contains(&true),
             Self::Column(column, condition) => {
-                let value_type = opened.columns[*column].value_type;
+                let value_type = outline.columns[*column].value_type;
                 value_type.is_none_or(|value_type| may_hold_for(&condition.test, value_type))
             }
             Self::Unsigned(_, condition) => may_hold_for(&condition.test, ColumnType::Int),
@@ -347,33 +348,40 @@ fn may_hold_for(test: &Test, value_type: ColumnType) -> bool {
 
 impl Node {
     /// Whether a span of a row group may satisfy the node: `false` is certain. Reads no spans.
-    pub(super) fn may_match(&self, opened: &Opened, group: usize) -> bool {
+    pub(super) fn may_match(&self, outline: &Outline, group: usize) -> bool {
         match self {
             Self::Never => false,
             Self::Always | Self::Shapes(_) | Self::Origins(_) => true,
-            Self::First { parts, or_else } => *or_else || parts.iter().any(|part| part.may_match(opened, group)),
-            Self::And(nodes) => nodes.iter().all(|node| node.may_match(opened, group)),
-            Self::Or(nodes) => nodes.iter().any(|node| node.may_match(opened, group)),
+            Self::First { parts, or_else } => *or_else || parts.iter().any(|part| part.may_match(outline, group)),
+            Self::And(nodes) => nodes.iter().all(|node| node.may_match(outline, group)),
+            Self::Or(nodes) => nodes.iter().any(|node| node.may_match(outline, group)),
         }
     }
 }
 
 impl Part {
-    fn may_match(&self, opened: &Opened, group: usize) -> bool {
-        let has_values = |column: Option<usize>| column.is_some_and(|column| !opened.is_all_null(group, column));
-        let may_hold = |place, condition: &Condition| opened.filters.may_hold(group, place, &condition.test);
+    fn may_match(&self, outline: &Outline, group: usize) -> bool {
+        let is_empty = |column: usize| outline.summary(group, column) == ColumnSummary::Empty;
+        let has_values = |column: Option<usize>| column.is_some_and(|column| !is_empty(column));
+        let may_hold = |place, condition: &Condition| outline.filters.may_hold(group, place, &condition.test);
         match self {
             Self::Shapes { holds, .. } | Self::Origins { holds, .. } => holds.contains(&true),
             Self::Column(column, condition) => {
-                has_values(Some(*column)) && column_may_match(opened, group, *column, condition)
+                has_values(Some(*column)) && column_may_match(outline, group, *column, condition)
             }
-            Self::Unsigned(column, condition) => bounds_may_match(opened.int_bounds(group, *column), condition),
+            Self::Unsigned(column, condition) => match outline.summary(group, *column) {
+                // Of numbers whose greatest seem negative bounds say nothing.
+                ColumnSummary::Ints { least, greatest, .. } if least >= 0 => {
+                    bounds_may_match(least, greatest, condition)
+                }
+                summary => summary != ColumnSummary::Empty,
+            },
             Self::Residual(key, condition) => {
-                has_values(opened.column("residual_otlp")) && may_hold(Place::Span(key), condition)
+                has_values(outline.column("residual_otlp")) && may_hold(Place::Span(key), condition)
             }
             Self::Items(items) => {
                 let mut conditions = items.conditions.iter();
-                has_values(opened.column(items.kind.column()))
+                has_values(outline.column(items.kind.column()))
                     && conditions.all(|condition| match &condition.field {
                         Field::Attribute(AttrScope::Event, key) => may_hold(Place::Event(key), condition),
                         Field::Attribute(AttrScope::Link, key) => may_hold(Place::Link(key), condition),
@@ -386,25 +394,27 @@ impl Part {
     }
 }
 
-fn column_may_match(opened: &Opened, group: usize, column: usize, condition: &Condition) -> bool {
-    let meta = &opened.columns[column];
+fn column_may_match(outline: &Outline, group: usize, column: usize, condition: &Condition) -> bool {
+    let meta = &outline.columns[column];
     let place = match (&meta.attribute, meta.name.as_str()) {
         (Some(key), _) => Place::Span(key),
         (None, "name") => Place::Name,
         (None, "status_message") => Place::StatusMessage,
         _ => return true,
     };
-    match meta.value_type {
-        Some(ColumnType::Int) => bounds_may_match(opened.int_bounds(group, column), condition),
-        Some(ColumnType::Double | ColumnType::Bool) => true,
-        Some(ColumnType::String | ColumnType::Otlp) | None => opened.filters.may_hold(group, place, &condition.test),
+    let may_hold = || outline.filters.may_hold(group, place, &condition.test);
+    match (meta.value_type, outline.summary(group, column)) {
+        (_, ColumnSummary::Empty) => false,
+        (Some(ColumnType::Int), ColumnSummary::Ints { least, greatest, are_in_filter }) => {
+            bounds_may_match(least, greatest, condition) && (!are_in_filter || may_hold())
+        }
+        (Some(ColumnType::Int | ColumnType::Double | ColumnType::Bool), _) => true,
+        (Some(ColumnType::String | ColumnType::Otlp) | None, _) => may_hold(),
     }
 }
 
-/// Whether an integer between the bounds may satisfy the condition. Bounds of unsigned numbers whose
-/// greatest values look negative say nothing.
-fn bounds_may_match(bounds: Option<(i64, i64)>, condition: &Condition) -> bool {
-    let Some((least, greatest)) = bounds.filter(|(least, _)| *least >= 0) else { return true };
+/// Whether an integer between the bounds may satisfy the condition.
+fn bounds_may_match(least: i64, greatest: i64, condition: &Condition) -> bool {
     match &condition.test {
         Test::Eq(Literal::Int(int)) => (least..=greatest).contains(int),
         // What holds for some value of an order holds for one of its ends.

@@ -14,7 +14,8 @@ use spoor_model::bits::Bits;
 
 use super::stored::{self, Stored};
 use crate::error::Error;
-use crate::open::{Group, Opened, StoredLayout};
+use crate::open::{Opened, StoredLayout};
+use crate::outline::Group;
 use crate::traces::TraceTable;
 
 /// Reading single pages pays while at most one row in this many is wanted.

@@ -20,7 +20,7 @@ use super::lists::{self, Wanted};
 use super::stored::{Stored, Texts, nulls};
 use super::tree;
 use crate::error::Error;
-use crate::open::Opened;
+use crate::outline::Outline;
 use crate::rows::attr_value;
 
 /// A dictionary with more entries than one per this many rows is no use to whoever works per entry.
@@ -59,43 +59,43 @@ enum SourcePart {
 
 impl Source {
     /// Finds the places. Copies the values of shapes and origins.
-    pub(super) fn new(field: &Field, opened: &Opened) -> Self {
-        let column = |name: &str| opened.column(name).map(SourcePart::Column);
+    pub(super) fn new(field: &Field, outline: &Outline) -> Self {
+        let column = |name: &str| outline.column(name).map(SourcePart::Column);
         let int = |int: Option<i32>| int.map(|int| Value::Int(i64::from(int)));
-        let unsigned = |name: &str| opened.column(name).map(SourcePart::Unsigned);
+        let unsigned = |name: &str| outline.column(name).map(SourcePart::Unsigned);
         let items = |kind| Some(SourcePart::Items { kind, field: field.clone(), is_lookup: false });
         let part = match field {
-            Field::Attribute(scope, key) => return Self::of_attribute(*scope, key, opened),
+            Field::Attribute(scope, key) => return Self::of_attribute(*scope, key, outline),
             Field::StatusMessage | Field::TraceState => {
                 let name = if *field == Field::TraceState { "trace_state" } else { "status_message" };
                 let mut parts: Vec<SourcePart> = column(name).into_iter().collect();
                 parts.push(SourcePart::Constant(Value::Str(String::new())));
                 return Self { parts };
             }
-            Field::Name => column("name").or_else(|| shapes(opened, |shape| shape.name.clone().map(Value::Str))),
-            Field::Kind => column("kind").or_else(|| shapes(opened, |shape| int(shape.kind))),
-            Field::Status => column("status_code").or_else(|| shapes(opened, |shape| int(shape.status_code))),
+            Field::Name => column("name").or_else(|| shapes(outline, |shape| shape.name.clone().map(Value::Str))),
+            Field::Kind => column("kind").or_else(|| shapes(outline, |shape| int(shape.kind))),
+            Field::Status => column("status_code").or_else(|| shapes(outline, |shape| int(shape.status_code))),
             Field::Duration => unsigned("duration_nano"),
-            Field::StartTime => opened.column("start_time_unix_nano").map(SourcePart::Starts),
+            Field::StartTime => outline.column("start_time_unix_nano").map(SourcePart::Starts),
             Field::TraceId => Some(SourcePart::Ids(IdField::Trace)),
             Field::SpanId => Some(SourcePart::Ids(IdField::Span)),
             Field::ParentSpanId => Some(SourcePart::Ids(IdField::Parent)),
-            Field::InstrumentationName => origins(opened, |origin| Some(Value::Str(origin.scope.name.clone()))),
-            Field::InstrumentationVersion => origins(opened, |origin| Some(Value::Str(origin.scope.version.clone()))),
+            Field::InstrumentationName => origins(outline, |origin| Some(Value::Str(origin.scope.name.clone()))),
+            Field::InstrumentationVersion => origins(outline, |origin| Some(Value::Str(origin.scope.version.clone()))),
             Field::EventName | Field::EventTimeSinceStart => items(ItemKind::Event),
             Field::LinkTraceId | Field::LinkSpanId => items(ItemKind::Link),
         };
         Self { parts: part.into_iter().collect() }
     }
 
-    fn of_attribute(scope: AttrScope, key: &Arc<str>, opened: &Opened) -> Self {
-        let resource = || origins(opened, |origin| value::find(&origin.resource.attributes, key).cloned());
-        let instrumentation = || origins(opened, |origin| value::find(&origin.scope.attributes, key).cloned());
+    fn of_attribute(scope: AttrScope, key: &Arc<str>, outline: &Outline) -> Self {
+        let resource = || origins(outline, |origin| value::find(&origin.resource.attributes, key).cloned());
+        let instrumentation = || origins(outline, |origin| value::find(&origin.scope.attributes, key).cloned());
         let span = || {
             let mut parts: Vec<SourcePart> =
-                shapes(opened, |shape| value::find(&shape.attributes, key).cloned()).into_iter().collect();
-            parts.extend(opened.attribute_columns(key).map(SourcePart::Column));
-            if opened.catalogue.residual_keys.contains(&**key) {
+                shapes(outline, |shape| value::find(&shape.attributes, key).cloned()).into_iter().collect();
+            parts.extend(outline.attribute_columns(key).map(SourcePart::Column));
+            if outline.catalogue.residual_keys.contains(&**key) {
                 parts.push(SourcePart::Residual(Arc::clone(key)));
             }
             parts
@@ -103,7 +103,7 @@ impl Source {
         let items = |kind: ItemKind, is_lookup: bool| {
             let field = Field::Attribute(kind.scope(), Arc::clone(key));
             // Items without the attribute count too, unless the attribute is looked up in all scopes.
-            (!is_lookup || kind.keys(opened).contains(&**key)).then_some(SourcePart::Items { kind, field, is_lookup })
+            (!is_lookup || kind.keys(outline).contains(&**key)).then_some(SourcePart::Items { kind, field, is_lookup })
         };
         let parts = match scope {
             AttrScope::Span => span(),
@@ -179,12 +179,12 @@ fn table(values: Vec<Option<Value>>) -> Option<ValueTable> {
     values.iter().any(Option::is_some).then(|| values.into())
 }
 
-fn shapes(opened: &Opened, value: impl Fn(&crate::tables::Shape) -> Option<Value>) -> Option<SourcePart> {
-    table(opened.shapes.iter().map(|shape| value(shape)).collect()).map(SourcePart::Shapes)
+fn shapes(outline: &Outline, value: impl Fn(&crate::tables::Shape) -> Option<Value>) -> Option<SourcePart> {
+    table(outline.shapes.iter().map(|shape| value(shape)).collect()).map(SourcePart::Shapes)
 }
 
-fn origins(opened: &Opened, value: impl Fn(&spoor_model::Origin) -> Option<Value>) -> Option<SourcePart> {
-    table(opened.origins.iter().map(|origin| value(origin)).collect()).map(SourcePart::Origins)
+fn origins(outline: &Outline, value: impl Fn(&spoor_model::Origin) -> Option<Value>) -> Option<SourcePart> {
+    table(outline.origins.iter().map(|origin| value(origin)).collect()).map(SourcePart::Origins)
 }
 
 impl SourcePart {

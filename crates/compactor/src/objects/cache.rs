@@ -112,6 +112,14 @@ impl PieceCache {
         self.dir_of(&name.tenant, name.id).join(&name.name)
     }
 
+    /// Whether all pieces of a range are here, verified or not.
+    pub(crate) fn has(&self, name: &FileName, pieces: &Pieces, range: &Range<u64>) -> bool {
+        let state = self.state.lock();
+        let entry = state.files.get(name).filter(|entry| entry.size_bytes == pieces.size_bytes());
+        let held = entry.and_then(|entry| entry.pieces.get(pieces.covering(range)));
+        held.is_some_and(|held| !held.contains(&Piece::Absent))
+    }
+
     /// Reads a range, when all its pieces are here.
     pub(crate) fn read(&self, name: &FileName, pieces: &Pieces, range: &Range<u64>) -> Option<Bytes> {
         let wanted = pieces.covering(range);

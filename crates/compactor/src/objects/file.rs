@@ -11,8 +11,9 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use object_store::path::Path;
-use spoor_block::{BlockFile, Error, PIECE_BYTES, Pieces};
+use spoor_block::{Awaited, BlockFile, Error, PIECE_BYTES, Pieces};
 
+use super::ahead::Ahead;
 use super::cache::{FileName, PieceCache};
 use super::requests::Requests;
 
@@ -22,9 +23,11 @@ const GAP_PIECES: usize = (1 << 20) / PIECE_BYTES;
 const TAIL_PIECES: usize = (256 << 10) / PIECE_BYTES;
 
 /// A file of a block in a store.
+#[derive(Clone)]
 pub(crate) struct ObjectFile {
     pub(crate) requests: Arc<Requests>,
     pub(crate) cache: Arc<PieceCache>,
+    pub(crate) ahead: Arc<Ahead>,
     pub(crate) path: Path,
     pub(crate) name: FileName,
     pub(crate) pieces: Arc<Pieces>,
@@ -55,16 +58,27 @@ impl BlockFile for ObjectFile {
         Ok(read.into_iter().flatten().collect())
     }
 
-    fn read_ahead(&self) -> Result<(), Error> {
-        let all = 0..self.pieces.size_bytes();
-        match self.cache.is_on() {
-            true => self.read(&[all]).map(drop),
+    fn read_ahead(&self, range: Range<u64>) -> Result<(), Error> {
+        match self.cache.is_on() && !self.is_here(&range) {
+            true => self.read(&[range]).map(drop),
             false => Ok(()),
+        }
+    }
+
+    fn read_behind(&self, range: Range<u64>) -> Option<Awaited> {
+        match self.cache.is_on() {
+            true => Some(Box::new(self.ahead.want(self, range))),
+            false => None,
         }
     }
 }
 
 impl ObjectFile {
+    /// Whether a range is on local disk.
+    pub(crate) fn is_here(&self, range: &Range<u64>) -> bool {
+        range.is_empty() || self.cache.has(&self.name, &self.pieces, range)
+    }
+
     /// Gets runs of pieces from the store, verified, and keeps them on local disk.
     fn fetch(&self, runs: &[Range<usize>]) -> Result<Vec<Bytes>, Error> {
         let ranges = runs.iter().map(|run| self.pieces.bytes(run)).collect();

@@ -13,6 +13,7 @@ use object_store::{ObjectMeta, ObjectStore, PutMode};
 use spoor_block::{BlockFile, BlockFiles, BlockMeta, Error, Pieces};
 use spoor_model::{BlockId, TenantId};
 
+use super::ahead::Ahead;
 use super::cache::{FileName, PieceCache};
 use super::exclusion::Gate;
 use super::file::ObjectFile;
@@ -35,6 +36,8 @@ pub struct ObjectOptions {
     pub cache_dir: PathBuf,
     /// Bytes that the cache may hold; 0 for none.
     pub cache_bytes: u64,
+    /// Bytes of these that may be fetched before a query asks, for blocks that are known at one time; 0 for none.
+    pub ahead_bytes: u64,
     /// How long the store is waited for.
     pub patience: Patience,
     /// The directory that the store is, when it is one: what is put there is forced to disk.
@@ -53,6 +56,7 @@ pub struct ObjectOptions {
 pub struct ObjectFiles {
     requests: Arc<Requests>,
     cache: Arc<PieceCache>,
+    ahead: Arc<Ahead>,
     options: ObjectOptions,
     gate: OnceLock<Arc<dyn Gate>>,
 }
@@ -61,8 +65,15 @@ impl ObjectFiles {
     /// Starts the threads that talk to the store; asks nothing of it yet.
     pub fn new(store: Arc<dyn ObjectStore>, options: ObjectOptions, metrics: Metrics) -> Result<Self, String> {
         let requests = Arc::new(Requests::new(&options.name, store, options.patience, metrics.clone())?);
-        let cache = Arc::new(PieceCache::open(options.cache_dir.clone(), options.cache_bytes, metrics));
-        Ok(Self { requests, cache, options, gate: OnceLock::new() })
+        let cache = Arc::new(PieceCache::open(options.cache_dir.clone(), options.cache_bytes, metrics.clone()));
+        let ahead = Ahead::new(options.ahead_bytes.min(options.cache_bytes), metrics);
+        Ok(Self { requests, cache, ahead, options, gate: OnceLock::new() })
+    }
+
+    /// How many blocks are known and were not fetched as far as a query needs them that looks for what they do not have.
+    /// It falls by itself, and not below the number of those for which `ahead_bytes` has no room.
+    pub fn awaited_blocks(&self) -> usize {
+        self.ahead.missing_count()
     }
 
     /// The store as errors name it.
@@ -155,6 +166,12 @@ impl ObjectFiles {
         let names = self.requests.list_prefixes(&Path::default())?;
         let tenants: BTreeSet<_> = names.iter().filter_map(|name| tenant_of(name)).collect();
         Ok(tenants.into_iter().collect())
+    }
+}
+
+impl Drop for ObjectFiles {
+    fn drop(&mut self) {
+        self.ahead.end();
     }
 }
 
@@ -255,6 +272,7 @@ impl BlockFiles for ObjectFiles {
         Ok(Arc::new(ObjectFile {
             requests: Arc::clone(&self.requests),
             cache: Arc::clone(&self.cache),
+            ahead: Arc::clone(&self.ahead),
             path,
             name: FileName { tenant: tenant.clone(), id, name: name.to_owned() },
             pieces: Arc::clone(pieces),

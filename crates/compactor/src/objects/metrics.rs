@@ -31,6 +31,7 @@ pub struct Metrics {
     pub(crate) cache_held_bytes: Gauge,
     pub(crate) cache_rotten: Counter,
     pub(crate) cache_errors: Counter,
+    pub(crate) awaited_blocks: Gauge,
     pub(crate) lease_held: Gauge,
     /// For how long listings have failed, in seconds; 0 while they do not.
     pub unlisted_seconds: Gauge,
@@ -81,6 +82,11 @@ impl Metrics {
         }
         let held = metrics.cache_held_bytes.clone();
         registry.register("spoor_compactor_storage_cache_held_bytes", "Bytes of blocks held on local disk", held);
+        registry.register(
+            "spoor_compactor_storage_awaited_blocks",
+            "Known blocks on object storage of which what tells that they lack a value is not on local disk yet",
+            metrics.awaited_blocks.clone(),
+        );
         let lease = metrics.lease_held.clone();
         registry.register("spoor_compactor_storage_lease_held", "1 while this process owns compaction", lease);
         registry.register(

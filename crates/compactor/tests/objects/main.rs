@@ -29,6 +29,7 @@ fn options(dir: &Path) -> ObjectOptions {
         staging_dir: dir.join("staging"),
         cache_dir: dir.join("cache"),
         cache_bytes: 64 << 20,
+        ahead_bytes: 32 << 20,
         patience: Patience {
             attempt: Duration::from_millis(500),
             total: Duration::from_secs(20),

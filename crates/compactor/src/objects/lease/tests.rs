@@ -30,6 +30,7 @@ fn lease_in(store: &Arc<InMemory>, local_dir: Option<PathBuf>, owner: &str, life
         staging_dir: "unused".into(),
         cache_dir: "unused".into(),
         cache_bytes: 0,
+        ahead_bytes: 0,
         patience: Patience::of(Duration::from_secs(5)),
         local_dir,
         name: "test".to_owned(),
