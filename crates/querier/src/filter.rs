@@ -37,6 +37,16 @@ impl Filter {
         }
     }
 
+    /// What some span of every matching trace satisfies, for each of these, beside what [`Self::request`] says is needed.
+    pub(crate) fn required(&self) -> Vec<Predicate> {
+        match self {
+            Self::Span(_) | Self::Test(_) => Vec::new(),
+            Self::Query(plan) => plan.required(),
+            Self::Group(conditions) if conditions.len() > 1 => group::necessary(conditions),
+            Self::Group(_) => Vec::new(),
+        }
+    }
+
     /// Whether a trace matches exactly when one of its parts does.
     pub(crate) fn is_single_span(&self) -> bool {
         match self {

@@ -160,14 +160,7 @@ impl<'a, A: Accumulate> Fold<'_, 'a, A> {
     {
         let (all, ctx) = (self.sources.all, self.sources.ctx);
         let is_near = |index: &usize| ranges[*index].is_some_and(|held| held.overlaps(&widened.range));
-        let mut near = Vec::new();
-        for index in (0..all.len()).filter(is_near) {
-            let is_in_range = ranges[index].is_some_and(|held| held.overlaps(&self.asked.range));
-            // What lies around the range need not be opened when all of its traces lie there whole.
-            if is_in_range || self.has_torn(index)? {
-                near.push(index);
-            }
-        }
+        let near: Vec<usize> = (0..all.len()).filter(is_near).collect();
         self.stage.sources_out_of_range = (all.len() - near.len()) as u64;
         ctx.progress().add(near.len());
         let scans = self.sources.lanes.map(&near, |index| {
@@ -179,6 +172,13 @@ impl<'a, A: Accumulate> Fold<'_, 'a, A> {
         let mut opened = Vec::new();
         for (index, scan) in near.into_iter().zip(scans) {
             if let Some(scan) = self.sources.good(scan)? {
+                let is_in_range = ranges[index].is_some_and(|held| held.overlaps(&self.asked.range));
+                // What lies around the range need not be read when nothing there can match, or all of its traces lie there
+                // whole: the former is known sooner.
+                if !is_in_range && (scan.groups().is_empty() || !self.has_torn(index)?) {
+                    self.stage.sources_out_of_range += 1;
+                    continue;
+                }
                 let (source, pruned) = (all[index].describe(), scan.pruned());
                 opened.push(Opened { index, report: self.stage.sources.len(), scan });
                 self.stage.sources.push(SourceScan { source, pruned, ..SourceScan::default() });

@@ -3,18 +3,23 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use spoor_model::columns::ColumnRequest;
 use spoor_model::scan::{
-    Field, KeySet, Operation, QueryContext, ScanError, ScanStats, Skipped, Snapshot, SpanSource, ValueSet,
+    Field, KeySet, Operation, Predicate, QueryContext, ScanError, ScanStats, Skipped, Snapshot, SpanSource, ValueSet,
 };
 use spoor_model::{BlockId, SpanEntry, TenantId, TimeRange, Trace, TraceId, Value};
 
 use crate::explain::Explain;
+use crate::filter::masks_request;
 use crate::held_bytes::held_bytes;
 use crate::metrics::Op;
 use crate::torn::Errors;
 use crate::turns::Lanes;
 use crate::wholes::{Wholes, holders};
 use crate::{Answer, Querier, QueryError};
+
+/// Blocks that are asked at once whether something may be in them: the first usually is enough.
+const PROBED_AT_ONCE: usize = 8;
 
 /// The sources of a query, asked in parallel, and those that failed.
 pub(crate) struct Sources<'a> {
@@ -49,6 +54,44 @@ impl<'a> Sources<'a> {
             good.extend(self.good(answer)?);
         }
         Ok(good)
+    }
+
+    /// Whether each of these may hold for some span of some source that overlaps the range: `false` is certain. Of blocks
+    /// nothing is read but what tells; what can change is looked through.
+    pub(crate) fn may_all_hold(&self, required: &[Predicate], range: TimeRange) -> Result<bool, QueryError> {
+        let is_near = |source: &&Arc<dyn SpanSource>| source.range().is_some_and(|held| held.overlaps(&range));
+        // Blocks first: they tell sooner.
+        let (blocks, hot): (Vec<_>, Vec<_>) =
+            self.all.iter().filter(is_near).partition(|source| source.identity().is_some());
+        for predicate in required {
+            let request = masks_request(vec![predicate.clone()], vec![0], range);
+            let mut waves = blocks.chunks(PROBED_AT_ONCE).chain(hot.chunks(1));
+            let may_hold = |wave: &[&Arc<dyn SpanSource>]| {
+                let answers = self.lanes.map(wave, |source| self.may_hold(&***source, &request));
+                answers.into_iter().try_fold(false, |found, answer| answer.map(|may| found || may))
+            };
+            if !waves.try_fold(false, |found, wave| Ok::<_, ScanError>(found || may_hold(wave)?))? {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    fn may_hold(&self, source: &dyn SpanSource, request: &ColumnRequest) -> Result<bool, ScanError> {
+        let ctx = &self.ctx.part();
+        ctx.check()?;
+        let holds = source.scan(request, ctx).and_then(|scan| {
+            let mut groups = 0..scan.groups().len();
+            match source.identity() {
+                Some(_) => Ok(!groups.is_empty()),
+                None => groups.try_fold(false, |found, group| Ok(found || scan.read(group, ctx)?.0.is_some())),
+            }
+        });
+        match holds {
+            // Whoever reads it finds the error again, and says so.
+            Err(error) if error.is_partial() => Ok(true),
+            holds => holds,
+        }
     }
 
     /// The attribute names of all sources.

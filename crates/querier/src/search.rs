@@ -33,8 +33,11 @@
 //! most `trace_duration_max`, then all its spans lie within the requested range widened by that at
 //! both ends, so do the sources that hold them overlap the widened range, and scanning just these,
 //! with the widened range, misses nothing. Of what lies around the range only torn traces matter: groups there are
-//! read if their source has any, and such a candidate is dropped unless another source holds what makes it overlap the
+//! read if they may match and their source has any, and such a candidate is dropped unless another source holds what makes it overlap the
 //! range. Longer traces: see [`crate::Limits`], and `docs/adr/0007-search-range.md`.
+//!
+//! **What is nowhere.** Of what must hold for several spans of a trace (`{ a } >> { b }`) sources are asked for one thing
+//! only. So it is looked first whether each of the others may hold anywhere: where one is told to be nowhere, nothing is read.
 //!
 //! **Memory.** Candidates are 64 bytes. The heaps and the set of examined ids are accounted for by what they
 //! hold at most; a group's columns by the source, until the group is done.
@@ -226,7 +229,8 @@ impl<'a> Search<'a> {
 
     fn run(mut self, mut show: impl FnMut(&[FoundTrace])) -> Result<Answer<Vec<FoundTrace>>, QueryError> {
         let is_never = |mask: &usize| matches!(self.asked.masks[*mask], Predicate::False);
-        if !self.asked.needed.is_empty() && self.asked.needed.iter().all(is_never) {
+        let is_nowhere = !self.asked.needed.is_empty() && self.asked.needed.iter().all(is_never);
+        if is_nowhere || !self.sources.may_all_hold(&self.request.filter.required(), self.asked.range)? {
             self.pending.clear();
         }
         while self.found.len() < self.request.limit {
@@ -286,33 +290,26 @@ impl<'a> Search<'a> {
 
     fn open(&mut self, wave: &[Pending]) -> Result<(), QueryError> {
         let (all, asked, ctx) = (self.sources.all, self.asked, self.sources.ctx);
-        let wave = &self.concerned(wave)?[..];
         let opened = self.sources.lanes.map(wave, |pending| {
             ctx.check()?;
             all[pending.source_index].scan(asked, ctx)
         });
         for (pending, scan) in wave.iter().zip(opened) {
             ctx.progress().finish(ScanStats::default());
-            if let Some(scan) = self.sources.good(scan)? {
-                self.enqueue(pending.source_index, scan)?;
+            let Some(scan) = self.sources.good(scan)? else { continue };
+            match self.is_concerned(pending.source_index, &*scan)? {
+                true => self.enqueue(pending.source_index, scan)?,
+                false => self.stage.sources_out_of_range += 1,
             }
         }
         Ok(())
     }
 
-    /// The sources that overlap the range, or that have a part of a torn trace: others need not be opened.
-    fn concerned(&mut self, wave: &[Pending]) -> Result<Vec<Pending>, QueryError> {
-        let mut concerned = Vec::with_capacity(wave.len());
-        for pending in wave {
-            let held = self.ranges[pending.source_index];
-            if held.is_some_and(|held| held.overlaps(&self.request.range)) || self.has_torn(pending.source_index)? {
-                concerned.push(*pending);
-            } else {
-                self.sources.ctx.progress().finish(ScanStats::default());
-                self.stage.sources_out_of_range += 1;
-            }
-        }
-        Ok(concerned)
+    /// Whether a source overlaps the range, or has a part of a torn trace: others need not be read. Which traces are torn
+    /// costs more to know than that nothing can match.
+    fn is_concerned(&mut self, source_index: usize, scan: &dyn ColumnScan) -> Result<bool, QueryError> {
+        let is_in_range = self.ranges[source_index].is_some_and(|held| held.overlaps(&self.request.range));
+        Ok(is_in_range || (!scan.groups().is_empty() && self.has_torn(source_index)?))
     }
 
     /// Whether a source has a part of a torn trace.
@@ -328,7 +325,8 @@ impl<'a> Search<'a> {
         let source = self.sources.all[source_index].describe();
         let mut report = SourceScan { source, pruned: scan.pruned(), ..SourceScan::default() };
         let range = self.request.range;
-        if !self.is_single_span || scan.groups().iter().any(|group| !group.range.overlaps(&range)) {
+        let groups = scan.groups();
+        if !groups.is_empty() && (!self.is_single_span || groups.iter().any(|group| !group.range.overlaps(&range))) {
             self.has_torn(source_index)?;
         }
         for (index, group) in scan.groups().iter().enumerate() {

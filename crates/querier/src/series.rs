@@ -13,6 +13,7 @@ use crate::explain::{Explain, Stage};
 use crate::fold::{Accumulate, Reach, fold};
 use crate::lookup::{Sources, overlapping};
 use crate::metrics::Op;
+use crate::search::widened;
 use crate::{Answer, Querier, QueryError};
 
 impl Querier {
@@ -48,6 +49,12 @@ impl Querier {
                 // The spans that count are those that satisfy the filter, and copies of one start together.
                 let reach = if operand.is_single_span() { Reach::Range } else { Reach::Around };
                 let asked = operand.request(window, exemplars_max);
+                let around = widened(asked.range, self.limits.trace_duration_max);
+                if !sources.may_all_hold(&operand.required(), around)? {
+                    results.push(counter.start());
+                    explain.stages.push(stage);
+                    continue;
+                }
                 results.push(fold(&counter, &asked, reach, &self.limits, &self.remembered, &mut sources, &mut stage)?);
                 stage.sources.iter().for_each(|source| stats += source.stats);
                 explain.stages.push(stage);

@@ -164,6 +164,7 @@ fn open_objects(config: &Config, cache_bytes: u64, metrics: Metrics) -> Result<O
         staging_dir: config.data_dir.join("staging"),
         cache_dir: config.data_dir.join("cache"),
         cache_bytes,
+        ahead_bytes: config.storage_ahead_bytes.0,
         patience: Patience::of(config.storage_timeout),
         local_dir,
         name: config.storage.0.clone(),

@@ -128,6 +128,11 @@ impl SearchPlan {
         shown::values(&self.shown, self.lists.as_deref(), trace, spans)
     }
 
+    /// What at least one span of every matching trace satisfies, for each of these, beside [`Self::necessary`].
+    pub fn required(&self) -> Vec<Predicate> {
+        self.spansets.required(&self.layout)
+    }
+
     /// What at least one span of every matching trace satisfies.
     pub fn necessary(&self) -> Predicate {
         let needed = self.spansets.needed();

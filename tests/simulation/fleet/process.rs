@@ -150,6 +150,8 @@ impl Machine {
             staging_dir: self.path("staging"),
             cache_dir: self.path("cache"),
             cache_bytes: self.cache_bytes,
+            // What is fetched behind everybody's back comes at no certain moment.
+            ahead_bytes: 0,
             patience: self.patience,
             local_dir: None,
             name: format!("bucket of {}", self.number),

@@ -28,34 +28,40 @@ const PAUSE: Duration = Duration::from_secs(10);
 type Key = (Reverse<BlockId>, TenantId, String);
 
 /// A part of a file of a block that is known.
-struct Part {
+struct Part<F> {
     bytes: u64,
     /// How many hold it: a block may be open twice.
     holders: usize,
-    state: PartState,
+    state: PartState<F>,
 }
 
-enum PartState {
+enum PartState<F> {
     /// It is on local disk, or was when it was last looked at.
     Here,
     /// It is to be fetched.
-    Awaited(Arc<ObjectFile>, Range<u64>),
+    Awaited(F, Range<u64>),
     /// It is left to the queries that want it.
     GivenUp,
 }
 
-#[derive(Default)]
-struct State {
-    parts: BTreeMap<Key, Part>,
+/// What is known of parts of files `F`.
+struct State<F> {
+    parts: BTreeMap<Key, Part<F>>,
     /// How many are not here.
     missing_count: usize,
     has_thread: bool,
     is_over: bool,
 }
 
-impl State {
+impl<F> Default for State<F> {
+    fn default() -> Self {
+        Self { parts: BTreeMap::new(), missing_count: 0, has_thread: false, is_over: false }
+    }
+}
+
+impl<F: Clone> State<F> {
     /// Adds a holder to a part, of which this is known now.
-    fn hold(&mut self, key: &Key, bytes: u64, state: PartState) {
+    fn hold(&mut self, key: &Key, bytes: u64, state: PartState<F>) {
         let holders = self.remove(key).map_or(0, |part| part.holders);
         self.missing_count += usize::from(!matches!(state, PartState::Here));
         self.parts.insert(key.clone(), Part { bytes, holders: holders + 1, state });
@@ -69,14 +75,14 @@ impl State {
         }
     }
 
-    fn remove(&mut self, key: &Key) -> Option<Part> {
+    fn remove(&mut self, key: &Key) -> Option<Part<F>> {
         let part = self.parts.remove(key)?;
         self.missing_count -= usize::from(!matches!(part.state, PartState::Here));
         Some(part)
     }
 
     /// What became of a part, if anybody still holds it.
-    fn settle(&mut self, key: &Key, state: PartState) {
+    fn settle(&mut self, key: &Key, state: PartState<F>) {
         if let Some(part) = self.remove(key) {
             self.missing_count += usize::from(!matches!(state, PartState::Here));
             self.parts.insert(key.clone(), Part { state, ..part });
@@ -84,7 +90,7 @@ impl State {
     }
 
     /// What is to be fetched first: the newest that is awaited, of those that fit into the bound together.
-    fn next(&self, limit_bytes: u64) -> Option<(Key, Arc<ObjectFile>, Range<u64>)> {
+    fn next(&self, limit_bytes: u64) -> Option<(Key, F, Range<u64>)> {
         let mut left_bytes = limit_bytes;
         self.parts.iter().find_map(|(key, part)| {
             left_bytes = match left_bytes.checked_sub(part.bytes) {
@@ -92,7 +98,7 @@ impl State {
                 None => return None,
             };
             match &part.state {
-                PartState::Awaited(file, range) => Some((key.clone(), Arc::clone(file), range.clone())),
+                PartState::Awaited(file, range) => Some((key.clone(), file.clone(), range.clone())),
                 PartState::Here | PartState::GivenUp => None,
             }
         })
@@ -104,7 +110,7 @@ pub(crate) struct Ahead {
     /// Of parts that may be fetched.
     limit_bytes: u64,
     metrics: Metrics,
-    state: Mutex<State>,
+    state: Mutex<State<Arc<ObjectFile>>>,
     changed: Condvar,
 }
 
@@ -167,7 +173,7 @@ impl Ahead {
         self.state.lock().missing_count
     }
 
-    fn show(&self, state: &State) {
+    fn show(&self, state: &State<Arc<ObjectFile>>) {
         self.metrics.awaited_blocks.set(state.missing_count as i64);
     }
 
@@ -197,4 +203,60 @@ impl Ahead {
 }
 
 #[cfg(test)]
-mod tests;
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn key(number: u128) -> Key {
+        (Reverse(BlockId(number)), TenantId::single(), "index.bin".to_owned())
+    }
+
+    proptest! {
+        /// Against a list of what is held: the newest first, as many as fit together, until nobody holds them.
+        #[test]
+        fn the_newest_that_fit_are_fetched(
+            steps in prop::collection::vec((0..4u8, 0..12u128, 1..50u64), 1..80),
+            limit_bytes in 0..200u64,
+        ) {
+            let mut state: State<u128> = State::default();
+            // Bytes, holders, and what is known: whether it is awaited, and whether it is here.
+            let mut model: BTreeMap<Reverse<u128>, (u64, usize, bool, bool)> = BTreeMap::new();
+            for (action, number, bytes) in steps {
+                match action {
+                    0 | 1 => {
+                        let is_here = action == 1;
+                        let part = if is_here { PartState::Here } else { PartState::Awaited(number, 0..bytes) };
+                        state.hold(&key(number), bytes, part);
+                        let holders = model.get(&Reverse(number)).map_or(0, |(_, holders, ..)| *holders);
+                        model.insert(Reverse(number), (bytes, holders + 1, !is_here, is_here));
+                    }
+                    2 => {
+                        state.release(&key(number));
+                        if let Some((_, holders, ..)) = model.get_mut(&Reverse(number)) {
+                            *holders -= 1;
+                        }
+                        model.retain(|_, (_, holders, ..)| *holders > 0);
+                    }
+                    _ => {
+                        let mut fitting_bytes = 0;
+                        let want = model.iter().find_map(|(number, (bytes, _, is_awaited, _))| {
+                            let fits = fitting_bytes + bytes <= limit_bytes;
+                            fitting_bytes += if fits { *bytes } else { 0 };
+                            (fits && *is_awaited).then_some(number.0)
+                        });
+                        let next = state.next(limit_bytes);
+                        prop_assert_eq!(next.as_ref().map(|(_, number, _)| *number), want);
+                        if let Some((key, number, _)) = next {
+                            let is_here = bytes % 2 == 0;
+                            state.settle(&key, if is_here { PartState::Here } else { PartState::GivenUp });
+                            let known = model.get_mut(&Reverse(number)).unwrap();
+                            (known.2, known.3) = (false, is_here);
+                        }
+                    }
+                }
+                prop_assert_eq!(state.missing_count, model.values().filter(|(.., is_here)| !is_here).count());
+            }
+        }
+    }
+}

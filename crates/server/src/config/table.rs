@@ -104,6 +104,9 @@ settings! {
         storage_shutdown_timeout: Duration = "3s",
         /// Disk space in `data_dir` for what was read of blocks on `storage`. 0: nothing is kept.
         storage_cache_bytes: ByteSize = "1GiB",
+        /// How much of `storage_cache_bytes` may be filled before a query asks: with what tells, of the newest blocks first, that
+        /// a value is not in them (about 1 byte per span). 0: nothing is fetched unasked.
+        storage_ahead_bytes: ByteSize = "256MiB",
         /// How often `storage` is looked at for blocks that other processes wrote, merged or removed.
         storage_poll_interval: Duration = "30s",
         /// How long the files of a block stay on `storage` when it is merged or removed, for other processes that

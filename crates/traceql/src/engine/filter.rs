@@ -40,6 +40,8 @@ enum Draft {
 pub(super) struct Facts {
     /// Masks of which every trace with a match has a row in one. `None`: there are none such.
     pub(super) needed: Option<Vec<usize>>,
+    /// All such lists of masks that are known, the needed ones among them.
+    pub(super) required: Vec<Vec<usize>>,
     /// Masks that every row which is looked at closely is in one of. `None`: all rows are looked at.
     pub(super) cover: Option<Vec<usize>>,
 }
@@ -441,10 +443,11 @@ impl Facts {
             Draft::Exact(Predicate::True) => Self::default(),
             Draft::Exact(predicate) | Draft::Roots(predicate) => {
                 let masks = vec![layout.mask(predicate.clone())];
-                Self { needed: Some(masks.clone()), cover: Some(masks) }
+                Self { required: vec![masks.clone()], needed: Some(masks.clone()), cover: Some(masks) }
             }
             Draft::OfParent { predicate, or_without: false } => {
-                Self { needed: Some(vec![layout.mask(predicate.clone())]), cover: None }
+                let masks = vec![layout.mask(predicate.clone())];
+                Self { required: vec![masks.clone()], needed: Some(masks), cover: None }
             }
             Draft::OfParent { .. } | Draft::Value(_) | Draft::Chosen(_) | Draft::Not(_) => Self::default(),
             Draft::All(drafts) => {
@@ -452,7 +455,7 @@ impl Facts {
                 each.into_iter().reduce(|facts, next| facts.and(next, layout)).unwrap_or_default()
             }
             Draft::Any(drafts) => {
-                let mut facts = Self { needed: Some(Vec::new()), cover: Some(Vec::new()) };
+                let mut facts = Self { needed: Some(Vec::new()), required: Vec::new(), cover: Some(Vec::new()) };
                 for draft in drafts {
                     facts = facts.or(Self::of(draft, layout));
                 }
@@ -467,7 +470,9 @@ impl Facts {
             (Some(ours), Some(theirs)) if rank(&theirs, layout) > rank(&ours, layout) => Some(theirs),
             (ours, theirs) => ours.or(theirs),
         };
-        Self { needed, cover: self.cover }
+        let mut required = self.required;
+        required.extend(other.required);
+        Self { needed, required, cover: self.cover }
     }
 
     /// Of what holds when either does.
@@ -478,7 +483,8 @@ impl Facts {
                 ours
             })
         };
-        Self { needed: joined(self.needed, other.needed), cover: joined(self.cover, other.cover) }
+        let needed = joined(self.needed, other.needed);
+        Self { required: needed.iter().cloned().collect(), needed, cover: joined(self.cover, other.cover) }
     }
 }
 

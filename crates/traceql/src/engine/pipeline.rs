@@ -2,6 +2,7 @@
 
 use spoor_model::bits::Bits;
 use spoor_model::columns::{ColumnBatch, ValuesOf};
+use spoor_model::scan::Predicate;
 
 use super::Layout;
 use super::aggregate::Scalar;
@@ -22,6 +23,8 @@ use crate::{PlanError, compute, fold};
 pub(crate) struct SpansetPlan {
     pub(super) steps: Vec<Step>,
     needed: Vec<usize>,
+    /// What every matching trace has beside the needed ones: a row in one mask of each list.
+    required: Vec<Vec<usize>>,
     is_covered: bool,
     is_single_span: bool,
     exposed: Option<Box<Exposed>>,
@@ -67,7 +70,10 @@ impl SpansetPlan {
         }
         let facts = facts.unwrap_or_default();
         let is_covered = facts.cover.is_some() && facts.cover == facts.needed;
-        Ok(Self { steps, needed: facts.needed.unwrap_or_default(), is_covered, is_single_span, exposed })
+        let needed = facts.needed.unwrap_or_default();
+        let mut required = facts.required;
+        required.retain(|masks| *masks != needed);
+        Ok(Self { steps, needed, required, is_covered, is_single_span, exposed })
     }
 
     /// A batch, ready to be evaluated by this plan and by whatever reads what it selects.
@@ -93,6 +99,13 @@ impl SpansetPlan {
     /// Masks of which every matching trace has a row in one; empty when there are no such masks.
     pub(crate) fn needed(&self) -> &[usize] {
         &self.needed
+    }
+
+    /// What some span of every matching trace satisfies, one predicate after the other, beside what is in
+    /// [`Self::needed`].
+    pub(crate) fn required(&self, layout: &Layout) -> Vec<Predicate> {
+        let one_of = |masks: &Vec<usize>| Predicate::Or(masks.iter().map(|mask| layout.predicate(*mask).clone()).collect());
+        self.required.iter().map(one_of).collect()
     }
 
     /// Whose values the plan, of this layout, reads, and so whose values may be read of the rows that it selects.
@@ -180,17 +193,17 @@ impl Planner<'_> {
                 Ok(match *op {
                     SpansetOp::Or => (Selection::Or(left_plan, right_plan), of_left.or(of_right)),
                     SpansetOp::And => {
-                        let needed = of_left.and(of_right, self.layout).needed;
-                        (Selection::And(left_plan, right_plan), Facts { needed, cover })
+                        let facts = of_left.and(of_right, self.layout);
+                        (Selection::And(left_plan, right_plan), Facts { cover, ..facts })
                     }
                     SpansetOp::Structural(relation, quantifier) => {
-                        let needed = match quantifier {
-                            Quantifier::Negated => of_right.needed,
-                            _ => of_left.and(of_right, self.layout).needed,
+                        let facts = match quantifier {
+                            Quantifier::Negated => of_right,
+                            _ => of_left.and(of_right, self.layout),
                         };
                         self.layout.need_tree();
                         let (left, right) = (left_plan, right_plan);
-                        (Selection::Related { relation, quantifier, left, right }, Facts { needed, cover })
+                        (Selection::Related { relation, quantifier, left, right }, Facts { cover, ..facts })
                     }
                 })
             }

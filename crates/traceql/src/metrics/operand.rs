@@ -114,6 +114,12 @@ impl MetricsOperand {
         self.layout.request(self.spansets.needed(), self.values_of(), window.range(), intervals)
     }
 
+    /// What some span of every trace with spans that count satisfies, for each of these, beside what
+    /// [`Self::request`] says is needed.
+    pub fn required(&self) -> Vec<Predicate> {
+        self.spansets.required(&self.layout)
+    }
+
     /// The intervals, if all that counts is in which a span starts.
     fn intervals(&self, window: &Window, exemplars_max: usize) -> Option<Intervals> {
         let is_told = match &self.function {
