@@ -3,7 +3,8 @@
 //! A hundred blocks, one per quarter of an hour and an hour long each, lie in a store that counts. For each question a process
 //! starts with empty caches, opens the blocks (three small requests each), and answers; what is counted is what it asked the
 //! store for after that. Asked again, for another trace, for another value that nobody has, or for the same, it asks for
-//! little or nothing.
+//! little or nothing. Another process has had a moment of peace before it is asked, in which it has fetched what tells that
+//! blocks lack a value: it asks for nothing when nobody has what is looked for.
 //!
 //! The bounds that this project promises are asserted. `--bench` writes the table to `benches/results/object-storage.md`;
 //! without it (in `cargo test`) the blocks outside the hour are small, and only the bounds are checked.
@@ -42,11 +43,14 @@ fn main() {
     let (hour_bytes, all_bytes) = (blocks.bytes_in_hour(), blocks.bytes());
     let mut report = format!(
         "{BLOCKS} blocks of {:.0} MB together, {} spans; {} of them, {:.1} MB, have spans of the hour.\n\n\
-         | question | requests | KB | of the hour's bytes | requests, asked again |\n|---|---:|---:|---:|---:|\n",
+         {}\n\n\
+         | question | requests, just opened | KB | of the hour's bytes | requests, asked again | requests, after the fetching | KB |\n\
+         |---|---:|---:|---:|---:|---:|---:|\n",
         all_bytes as f64 / 1e6,
         blocks.span_count(),
         blocks.in_hour().count(),
         hour_bytes as f64 / 1e6,
+        fetching(&blocks),
     );
     print!("{report}");
     for question in QUESTIONS {
@@ -64,6 +68,22 @@ fn main() {
     }
 }
 
+/// What a process fetches before it is asked.
+fn fetching(blocks: &Blocks) -> String {
+    drop(blocks.start());
+    let opened = blocks.take_reads();
+    drop(blocks.start_and_fetch());
+    let fetched = blocks.take_reads();
+    assert!(fetched.keys().all(|object| !object.ends_with("/spans.parquet")), "spans are not fetched unasked");
+    let bytes = |reads: &Reads| reads.values().map(|read| read.bytes).sum::<u64>();
+    let per_block = |bytes: u64| bytes / 1000 / BLOCKS;
+    format!(
+        "Opening a block reads {} KB of it, and what is fetched behind that, before anybody asks, another {} KB.",
+        per_block(bytes(&opened)),
+        per_block(bytes(&fetched) - bytes(&opened)),
+    )
+}
+
 /// A row of the table.
 fn measure(blocks: &Blocks, question: &Question) -> String {
     let process = blocks.start();
@@ -74,11 +94,21 @@ fn measure(blocks: &Blocks, question: &Question) -> String {
     let cold = blocks.take_reads();
     question.ask_again(&process, blocks);
     let again = blocks.take_reads();
-    question.check(blocks, &cold, &again);
-    let requests_of = |reads: &Reads| reads.values().map(|read| read.requests).sum::<u64>();
-    let (requests, again_requests) = (requests_of(&cold), requests_of(&again));
-    let bytes: u64 = cold.values().map(|read| read.bytes).sum();
-    let share = bytes as f64 / blocks.bytes_in_hour() as f64 * 100.0;
-    let name = question.name();
-    format!("| {name} | {requests} | {} | {share:.1} % | {again_requests} |\n", bytes / 1000)
+    let process = blocks.start_and_fetch();
+    blocks.take_reads();
+    question.ask(&process, blocks);
+    let fetched = blocks.take_reads();
+    question.check(blocks, &cold, &again, &fetched);
+    let requests = |reads: &Reads| reads.values().map(|read| read.requests).sum::<u64>();
+    let bytes = |reads: &Reads| reads.values().map(|read| read.bytes).sum::<u64>();
+    format!(
+        "| {} | {} | {} | {:.1} % | {} | {} | {} |\n",
+        question.name(),
+        requests(&cold),
+        bytes(&cold) / 1000,
+        bytes(&cold) as f64 / blocks.bytes_in_hour() as f64 * 100.0,
+        requests(&again),
+        requests(&fetched),
+        bytes(&fetched) / 1000,
+    )
 }

@@ -25,8 +25,8 @@ const OPENED_FOR_NOTHING: usize = 8;
 enum Kind {
     /// The newest twenty; whether there are any.
     Search(&'static str, bool),
-    /// A series per minute.
-    Metrics(&'static str),
+    /// A series per minute; whether there are any.
+    Metrics(&'static str, bool),
     KnownTrace,
     UnknownTrace,
 }
@@ -47,7 +47,11 @@ const fn nothing(text: &'static str, percent: u64) -> Question {
 }
 
 const fn metrics(text: &'static str, percent: u64) -> Question {
-    Question { kind: Kind::Metrics(text), bound: Bound::Percent(percent) }
+    Question { kind: Kind::Metrics(text, true), bound: Bound::Percent(percent) }
+}
+
+const fn no_metrics(text: &'static str, percent: u64) -> Question {
+    Question { kind: Kind::Metrics(text, false), bound: Bound::Percent(percent) }
 }
 
 /// All of them. What a search reads before it has the newest twenty depends on which group is read first, and what it reads of
@@ -61,6 +65,11 @@ pub(crate) const QUESTIONS: &[Question] = &[
     nothing("{ span.user.id = \"nobody\" }", 30),
     nothing("{ resource.service.name = \"nobody\" }", 25),
     nothing("{ span.no.such.key = \"nobody\" }", 25),
+    nothing("{ name = \"nobody\" }", 25),
+    nothing("{ span.http.response.body.size = 1821 }", 25),
+    nothing("{ duration > 1d }", 25),
+    nothing("{ resource.service.name = \"gateway\" } >> { span.user.id = \"nobody\" }", 25),
+    no_metrics("{ span.user.id = \"nobody\" } | rate() by(resource.service.name)", 25),
     metrics("{ } | rate() by(resource.service.name)", 65),
     metrics("{ resource.service.name = \"checkout\" && status = error } | count_over_time()", 45),
     metrics("{ span.http.response.status_code = 503 } | count_over_time()", 40),
@@ -73,7 +82,7 @@ impl Question {
     pub(crate) fn name(&self) -> String {
         match self.kind {
             Kind::Search(text, _) => format!("newest 20 of `{text}`"),
-            Kind::Metrics(text) => format!("`{}`", text.replace('|', "\\|")),
+            Kind::Metrics(text, _) => format!("`{}`", text.replace('|', "\\|")),
             Kind::KnownTrace => "a trace by id".to_owned(),
             Kind::UnknownTrace => "an id of nobody".to_owned(),
         }
@@ -106,8 +115,9 @@ impl Question {
                 assert!(answer.skipped.is_empty(), "{answer:?}");
                 !answer.value.is_empty()
             }
-            Kind::Metrics(text) => {
-                let plan = plan_metrics(&parse(text).unwrap()).unwrap();
+            Kind::Metrics(text, _) => {
+                let text = text.replace("nobody", if number == 0 { "nobody" } else { "nobody else" });
+                let plan = plan_metrics(&parse(&text).unwrap()).unwrap();
                 let window = Window::exact(blocks.hour().start.0, blocks.hour().end.0, 60_000_000_000);
                 !querier.metrics(&[tenant], &plan, &window, 0, &ctx).unwrap().value.is_empty()
             }
@@ -117,14 +127,24 @@ impl Question {
                 querier.find_trace(&tenant, nobody, &ctx).unwrap().value.is_some()
             }
         };
-        let is_wanted = !matches!(self.kind, Kind::UnknownTrace | Kind::Search(_, false));
-        assert_eq!(is_there, is_wanted, "{}", self.name());
+        assert_eq!(is_there, !self.is_of_nobody(), "{}", self.name());
     }
 
-    /// Panics when more was read than may be.
-    pub(crate) fn check(&self, blocks: &Blocks, cold: &Reads, again: &Reads) {
+    /// Whether nothing is found.
+    fn is_of_nobody(&self) -> bool {
+        matches!(self.kind, Kind::UnknownTrace | Kind::Search(_, false) | Kind::Metrics(_, false))
+    }
+
+    /// Panics when more was read than may be: when blocks were just opened, when asked again, and after what is fetched
+    /// unasked was there.
+    pub(crate) fn check(&self, blocks: &Blocks, cold: &Reads, again: &Reads, fetched: &Reads) {
         let name = self.name();
         let requests = |reads: &Reads| reads.values().map(|read| read.requests).sum::<u64>();
+        if self.is_of_nobody() {
+            assert_eq!(requests(fetched), 0, "{name}: nobody has it, and that is known: {fetched:?}");
+            let is_of_spans = |object: &&String| object.ends_with("/spans.parquet");
+            assert_eq!(cold.keys().find(is_of_spans), None, "{name}: nobody has it, and the index says so");
+        }
         match self.bound {
             Bound::Percent(percent) => {
                 let bytes: u64 = cold.values().map(|read| read.bytes).sum();

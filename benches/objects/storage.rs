@@ -19,6 +19,7 @@ use spoor_otlp::OtlpDecoder;
 use spoor_querier::{Limits, Querier};
 use spoor_testkit::corpus::{Corpus, Settings, trace_id};
 use spoor_testkit::faults::{self, FaultStore};
+use spoor_testkit::wait::until;
 use tempfile::TempDir;
 
 /// How many blocks there are.
@@ -45,6 +46,7 @@ pub(crate) struct Blocks {
 /// A process that has opened them.
 pub(crate) struct Process {
     pub(crate) querier: Querier,
+    files: Arc<ObjectFiles>,
     _dir: TempDir,
 }
 
@@ -67,12 +69,12 @@ impl Snapshots for Known {
     }
 }
 
-fn object_files(store: &Arc<FaultStore>, dir: &Path) -> Arc<ObjectFiles> {
+fn object_files(store: &Arc<FaultStore>, dir: &Path, ahead_bytes: u64) -> Arc<ObjectFiles> {
     let options = ObjectOptions {
         staging_dir: dir.join("staging"),
         cache_dir: dir.join("cache"),
         cache_bytes: 1 << 30,
-        ahead_bytes: 1 << 30,
+        ahead_bytes,
         patience: Patience::of(Duration::from_secs(30)),
         local_dir: None,
         name: "bench".to_owned(),
@@ -95,7 +97,7 @@ impl Blocks {
     pub(crate) fn write(traces: u64, traces_outside: u64) -> Self {
         let store = Arc::new(FaultStore::in_memory(1));
         let dir = tempfile::tempdir().unwrap();
-        let files = object_files(&store, dir.path());
+        let files = object_files(&store, dir.path(), 0);
         let mut metas: Vec<BlockMeta> = Vec::new();
         for block in 0..BLOCKS {
             let is_near = (ASKED - 8..ASKED + 12).contains(&block);
@@ -119,15 +121,29 @@ impl Blocks {
 
     /// A process that has opened all blocks and read nothing else.
     pub(crate) fn start(&self) -> Process {
+        self.start_with(0)
+    }
+
+    /// A process that has opened all blocks and has had the time to fetch what tells that they lack a value.
+    pub(crate) fn start_and_fetch(&self) -> Process {
+        let process = self.start_with(1 << 30);
+        until("what is fetched unasked", Duration::from_secs(60), || {
+            (process.files.awaited_blocks() == 0).then_some(())
+        });
+        process
+    }
+
+    fn start_with(&self, ahead_bytes: u64) -> Process {
         let dir = tempfile::tempdir().unwrap();
-        let files = object_files(&self.store, dir.path()) as Arc<dyn BlockFiles>;
+        let files = object_files(&self.store, dir.path(), ahead_bytes);
+        let all = Arc::clone(&files) as Arc<dyn BlockFiles>;
         let cache = BlockCache::new(64 << 20);
-        let open = |meta: &BlockMeta| Arc::new(Block::open(&files, meta.clone(), &cache).unwrap()) as _;
+        let open = |meta: &BlockMeta| Arc::new(Block::open(&all, meta.clone(), &cache).unwrap()) as _;
         let known = Arc::new(Known(self.metas.iter().rev().map(open).collect()));
         let pool = Arc::new(ComputePool::new("bench", 2).unwrap());
         let metrics = spoor_querier::Metrics::register(&mut Registry::default());
         let querier = Querier::new(known, pool, Limits::default(), Arc::new(Still), metrics);
-        Process { querier, _dir: dir }
+        Process { querier, files, _dir: dir }
     }
 
     /// What was read since this was last asked.

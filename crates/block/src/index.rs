@@ -24,10 +24,10 @@ use serde::{Deserialize, Serialize};
 use spoor_model::scan::Operation;
 
 use crate::error::Error;
+use crate::files::Awaited;
 use crate::filter;
 use crate::groups::{self, GroupSummary};
 use crate::order::OrderedTrace;
-use crate::files::Awaited;
 use crate::pieces::VerifiedFile;
 use crate::summary::ColumnSummaries;
 use crate::traces::TraceTable;
@@ -188,12 +188,7 @@ impl Index {
         0..but_traces.map(|(_, range)| range.end).max().unwrap_or(0).min(self.file.size_bytes())
     }
 
-    /// Brings what tells whether a query concerns the block nearer, if it is far away.
-    pub(crate) fn read_ahead(&self) {
-        self.file.read_ahead(self.outline());
-    }
-
-    /// The same, when there is time for it.
+    /// Brings what tells whether a query concerns the block nearer, if it is far away, when there is time for it.
     pub(crate) fn read_behind(&self) -> Option<Awaited> {
         self.file.read_behind(self.outline())
     }
@@ -229,9 +224,11 @@ impl Index {
         ColumnSummaries::decode(&self.file.read_range(range)?).map(Some).ok_or_else(|| self.malformed("columns"))
     }
 
-    /// Where the filter of each row group lies, in blocks that have filters.
+    /// Where the filter of each row group lies, in blocks that have filters. They are looked into 32 bytes at a time: all come
+    /// nearer together, if they are far away.
     pub(crate) fn value_filters(&self) -> Result<Vec<Range<u64>>, Error> {
         let Some(range) = self.find(VALUES) else { return Ok(Vec::new()) };
+        self.file.read_ahead(range.clone());
         let mut filters = Vec::new();
         let mut at = range.start;
         while at < range.end {

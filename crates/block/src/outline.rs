@@ -103,7 +103,6 @@ impl Outline {
         let object = |name: &str| format!("{} {name}", meta.describe());
         let read = |name: &str| open_file(files, meta, name, &shared.damages)?.read_all();
         let index = Arc::new(open_index(files, meta, &shared.damages)?);
-        index.read_ahead();
         let shapes = tables::read_shapes(&read("shapes.parquet")?, &shared.shapes, &object("shapes.parquet"))?;
         let origins = tables::read_origins(&read("origins.parquet")?, &shared.origins, &object("origins.parquet"))?;
         let names = meta.columns.iter().map(|column| column.name.clone());

@@ -57,13 +57,14 @@ impl ColumnSummaries {
     /// Of row groups that were written. `is_in_filter`: whether the integers of a column are in the filters of values.
     pub(crate) fn of_groups(groups: &[RowGroupMetaData], is_in_filter: impl Fn(usize) -> bool) -> Self {
         let column_count = groups.first().map_or(0, RowGroupMetaData::num_columns);
-        let of_column = |group: &RowGroupMetaData, column: usize| {
-            match ColumnSummary::of_chunk(group.column(column), group.num_rows()) {
-                ColumnSummary::Ints { least, greatest, .. } => {
-                    ColumnSummary::Ints { least, greatest, are_in_filter: is_in_filter(column) }
-                }
-                other => other,
+        let of_column = |group: &RowGroupMetaData, column: usize| match ColumnSummary::of_chunk(
+            group.column(column),
+            group.num_rows(),
+        ) {
+            ColumnSummary::Ints { least, greatest, .. } => {
+                ColumnSummary::Ints { least, greatest, are_in_filter: is_in_filter(column) }
             }
+            other => other,
         };
         let all = groups.iter().flat_map(|group| (0..column_count).map(move |column| (group, column)));
         Self { column_count, all: all.map(|(group, column)| of_column(group, column)).collect() }

@@ -189,7 +189,8 @@ impl<'a> BlockWriter<'a> {
         let Self { dir, options, traces, mut catalogue, .. } = self;
         (catalogue.operations, catalogue.has_all_operations) = self.operations.finish();
         let encode = |err: ParquetError| Error::encode(&dir.join("spans.parquet"), &err);
-        let are_in_filter = |column: usize| self.plan.columns.get(column).is_some_and(PlannedColumn::has_ints_in_filter);
+        let are_in_filter =
+            |column: usize| self.plan.columns.get(column).is_some_and(PlannedColumn::has_ints_in_filter);
         let columns = ColumnSummaries::of_groups(self.spans.flushed_row_groups(), are_in_filter);
         let content = Content {
             traces: &traces,

@@ -24,7 +24,9 @@ fn cold(trace_count: u64) -> Cold {
     let spans = Spans::of(1, trace_count);
     let meta = spans.write(&*writer, block_id(1), &TenantId::single()).unwrap();
     assert_eq!(store.counts().gets(), 0, "what was written here is read from local disk");
-    let files = object_files(Arc::clone(&store) as _, dirs[1].path());
+    // What is fetched unasked would be counted.
+    let options = ObjectOptions { ahead_bytes: 0, ..options(dirs[1].path()) };
+    let files = Arc::new(ObjectFiles::new(Arc::clone(&store) as _, options, Metrics::default()).unwrap());
     Cold { _dirs: dirs, store, files, meta, ids: spans.ids }
 }
 

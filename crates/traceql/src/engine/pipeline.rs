@@ -104,7 +104,8 @@ impl SpansetPlan {
     /// What some span of every matching trace satisfies, one predicate after the other, beside what is in
     /// [`Self::needed`].
     pub(crate) fn required(&self, layout: &Layout) -> Vec<Predicate> {
-        let one_of = |masks: &Vec<usize>| Predicate::Or(masks.iter().map(|mask| layout.predicate(*mask).clone()).collect());
+        let one_of =
+            |masks: &Vec<usize>| Predicate::Or(masks.iter().map(|mask| layout.predicate(*mask).clone()).collect());
         self.required.iter().map(one_of).collect()
     }
 

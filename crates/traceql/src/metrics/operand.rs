@@ -6,7 +6,7 @@ use std::sync::Arc;
 use spoor_model::TimeRange;
 use spoor_model::bits::Bits;
 use spoor_model::columns::{ColumnBatch, ColumnRequest, Intervals, ValuesOf};
-use spoor_model::scan::{Field, KeySet};
+use spoor_model::scan::{Field, KeySet, Predicate};
 
 use super::cells::Cells;
 use super::compare::{Comparison, Tally};
