@@ -18,7 +18,7 @@ use crate::turns::Lanes;
 use crate::wholes::{Wholes, holders};
 use crate::{Answer, Querier, QueryError};
 
-/// Blocks that are asked at once whether something may be in them: the first usually is enough.
+/// Blocks that are asked at once whether something may be in them, after the newest, which usually is enough.
 const PROBED_AT_ONCE: usize = 8;
 
 /// The sources of a query, asked in parallel, and those that failed.
@@ -65,7 +65,8 @@ impl<'a> Sources<'a> {
             self.all.iter().filter(is_near).partition(|source| source.identity().is_some());
         for predicate in required {
             let request = masks_request(vec![predicate.clone()], vec![0], range);
-            let mut waves = blocks.chunks(PROBED_AT_ONCE).chain(hot.chunks(1));
+            let (newest, others) = blocks.split_at(blocks.len().min(1));
+            let mut waves = newest.chunks(1).chain(others.chunks(PROBED_AT_ONCE)).chain(hot.chunks(1));
             let may_hold = |wave: &[&Arc<dyn SpanSource>]| {
                 let answers = self.lanes.map(wave, |source| self.may_hold(&***source, &request));
                 answers.into_iter().try_fold(false, |found, answer| answer.map(|may| found || may))
