@@ -63,6 +63,14 @@ impl Damages {
         self.blocks.lock().get(&block).map(|damage| damage.reason.clone())
     }
 
+    /// Where it is damaged, as far as is known.
+    pub(crate) fn place_of(&self, block: BlockId) -> Option<Place> {
+        if self.count.load(Ordering::Relaxed) == 0 {
+            return None;
+        }
+        self.blocks.lock().get(&block).map(|damage| damage.place.clone())
+    }
+
     /// Forgets a block that is gone.
     pub fn forget(&self, block: BlockId) {
         let mut blocks = self.blocks.lock();

@@ -1,15 +1,15 @@
-//! Files in checked pieces: a checksum per 64 KiB, made while writing, verified when first read.
+//! Files in checked pieces: a checksum per 64 KiB, made while writing, verified at every read.
 //!
 //! Parquet has room for a checksum per page, but the Rust writer leaves it empty; whole-file
-//! checksums would make the first query after a restart read everything. Pieces cost 8 bytes per
-//! 64 KiB and 2 ms per 25 MB, once.
+//! checksums would make a query read everything. Pieces cost 8 bytes per 64 KiB and 2 ms per 25 MB. Every time: a disk may
+//! fail while a server runs, and what is read again was read from there again.
 
 use std::fs::File;
 use std::io::{self, Read, Write};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
 use parquet::errors::ParquetError;
@@ -157,12 +157,11 @@ impl Pieces {
     }
 }
 
-/// A file whose pieces are verified the first time they are read.
+/// A file whose pieces are verified when they are read.
 pub(crate) struct VerifiedFile {
     file: Arc<dyn BlockFile>,
     object: String,
     pieces: Arc<Pieces>,
-    is_verified: Vec<AtomicBool>,
     read_bytes: AtomicU64,
     /// Where to say that it is damaged: the block and its file's name.
     watched: Option<(Arc<Damages>, BlockId, String)>,
@@ -178,8 +177,7 @@ impl VerifiedFile {
         let pieces = Pieces::of(meta)
             .ok_or_else(|| Error::corrupt(&object, "the meta's piece checksums do not fit the file"))?;
         let pieces = Arc::new(pieces);
-        let is_verified = (0..pieces.count()).map(|_| AtomicBool::new(false)).collect();
-        Ok(Self { file: open(&pieces)?, object, pieces, is_verified, read_bytes: AtomicU64::new(0), watched: None })
+        Ok(Self { file: open(&pieces)?, object, pieces, read_bytes: AtomicU64::new(0), watched: None })
     }
 
     /// Has damage be known as that of a block.
@@ -208,29 +206,27 @@ impl VerifiedFile {
             let reason = format!("bytes {start}+{length} lie outside the file of {size_bytes}");
             return Err(Error::corrupt(&self.object, reason));
         }
-        let is_known = |range: &Range<u64>| self.unverified(range).next().is_none();
-        if ranges.iter().all(is_known) {
-            return self.read_raw(ranges);
-        }
         // Whole pieces, each once: verified and cut down in memory.
-        let whole = joined(ranges.iter().map(|range| match is_known(range) {
-            true => range.clone(),
-            false => self.pieces.bytes(&self.pieces.covering(range)),
-        }));
+        let is_wanted = |range: &&Range<u64>| !range.is_empty();
+        let whole =
+            joined(ranges.iter().filter(is_wanted).map(|range| self.pieces.bytes(&self.pieces.covering(range))));
         let read = self.read_raw(&whole)?;
+        for (run, bytes) in whole.iter().zip(&read) {
+            for (piece, bytes) in self.pieces.covering(run).zip(bytes.chunks(PIECE_BYTES)) {
+                if let Err(reason) = self.pieces.verify(piece, bytes) {
+                    let damaged = self.pieces.bytes(&(piece..piece + 1));
+                    return self.learn(vec![damaged], Err(Error::corrupt(&self.object, reason)));
+                }
+            }
+        }
         let slice = |range: &Range<u64>| {
+            if range.is_empty() {
+                return Bytes::new();
+            }
             let place = whole.partition_point(|whole| whole.end < range.end);
             let from = (range.start - whole[place].start) as usize;
             read[place].slice(from..from + (range.end - range.start) as usize)
         };
-        for piece in ranges.iter().flat_map(|range| self.unverified(range)) {
-            let bytes = slice(&self.pieces.bytes(&(piece..piece + 1)));
-            let verified = self.pieces.verify(piece, &bytes).map_err(|reason| Error::corrupt(&self.object, reason));
-            if verified.is_err() {
-                return self.learn(vec![self.pieces.bytes(&(piece..piece + 1))], verified.map(|()| Vec::new()));
-            }
-            self.is_verified[piece].store(true, Ordering::Relaxed);
-        }
         let sliced = ranges.iter().map(slice).collect();
         self.learn(whole, Ok(sliced))
     }
@@ -253,10 +249,6 @@ impl VerifiedFile {
     /// Reads the whole file.
     pub(crate) fn read_all(&self) -> Result<Bytes, Error> {
         self.read_at(0, self.pieces.size_bytes as usize)
-    }
-
-    fn unverified(&self, range: &Range<u64>) -> impl Iterator<Item = usize> + '_ {
-        self.pieces.covering(range).filter(|piece| !self.is_verified[*piece].load(Ordering::Relaxed))
     }
 
     fn read_raw(&self, ranges: &[Range<u64>]) -> Result<Vec<Bytes>, Error> {
@@ -356,6 +348,14 @@ mod tests {
         }
     }
 
+    struct Mutable(parking_lot::Mutex<Vec<u8>>);
+
+    impl BlockFile for Mutable {
+        fn read(&self, ranges: &[Range<u64>]) -> Result<Vec<Bytes>, Error> {
+            InMemory(Bytes::from(self.0.lock().clone())).read(ranges)
+        }
+    }
+
     fn written(content: &[u8]) -> FileMeta {
         let dir = tempfile::tempdir().unwrap();
         let mut writer = PieceWriter::create(dir.path().join("f")).unwrap();
@@ -381,18 +381,29 @@ mod tests {
     }
 
     #[test]
+    fn a_bit_that_flips_after_it_was_read_is_found_when_it_is_read_again() {
+        let bytes = vec![7; 2 * PIECE_BYTES];
+        let meta = written(&bytes);
+        let content = Arc::new(Mutable(bytes.into()));
+        let file = VerifiedFile::open(&meta, "block X f".to_owned(), |_| Ok(Arc::clone(&content) as _)).unwrap();
+        assert!(file.read_at(5, 10).is_ok());
+        content.0.lock()[PIECE_BYTES - 1] ^= 1;
+        assert!(matches!(file.read_at(5, 10), Err(Error::Corrupt { .. })));
+        assert!(file.read_at(PIECE_BYTES as u64, 10).is_ok());
+        content.0.lock()[PIECE_BYTES - 1] ^= 1;
+        assert!(file.read_at(5, 10).is_ok());
+    }
+
+    #[test]
     fn ranges_read_together_are_those_read_alone() {
         let bytes: Vec<u8> = (0..3 * PIECE_BYTES + 5).map(|at| (at / 7) as u8).collect();
         let meta = written(&bytes);
         let piece = PIECE_BYTES as u64;
         let ranges = [2 * piece + 1..3 * piece + 5, 0..1, 5..5, piece - 3..piece + 3, 10..20, piece..2 * piece];
         let file = opened(bytes.clone(), &meta);
-        // The second time everything is verified.
-        for _ in 0..2 {
-            let read = file.read(&ranges).unwrap();
-            for (range, read) in ranges.iter().zip(read) {
-                assert!(read == bytes[range.start as usize..range.end as usize], "{range:?}");
-            }
+        let read = file.read(&ranges).unwrap();
+        for (range, read) in ranges.iter().zip(read) {
+            assert!(read == bytes[range.start as usize..range.end as usize], "{range:?}");
         }
         assert!(file.read(&[0..1, 3 * piece..3 * piece + 6]).is_err());
     }

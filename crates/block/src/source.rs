@@ -54,6 +54,23 @@ impl Block {
         Ok(Self { meta, files: Arc::clone(files), bloom, cache: Arc::clone(cache), _awaited: awaited })
     }
 
+    /// Reads again what was found to be damaged of a block, so that it is known when it was put back: what queries
+    /// have read before is in memory. Costs nothing when nothing was.
+    pub fn recheck(files: &Arc<dyn BlockFiles>, meta: &BlockMeta, cache: &Arc<BlockCache>) {
+        let damages = cache.damages();
+        // Whoever reads notes how that went.
+        match damages.place_of(meta.id) {
+            None => {}
+            Some(Place::Bytes(name, bytes)) => {
+                let _ = outline::open_file(&**files, meta, &name, damages).and_then(|file| file.read(&bytes));
+            }
+            Some(Place::Whole) => {
+                let block = Self::open(files, meta.clone(), cache);
+                let _ = block.and_then(|block| block.open_alone(&block.shared_beside_cache()));
+            }
+        }
+    }
+
     /// What the block is.
     pub fn meta(&self) -> &BlockMeta {
         &self.meta

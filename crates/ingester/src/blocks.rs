@@ -52,6 +52,11 @@ pub trait BlockStore: Send + Sync {
         Ok(None)
     }
 
+    /// Looks whether what was found to be damaged of a block was put back. Costs nothing when nothing was.
+    fn recheck(&self, meta: &BlockMeta) {
+        let _ = meta;
+    }
+
     /// Writes what a block says of itself again where it is damaged or missing; whether it was.
     fn mend_meta(&self, meta: &BlockMeta) -> Result<bool, BlockError> {
         let _ = meta;
@@ -121,6 +126,10 @@ impl BlockStore for StoredBlocks {
 
     fn meta(&self, tenant: &TenantId, id: BlockId) -> Result<Option<BlockMeta>, BlockError> {
         self.files.meta(tenant, id)
+    }
+
+    fn recheck(&self, meta: &BlockMeta) {
+        Block::recheck(&self.files, meta, &self.cache);
     }
 
     fn mend_meta(&self, meta: &BlockMeta) -> Result<bool, BlockError> {

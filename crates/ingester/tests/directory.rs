@@ -250,7 +250,14 @@ fn damage_that_is_found_while_reading_is_known_until_the_file_is_put_back() {
                 assert_eq!(count, 1, "{place}");
                 assert!(reason.unwrap().starts_with(&format!("block {id} {name}: ")), "{place}");
             }
+            ingester.reopen_blocks();
+            assert_eq!(trouble().0, 1, "{place}");
             fs::write(&path, &whole).unwrap();
+            // Seen by the next look at it, or by whoever reads it.
+            if harm.is_none() {
+                ingester.reopen_blocks();
+                assert_eq!(trouble(), (0, None), "{place}");
+            }
             assert_eq!(read().unwrap().len(), 5, "{place}");
             assert_eq!(trouble(), (0, None), "{place}");
         }

@@ -5,9 +5,9 @@
 //!                                        [####....####..........####]
 //! ```
 //!
-//! What is allocated is what is there, so nothing else is written down: a start asks the file system. Pieces
-//! that an earlier process left are verified before they count, and so is a piece that the file system
-//! allocated and never filled; what does not verify is fetched anew. Nothing here is synced.
+//! What is allocated is what is there, so nothing else is written down: a start asks the file system. Every piece is
+//! verified when it is read, for the file system may have allocated and never filled it, or the disk may fail; what does not verify
+//! is fetched anew. Nothing here is synced.
 //!
 //! Files go whole, least recently used first, `spans.parquet` before the small ones: those decide whether
 //! a block must be read at all.
@@ -40,18 +40,10 @@ pub(crate) struct FileName {
     pub(crate) name: String,
 }
 
-/// What is known of a piece.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Piece {
-    Absent,
-    /// Left by an earlier process.
-    Unverified,
-    Verified,
-}
-
 #[derive(Debug)]
 struct Entry {
-    pieces: Vec<Piece>,
+    /// Which pieces are here, or may be.
+    is_here: Vec<bool>,
     size_bytes: u64,
     held_bytes: u64,
     last_used: u64,
@@ -112,31 +104,29 @@ impl PieceCache {
         self.dir_of(&name.tenant, name.id).join(&name.name)
     }
 
-    /// Whether all pieces of a range are here, verified or not.
+    /// Whether all pieces of a range are here, sound or not.
     pub(crate) fn has(&self, name: &FileName, pieces: &Pieces, range: &Range<u64>) -> bool {
         let state = self.state.lock();
         let entry = state.files.get(name).filter(|entry| entry.size_bytes == pieces.size_bytes());
-        let held = entry.and_then(|entry| entry.pieces.get(pieces.covering(range)));
-        held.is_some_and(|held| !held.contains(&Piece::Absent))
+        let is_here = entry.and_then(|entry| entry.is_here.get(pieces.covering(range)));
+        is_here.is_some_and(|is_here| !is_here.contains(&false))
     }
 
     /// Reads a range, when all its pieces are here.
     pub(crate) fn read(&self, name: &FileName, pieces: &Pieces, range: &Range<u64>) -> Option<Bytes> {
         let wanted = pieces.covering(range);
-        let (file, unverified) = {
+        let file = {
             let mut state = self.state.lock();
             state.clock += 1;
             let now = state.clock;
             let entry = state.files.get_mut(name).filter(|entry| entry.size_bytes == pieces.size_bytes())?;
-            let held = entry.pieces.get(wanted.clone())?;
-            if held.contains(&Piece::Absent) {
+            if entry.is_here.get(wanted.clone())?.contains(&false) {
                 return None;
             }
-            let unverified = held.contains(&Piece::Unverified);
             entry.last_used = now;
             // Opened under the lock: the file that has these pieces, even if it is removed while it is read.
             match File::open(self.path(name)) {
-                Ok(file) => (file, unverified),
+                Ok(file) => file,
                 Err(err) => {
                     state.forget(name);
                     drop(state);
@@ -145,15 +135,10 @@ impl PieceCache {
                 }
             }
         };
-        let bytes = match unverified {
-            false => read_exact(&file, range),
-            true => self.read_verified(name, pieces, &wanted, &file).map(|whole| {
+        match self.read_verified(pieces, &wanted, &file) {
+            Ok(whole) => {
                 let from = (range.start - pieces.bytes(&wanted).start) as usize;
-                whole.slice(from..from + (range.end - range.start) as usize)
-            }),
-        };
-        match bytes {
-            Ok(bytes) => {
+                let bytes = whole.slice(from..from + (range.end - range.start) as usize);
                 self.metrics.cache_read_bytes.inc_by(bytes.len() as u64);
                 Some(bytes)
             }
@@ -166,18 +151,13 @@ impl PieceCache {
     }
 
     /// Reads whole pieces; an error when one of them is rotten.
-    fn read_verified(&self, name: &FileName, pieces: &Pieces, wanted: &Range<usize>, file: &File) -> io::Result<Bytes> {
+    fn read_verified(&self, pieces: &Pieces, wanted: &Range<usize>, file: &File) -> io::Result<Bytes> {
         let whole = read_exact(file, &pieces.bytes(wanted))?;
         for (piece, bytes) in wanted.clone().zip(whole.chunks(PIECE_BYTES)) {
             if let Err(reason) = pieces.verify(piece, bytes) {
                 self.metrics.cache_rotten.inc();
                 return Err(io::Error::new(io::ErrorKind::InvalidData, reason));
             }
-        }
-        if let Some(entry) = self.state.lock().files.get_mut(name) {
-            entry.pieces[wanted.clone()].iter_mut().filter(|piece| **piece == Piece::Unverified).for_each(|piece| {
-                *piece = Piece::Verified;
-            });
         }
         Ok(whole)
     }
@@ -204,14 +184,18 @@ impl PieceCache {
     fn create(&self, name: &FileName, pieces: &Pieces) -> io::Result<(File, u64)> {
         let mut state = self.state.lock();
         let path = self.path(name);
-        if let Some(entry) = state.files.get(name) {
-            return Ok((File::options().write(true).open(path)?, entry.generation));
+        match state.files.get(name) {
+            Some(entry) if entry.size_bytes == pieces.size_bytes() => {
+                return Ok((File::options().write(true).open(path)?, entry.generation));
+            }
+            // Cut short by whoever, or of a block of before.
+            Some(_) => self.unlink(&mut state, name),
+            None => {}
         }
         fs::create_dir_all(self.dir_of(&name.tenant, name.id))?;
         let file = File::options().create(true).truncate(true).write(true).open(path)?;
         file.set_len(pieces.size_bytes())?;
-        let absent = vec![Piece::Absent; pieces.count()];
-        let generation = state.add(name.clone(), absent, pieces.size_bytes());
+        let generation = state.add(name.clone(), vec![false; pieces.count()], pieces.size_bytes());
         Ok((file, generation))
     }
 
@@ -220,11 +204,10 @@ impl PieceCache {
         let Some(entry) = state.files.get_mut(name).filter(|entry| entry.generation == generation) else { return };
         let mut added = 0;
         for piece in kept {
-            if entry.pieces[piece] == Piece::Absent {
+            if !std::mem::replace(&mut entry.is_here[piece], true) {
                 let bytes = pieces.bytes(&(piece..piece + 1));
                 added += bytes.end - bytes.start;
             }
-            entry.pieces[piece] = Piece::Verified;
         }
         entry.held_bytes += added;
         state.held_bytes += added;
@@ -248,8 +231,7 @@ impl PieceCache {
             let name = FileName { tenant: tenant.clone(), id, name };
             let Ok(size_bytes) = fs::metadata(self.path(&name)).map(|found| found.len()) else { continue };
             let count = size_bytes.div_ceil(PIECE_BYTES as u64) as usize;
-            // Unverified: they are checked once, as what any earlier process left.
-            state.add(name.clone(), vec![Piece::Unverified; count], size_bytes);
+            state.add(name.clone(), vec![true; count], size_bytes);
             state.held_bytes += size_bytes;
             state.files.get_mut(&name).expect("it was just added").held_bytes = size_bytes;
         }
@@ -307,10 +289,10 @@ impl PieceCache {
 }
 
 impl State {
-    fn add(&mut self, name: FileName, pieces: Vec<Piece>, size_bytes: u64) -> u64 {
+    fn add(&mut self, name: FileName, is_here: Vec<bool>, size_bytes: u64) -> u64 {
         self.clock += 1;
         let generation = self.clock;
-        self.files.insert(name, Entry { pieces, size_bytes, held_bytes: 0, last_used: generation, generation });
+        self.files.insert(name, Entry { is_here, size_bytes, held_bytes: 0, last_used: generation, generation });
         generation
     }
 
@@ -349,7 +331,7 @@ fn inspect(path: &Path) -> io::Result<Entry> {
     let file = File::open(path)?;
     let size_bytes = file.metadata()?.len();
     let piece_bytes = PIECE_BYTES as u64;
-    let mut pieces = vec![Piece::Absent; size_bytes.div_ceil(piece_bytes) as usize];
+    let mut is_here = vec![false; size_bytes.div_ceil(piece_bytes) as usize];
     let mut held_bytes = 0;
     let mut at = 0;
     while at < size_bytes {
@@ -363,12 +345,12 @@ fn inspect(path: &Path) -> io::Result<Entry> {
         let whole =
             start.div_ceil(piece_bytes)..if end == size_bytes { end.div_ceil(piece_bytes) } else { end / piece_bytes };
         for piece in whole {
-            pieces[piece as usize] = Piece::Unverified;
+            is_here[piece as usize] = true;
             held_bytes += piece_bytes.min(size_bytes - piece * piece_bytes);
         }
         at = end.max(at + 1);
     }
-    Ok(Entry { pieces, size_bytes, held_bytes, last_used: 0, generation: 0 })
+    Ok(Entry { is_here, size_bytes, held_bytes, last_used: 0, generation: 0 })
 }
 
 #[cfg(test)]

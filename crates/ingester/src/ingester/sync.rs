@@ -80,11 +80,12 @@ impl Ingester {
     }
 
     /// Tries again to open blocks that could not be opened, as when their place was out of reach, and to remove those that
-    /// could not be removed. Where `meta.json` is damaged or missing, it is written again from the catalog: costs reading it.
+    /// could not be removed, and looks whether what was damaged was put back. Where `meta.json` is damaged or missing, it is
+    /// written again from the catalog: costs reading it.
     pub fn reopen_blocks(&self) {
         for tenant in self.core.tenants.all() {
             self.core.reopen_blocks(&tenant);
-            self.core.mend_metas(&tenant);
+            self.core.look_after_blocks(&tenant);
             self.core.clear_remains(&tenant.id);
         }
     }
@@ -110,10 +111,11 @@ impl Core {
         }
     }
 
-    /// The catalog and the block's directory say the same of a block: either brings the other back.
-    fn mend_metas(&self, tenant: &Tenant) {
+    fn look_after_blocks(&self, tenant: &Tenant) {
         for CatalogBlock { meta, .. } in tenant.catalog_blocks() {
             let block = meta.id;
+            self.blocks.recheck(&meta);
+            // The catalog and the block's directory say the same of a block: either brings the other back.
             match self.blocks.mend_meta(&meta) {
                 Ok(false) => {}
                 Ok(true) => {

@@ -57,6 +57,30 @@ fn a_piece_that_was_allocated_and_never_filled_does_not_count() {
 }
 
 #[test]
+fn a_piece_that_rots_and_a_file_that_is_cut_short_are_fetched_anew() {
+    let dir = tempfile::tempdir().unwrap();
+    let (file, content) = (name(1, "spans.parquet"), content(7, 3 * PIECE_BYTES));
+    let pieces = Pieces::of_content(&content);
+    let path = dir.path().join(TenantId::single().as_str()).join(BlockId(1).to_string()).join(&file.name);
+    let first = cache(dir.path(), 1 << 30);
+    let check = |cache: &PieceCache| {
+        assert_eq!(cache.read(&file, &pieces, &(5..10)), None);
+        keep(cache, &file, &content, 0..3);
+        assert_eq!(cache.read(&file, &pieces, &(5..10)).unwrap(), content[5..10]);
+    };
+    check(&first);
+    File::options().write(true).open(&path).unwrap().write_all_at(&[0xff], 1).unwrap();
+    check(&first);
+    drop(first);
+    for size in [0, PIECE_BYTES as u64 + 1] {
+        File::options().write(true).open(&path).unwrap().set_len(size).unwrap();
+        let next = cache(dir.path(), 1 << 30);
+        check(&next);
+        assert_eq!(next.state.lock().held_bytes, content.len() as u64);
+    }
+}
+
+#[test]
 fn small_files_stay_when_large_ones_come() {
     let dir = tempfile::tempdir().unwrap();
     let cache = cache(dir.path(), 10 * PIECE_BYTES as u64);
