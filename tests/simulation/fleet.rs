@@ -446,20 +446,18 @@ impl Fleet {
         }
     }
 
-    /// Some hours later, nothing is in the bucket but blocks that everybody knows, and such as these replace.
+    /// Some hours later, nothing is in the bucket but blocks that everybody knows.
     pub(crate) fn tidy(&mut self, rng: &mut Rng) {
         self.agree(rng);
-        for _ in 0..4 {
+        for _ in 0..6 {
             self.clock.pass(2400);
             for who in 0..self.processes.len() {
                 self.poll(who, true);
             }
         }
         self.agree(rng);
-        // Who died when it had merged, and had not said so, leaves its inputs; they go when what replaces them is past retention.
         let known = self.processes[0].ingester.blocks(&self.tenant);
-        let known: BTreeSet<String> =
-            known.iter().flat_map(|meta| meta.replaces.iter().chain([&meta.id])).map(BlockId::to_string).collect();
+        let known: BTreeSet<String> = known.iter().map(|meta| meta.id.to_string()).collect();
         for name in wait(self.content.names()) {
             let block = name.split('/').find_map(BlockId::parse);
             if block.is_some_and(|block| !known.contains(&block.to_string())) {

@@ -63,6 +63,11 @@ pub trait BlockFiles: Send + Sync {
 
     /// Every block there is, staged ones included, whole or not, ascending.
     fn list(&self) -> Result<Vec<(TenantId, BlockId)>, Error>;
+
+    /// Whether other processes may take over what is published here.
+    fn is_shared(&self) -> bool {
+        false
+    }
 }
 
 /// An immutable file.

@@ -24,6 +24,7 @@ use crate::head_memory::HeadMemory;
 use crate::metrics::Metrics;
 use crate::quarantine;
 use crate::record::{self, RecordError, Sequence};
+use crate::recovery::Undecided;
 use crate::store::{Store, StoreError, Table};
 use crate::tenant::{Frozen, Tenant, Tenants};
 use crate::wal::Logged;
@@ -64,6 +65,8 @@ pub(crate) struct HeadThread {
     pub(crate) limits: CutLimits,
     pub(crate) metrics: Metrics,
     pub(crate) heads: BTreeMap<TenantId, OpenHead>,
+    /// Heads that are to become what a cut of the last life may have made: cut where that was, and not before.
+    pub(crate) undecided: Undecided,
 }
 
 /// A head that takes spans.
@@ -103,19 +106,29 @@ impl HeadThread {
                     // Fails when the caller has gone, which is its choice; so below.
                     let _ = reply.send(all);
                 }
-                Ok(HeadWork::Barrier { reply }) => drop(reply.send(())),
+                Ok(HeadWork::Barrier { reply }) => {
+                    // The log is read.
+                    let undecided: Vec<TenantId> = self.undecided.keys().cloned().collect();
+                    undecided.iter().for_each(|tenant| drop(self.freeze(tenant)));
+                    self.undecided.clear();
+                    let _ = reply.send(());
+                }
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => return,
             }
             let now = self.clock.now();
             let age = self.limits.age;
-            self.freeze_where(|_, head| now.since(head.oldest) >= age);
+            let undecided = self.undecided.clone();
+            self.freeze_where(|tenant, head| now.since(head.oldest) >= age && !undecided.contains_key(tenant));
         }
     }
 
     /// Makes a request visible, then tells whoever waits.
     fn append(&mut self, logged: Logged) {
         let Logged { tenant, sequence, received_at, payload, checked, coming, waiting } = logged;
+        if self.undecided.get(&tenant).is_some_and(|(_, last)| *last < sequence) {
+            self.freeze(&tenant);
+        }
         let head = match self.heads.get_mut(&tenant) {
             Some(head) => head,
             None => {
@@ -153,7 +166,7 @@ impl HeadThread {
             drop(held);
             let _ = done.send(outcome.map_err(|err| AppendError::Storage(err.0)));
         }
-        if is_full {
+        if is_full && !self.undecided.contains_key(&tenant) {
             self.freeze(&tenant);
         }
     }
@@ -181,7 +194,8 @@ impl HeadThread {
     fn relieve(&mut self) {
         loop {
             let open_bytes: usize = self.heads.values().map(OpenHead::bytes).sum();
-            let largest = self.heads.iter().max_by_key(|(_, head)| head.bytes()).map(|(tenant, _)| tenant.clone());
+            let heads = self.heads.iter().filter(|(tenant, _)| !self.undecided.contains_key(*tenant));
+            let largest = heads.max_by_key(|(_, head)| head.bytes()).map(|(tenant, _)| tenant.clone());
             let (true, Some(tenant)) = (open_bytes > self.limits.all_bytes / 2, largest) else { return };
             if self.freeze(&tenant).is_none() {
                 return;
@@ -200,6 +214,9 @@ impl HeadThread {
         self.heads.get(tenant).filter(|head| head.span_count > 0)?;
         let head = self.heads.remove(tenant)?;
         let frozen = head.tenant.freeze(head.last, head.span_count, head.bytes());
+        if let Some((id, _)) = self.undecided.remove(tenant) {
+            frozen.set_named(Some(id));
+        }
         self.cutter.enqueue(Arc::clone(&frozen));
         Some(frozen)
     }

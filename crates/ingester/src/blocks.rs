@@ -69,6 +69,11 @@ pub trait BlockStore: Send + Sync {
         None
     }
 
+    /// Whether other processes may take over what is written here.
+    fn is_shared(&self) -> bool {
+        false
+    }
+
     /// Every block there is, whole or not, known to the catalog or not.
     fn list(&self) -> Result<Vec<(TenantId, BlockId)>, BlockError>;
 }
@@ -136,6 +141,10 @@ impl BlockStore for StoredBlocks {
         self.files.mend_meta(meta)
     }
 
+    fn is_shared(&self) -> bool {
+        self.files.is_shared()
+    }
+
     fn damage(&self, id: BlockId) -> Option<String> {
         self.cache.damages().of(id)
     }
@@ -181,6 +190,13 @@ impl Gone {
     /// Remembers what a start could not remove.
     pub(crate) fn leave(&self, left: impl IntoIterator<Item = (TenantId, BlockId)>) {
         self.left.lock().extend(left);
+    }
+
+    /// Has the catalog forget a block whose files stay, as others see it.
+    pub(crate) fn give_up(&self, tenant: &TenantId, id: BlockId) {
+        let name = (tenant.clone(), id);
+        self.left.lock().remove(&name);
+        self.removed.lock().push(name);
     }
 
     /// Removes a block's files, now or, when it fails, later.

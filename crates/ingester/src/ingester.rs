@@ -29,7 +29,7 @@ use crate::metrics::{LimitLabel, Metrics};
 use crate::quarantine;
 use crate::queue::Queue;
 use crate::record::Sequence;
-use crate::recovery::{self, Replay};
+use crate::recovery::{self, Replay, Undecided};
 use crate::salvage;
 use crate::store::{Change, Durability, RocksStore, Store, StoreError};
 use crate::tenant::{Frozen, Tenants};
@@ -170,8 +170,8 @@ impl Ingester {
     ) -> Result<Arc<Self>, Error> {
         let began = clock.now();
         let core = Core::new(config, foundation, clock, metrics);
-        let trimmed = core.load_catalog()?;
-        let mut threads = core.start_workers(decode)?;
+        let (trimmed, undecided) = core.load_catalog()?;
+        let mut threads = core.start_workers(decode, undecided)?;
         let recovered = core.replay(&trimmed, &threads.to_head).and_then(|last| Ok((last, core.quarantined()?)));
         let (last, quarantined_before) = match recovered {
             Ok(recovered) => recovered,
@@ -390,7 +390,7 @@ impl Core {
     }
 
     /// Opens what the catalog names, removes what it disowns.
-    fn load_catalog(&self) -> Result<BTreeMap<TenantId, Sequence>, Error> {
+    fn load_catalog(&self) -> Result<(BTreeMap<TenantId, Sequence>, Undecided), Error> {
         let mut catalog = catalog::load(&*self.store).map_err(|err| self.failed(err))?;
         match catalog.format.as_deref() {
             Some(catalog::FORMAT) => {}
@@ -400,7 +400,8 @@ impl Core {
                 return Err(Error::Format { path, found: found.to_owned(), known: catalog::FORMAT });
             }
         }
-        recovery::finish_cuts(&*self.store, &*self.blocks, &mut catalog).map_err(|err| self.failed(err))?;
+        let undecided =
+            recovery::finish_cuts(&*self.store, &*self.blocks, &mut catalog).map_err(|err| self.failed(err))?;
         if self.store.damage().is_some() {
             self.metrics.records_set_aside.inc();
             let adopted = salvage::adopt_unnamed(&*self.store, &*self.blocks, &catalog);
@@ -408,14 +409,14 @@ impl Core {
                 catalog = catalog::load(&*self.store).map_err(|err| self.failed(err))?;
             }
         }
-        let left = recovery::clean_up(&*self.store, &*self.blocks, &self.config.blocks_dir(), &catalog);
+        let left = recovery::clean_up(&*self.store, &*self.blocks, &self.config.blocks_dir(), &catalog, &undecided);
         self.gone.leave(left.map_err(|err| self.failed(err))?);
         let trimmed = catalog.trimmed.clone();
         recovery::open_blocks(&self.tenants, &self.blocks, catalog, &self.metrics);
-        Ok(trimmed)
+        Ok((trimmed, undecided))
     }
 
-    fn start_workers(&self, decode: Arc<dyn Decode>) -> Result<Threads, Error> {
+    fn start_workers(&self, decode: Arc<dyn Decode>, undecided: Undecided) -> Result<Threads, Error> {
         let head = HeadThread {
             tenants: Arc::clone(&self.tenants),
             decode,
@@ -430,6 +431,7 @@ impl Core {
             },
             metrics: self.metrics.clone(),
             heads: BTreeMap::new(),
+            undecided,
         };
         let (to_head, work) = sync_channel(GROUPS_IN_FLIGHT);
         let head = spawn("spoor-head", move || head.run(&work))?;

@@ -7,7 +7,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::mpsc::{SyncSender, sync_channel};
 
-use spoor_block::BlockMeta;
+use spoor_block::{BlockMeta, Error as BlockError};
 use spoor_model::scan::Skipped;
 use spoor_model::{BlockId, TenantId, TraceId};
 
@@ -26,8 +26,17 @@ use crate::wal::Logged;
 /// Expected memory of the requests handed to the head thread at once; less when memory is scarce.
 const GROUP_BYTES_MAX: usize = 1 << 20;
 
+/// Interrupted cuts of which nobody can be asked now whether they made a block; at most one per tenant. What the log has up to the
+/// sequence is to be cut under that name, and under no other: others may have seen it.
+pub(crate) type Undecided = BTreeMap<TenantId, (BlockId, Sequence)>;
+
 /// Publishes the blocks of interrupted cuts that are whole: others may have seen them. The log has nothing more of them then.
-pub(crate) fn finish_cuts(store: &dyn Store, blocks: &dyn BlockStore, catalog: &mut Catalog) -> Result<(), StoreError> {
+pub(crate) fn finish_cuts(
+    store: &dyn Store,
+    blocks: &dyn BlockStore,
+    catalog: &mut Catalog,
+) -> Result<Undecided, StoreError> {
+    let mut undecided = Undecided::new();
     for (tenant, id, last) in std::mem::take(&mut catalog.unpublished) {
         let cut = last.filter(|last| catalog.trimmed.get(&tenant).is_none_or(|trimmed| trimmed < last));
         let found = match cut {
@@ -36,6 +45,10 @@ pub(crate) fn finish_cuts(store: &dyn Store, blocks: &dyn BlockStore, catalog: &
                 meta.map(|meta| blocks.open(&meta).map(|_| meta)).transpose()
             }).unwrap_or_else(|err| {
                 tracing::warn!(%tenant, block = %id, %err, "it is not known whether an interrupted cut made a block");
+                // One that is damaged is replaced.
+                if let (Some(last), true) = (cut, matches!(err, BlockError::Io { .. })) {
+                    undecided.insert(tenant.clone(), (id, last));
+                }
                 None
             }),
             None => None,
@@ -49,23 +62,70 @@ pub(crate) fn finish_cuts(store: &dyn Store, blocks: &dyn BlockStore, catalog: &
         catalog.trimmed.insert(tenant.clone(), last);
         catalog.blocks.push(Entry { tenant, id, meta: Ok(meta) });
     }
-    Ok(())
+    Ok(undecided)
 }
 
-/// Removes what interrupted cuts and removals left, and returns what could not be removed. A directory that the catalog knows nothing of is
+/// What is to become of a block that is in no catalog and was announced by this one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Remains {
+    /// Nobody needs it: it was never whole, or was taken out, or is void.
+    Remove,
+    /// Others see it in the place of what it was merged from, and may have built on it. It is found where it is, as if another
+    /// process had merged it.
+    Leave,
+}
+
+/// Decides; `known` are the tenant's blocks, and whether they lost traces.
+///
+/// A merge of several blocks is void when one of them loses a trace before the catalog has what they became; the deletion names them and not
+/// that. Then what they became goes, as long as they are there.
+pub(crate) fn remains(
+    blocks: &dyn BlockStore,
+    tenant: &TenantId,
+    id: BlockId,
+    known: &BTreeMap<BlockId, bool>,
+) -> Result<Remains, BlockError> {
+    if !blocks.is_shared() {
+        return Ok(Remains::Remove);
+    }
+    let Some(meta) = blocks.find(tenant, id)? else { return Ok(Remains::Remove) };
+    let inputs: Vec<BlockId> = meta.replaces.iter().copied().filter(|input| known.contains_key(input)).collect();
+    let is_void = inputs.len() > 1 && inputs.iter().any(|input| known[input]);
+    if !inputs.is_empty() && !is_void {
+        return Ok(Remains::Leave);
+    }
+    for input in inputs {
+        if blocks.find(tenant, input)?.is_none() {
+            return Ok(Remains::Leave);
+        }
+    }
+    Ok(Remains::Remove)
+}
+
+/// Removes what interrupted cuts, merges and removals left, and returns what could not be removed. A directory that the catalog knows nothing of is
 /// left alone: it may be all that is left of a lost catalog.
 pub(crate) fn clean_up(
     store: &dyn Store,
     blocks: &dyn BlockStore,
     blocks_dir: &Path,
     catalog: &Catalog,
+    undecided: &Undecided,
 ) -> Result<BTreeSet<(TenantId, BlockId)>, StoreError> {
     let known: BTreeSet<_> = catalog.blocks.iter().map(|entry| (entry.tenant.clone(), entry.id)).collect();
     let mut forgotten: Vec<Change> = Vec::new();
     let mut kept = BTreeSet::new();
     for (tenant, id, _) in &catalog.unpublished {
         assert!(!known.contains(&(tenant.clone(), *id)), "block {id} of {tenant} is published and unpublished");
-        match blocks.remove(tenant, *id) {
+        if undecided.get(tenant).is_some_and(|(cut, _)| cut == id) {
+            continue;
+        }
+        let of_tenant = known.iter().filter(|(of, _)| of == tenant);
+        let of_tenant = of_tenant.map(|name| (name.1, catalog.deleted.contains_key(name))).collect();
+        let settled = remains(blocks, tenant, *id, &of_tenant).and_then(|remains| match remains {
+            Remains::Leave => Ok(()),
+            Remains::Remove => blocks.remove(tenant, *id),
+        });
+        match settled {
             Ok(()) => forgotten.push(catalog::forget(tenant, *id)),
             Err(err) => {
                 kept.insert((tenant.clone(), *id));

@@ -363,13 +363,18 @@ impl Shared {
         let is_complete = matches!(&polled, Ok(Polled { failed_tenants: 0, .. }));
         self.note_listing(ingester, polled, clock.now());
         ingester.reopen_blocks();
-        if sweeps
-            && self.is_owner(clock)
-            && let Err(err) = self.sweeper.lock().sweep(clock.now())
-        {
-            tracing::warn!(%err, "the storage cannot be swept; a later pass tries again");
+        if sweeps && is_complete && self.is_owner(clock) {
+            self.sweep(ingester, clock);
         }
         is_complete
+    }
+
+    fn sweep(&self, ingester: &Ingester, clock: &dyn Clock) {
+        let buried = self.watch.lock().bury(&Catalog { ingester, shared: self }, clock.now());
+        let swept = self.sweeper.lock().sweep(clock.now()).map_err(|err| err.to_string());
+        if let Err(err) = buried.and(swept) {
+            tracing::warn!(err, "the storage cannot be swept; a later pass tries again");
+        }
     }
 
     /// Until everything was listed once, answers say that they may lack blocks: a process that starts on an empty

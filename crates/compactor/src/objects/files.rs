@@ -311,6 +311,10 @@ impl BlockFiles for ObjectFiles {
         self.delete(there).map_err(failed)
     }
 
+    fn is_shared(&self) -> bool {
+        true
+    }
+
     fn list(&self) -> Result<Vec<(TenantId, BlockId)>, Error> {
         let failed = |failure: Failure| failure.doing("list", self.options.name.clone());
         let mut found = BTreeSet::new();

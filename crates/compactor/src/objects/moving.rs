@@ -131,6 +131,10 @@ impl BlockFiles for MovingFiles {
         self.objects.remove(tenant, id)
     }
 
+    fn is_shared(&self) -> bool {
+        true
+    }
+
     fn list(&self) -> Result<Vec<(TenantId, BlockId)>, Error> {
         let all: BTreeSet<_> = self.directory.list()?.into_iter().chain(self.objects.list()?).collect();
         Ok(all.into_iter().collect())

@@ -18,7 +18,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use object_store::path::Path;
-use spoor_block::{BlockMeta, Error, visible};
+use spoor_block::{BlockFiles, BlockMeta, Error, visible};
 use spoor_model::{BlockId, TenantId, UnixNano};
 
 use super::deletions::{self, Deletions};
@@ -102,6 +102,8 @@ struct Seen {
     hidden: BTreeMap<BlockId, BlockMeta>,
     /// Blocks that are there and cannot be read.
     unreadable: BTreeMap<BlockId, Unreadable>,
+    /// Hidden blocks that will not count any more, and since when that is known.
+    dead: BTreeMap<BlockId, UnixNano>,
     /// When the catalog was brought up to date.
     looked_at: UnixNano,
 }
@@ -193,6 +195,54 @@ impl Watch {
             Some(id) => Err(format!("block {id} cannot be read now; try again")),
             None => Ok(is_current),
         }
+    }
+
+    /// Takes out of the store what a process left that died in the middle of a merge: the inputs, when others have taken over what
+    /// became of them, or a part of that without the rest. For whoever holds the lease, after a poll. Returns how many blocks went.
+    ///
+    /// What goes has not counted for an hour, longer than any list is old; what holds its spans is asked for once more before.
+    ///
+    /// # Errors
+    /// One line, when the store cannot be asked; those before have gone.
+    pub fn bury(&mut self, catalog: &dyn BlockCatalog, now: UnixNano) -> Result<usize, String> {
+        let mut buried = 0;
+        for (tenant, seen) in &mut self.seen {
+            let known = catalog.blocks(tenant);
+            let replaced: BTreeSet<BlockId> = known.iter().flat_map(|meta| meta.replaces.iter().copied()).collect();
+            let is_dead = |meta: &BlockMeta| {
+                let is_held = replaced.contains(&meta.id);
+                // Its inputs were merged by somebody else.
+                let is_void = !meta.replaces.is_empty() && meta.replaces.iter().all(|input| replaced.contains(input));
+                is_held || is_void
+            };
+            let dead: BTreeSet<BlockId> =
+                seen.hidden.values().filter(|meta| is_dead(meta)).map(|meta| meta.id).collect();
+            seen.dead.retain(|id, _| dead.contains(id));
+            for id in dead {
+                seen.dead.entry(id).or_insert(now);
+            }
+            if seen.is_waiting() {
+                continue;
+            }
+            let due = seen.dead.iter().filter(|(_, since)| now.since(**since) >= LIST_AGE_MAX);
+            for id in due.map(|(id, _)| *id).collect::<Vec<_>>() {
+                let inputs = &seen.hidden[&id].replaces;
+                let holds = |meta: &&BlockMeta| {
+                    meta.replaces.contains(&id) || meta.replaces.iter().any(|input| inputs.contains(input))
+                };
+                let holders: Vec<BlockId> = known.iter().filter(holds).map(|meta| meta.id).collect();
+                let metas = self.files.metas(tenant, &holders);
+                if metas.into_iter().any(|meta| !matches!(meta, Ok(Some(_)))) {
+                    continue;
+                }
+                self.files.remove(tenant, id).map_err(|err| err.to_string())?;
+                tracing::info!(%tenant, block = %id, "a block that an interrupted merge left is removed from the storage");
+                seen.dead.remove(&id);
+                seen.hidden.remove(&id);
+                buried += 1;
+            }
+        }
+        Ok(buried)
     }
 
     fn failed(&self, failure: Failure) -> Error {

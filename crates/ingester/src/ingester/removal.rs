@@ -15,6 +15,7 @@ use spoor_model::{BlockId, TenantId, TraceId};
 use super::{Core, Ingester};
 use crate::catalog;
 use crate::error::Error;
+use crate::recovery::{self, Remains};
 use crate::store::{Change, Durability};
 use crate::tenant::{CatalogBlock, Tenant};
 
@@ -209,7 +210,16 @@ impl Core {
 
     /// Tries again to remove what could not be removed of a tenant's blocks; what is left all the same.
     pub(super) fn clear_remains(&self, tenant: &TenantId) -> Vec<BlockId> {
-        self.gone.left(tenant).into_iter().for_each(|id| self.remove_files(tenant, id));
+        for id in self.gone.left(tenant) {
+            let blocks = self.tenants.get(tenant).map(|tenant| tenant.catalog_blocks()).unwrap_or_default();
+            let known = blocks.into_iter().map(|block| (block.meta.id, !block.deleted.is_empty())).collect();
+            match recovery::remains(&*self.blocks, tenant, id, &known) {
+                Ok(Remains::Remove) => self.remove_files(tenant, id),
+                Ok(Remains::Leave) => self.gone.give_up(tenant, id),
+                // Whoever cannot be asked cannot be told either.
+                Err(_) => {}
+            }
+        }
         self.forget_gone();
         self.gone.left(tenant)
     }
