@@ -206,7 +206,7 @@ impl Fleet {
     /// The process dies, if it is not dead yet, and another takes its place, which may die while it starts.
     fn restart(&mut self, rng: &mut Rng, who: Number, why: &str) {
         self.note(format!("{who}: {why}, and starts"));
-        let mut dies = rng.chance(0.2);
+        let (mut dies, mut faults) = (rng.chance(0.2), Faults::default());
         loop {
             self.processes[who].switch.arm(0, Stop::DieBefore);
             self.processes[who].brake.pull();
@@ -216,7 +216,8 @@ impl Fleet {
             if dies {
                 switch.arm(rng.below(6), *rng.pick(&[Stop::DieBefore, Stop::DieAfter]));
             }
-            match machine.start(&switch, Faults::default()) {
+            faults = if rng.chance(0.2) { Faults::down() } else { Faults::default() };
+            match machine.start(&switch, faults) {
                 Ok(process) => self.processes[who] = process,
                 Err(err) => assert!(switch.is_dead(), "process {who} cannot start: {err}"),
             }
@@ -227,9 +228,8 @@ impl Fleet {
             dies = false;
             self.note(format!("{who}: dies while it starts"));
         }
-        // Whoever cannot ask the bucket while it starts takes an interrupted cut for none, and makes it again.
         self.health[who].polls.clear();
-        self.health[who].faults = Faults::default();
+        self.give(who, faults);
     }
 
     fn deed(&mut self, rng: &mut Rng, who: Number) -> Deed {

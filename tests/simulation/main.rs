@@ -15,8 +15,7 @@
 //!   is partial, which it may only while it has faults.
 //! - **Nobody invents.** Each span is shown once, and none that was never sent or whose deletion it has heard of.
 //!
-//! When all faults end, all come to know the same blocks and say what the oracle says. Not simulated: a start while the bucket is
-//! away, and flipped bits in leases.
+//! When all faults end, all come to know the same blocks and say what the oracle says. Not simulated: flipped bits in leases.
 //!
 //! A seed decides everything but the timing of threads. `SPOOR_SIMULATION_SEED=7 cargo test --release --test simulation`
 //! replays one; `SPOOR_SIMULATION_SEEDS=200` runs more than the default.

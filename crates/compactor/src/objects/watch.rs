@@ -213,7 +213,11 @@ impl Watch {
                 let is_held = replaced.contains(&meta.id);
                 // Its inputs were merged by somebody else.
                 let is_void = !meta.replaces.is_empty() && meta.replaces.iter().all(|input| replaced.contains(input));
-                is_held || is_void
+                // The rest of it was never shown.
+                let is_there = |id: &BlockId| {
+                    replaced.contains(id) || seen.hidden.contains_key(id) || known.iter().any(|meta| meta.id == *id)
+                };
+                is_held || is_void || !meta.merged_with.iter().all(is_there)
             };
             let dead: BTreeSet<BlockId> =
                 seen.hidden.values().filter(|meta| is_dead(meta)).map(|meta| meta.id).collect();
@@ -228,7 +232,8 @@ impl Watch {
             for id in due.map(|(id, _)| *id).collect::<Vec<_>>() {
                 let inputs = &seen.hidden[&id].replaces;
                 let holds = |meta: &&BlockMeta| {
-                    meta.replaces.contains(&id) || meta.replaces.iter().any(|input| inputs.contains(input))
+                    let of_inputs = meta.replaces.iter().chain([&meta.id]).any(|id| inputs.contains(id));
+                    of_inputs || meta.replaces.contains(&id)
                 };
                 let holders: Vec<BlockId> = known.iter().filter(holds).map(|meta| meta.id).collect();
                 let metas = self.files.metas(tenant, &holders);
