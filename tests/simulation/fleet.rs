@@ -206,8 +206,8 @@ impl Fleet {
     /// The process dies, if it is not dead yet, and another takes its place, which may die while it starts.
     fn restart(&mut self, rng: &mut Rng, who: Number, why: &str) {
         self.note(format!("{who}: {why}, and starts"));
-        let (mut dies, mut faults) = (rng.chance(0.2), Faults::default());
-        loop {
+        let mut dies = rng.chance(0.2);
+        let faults = loop {
             self.processes[who].switch.arm(0, Stop::DieBefore);
             self.processes[who].brake.pull();
             let machine = &mut self.machines[who];
@@ -216,18 +216,18 @@ impl Fleet {
             if dies {
                 switch.arm(rng.below(6), *rng.pick(&[Stop::DieBefore, Stop::DieAfter]));
             }
-            faults = if rng.chance(0.2) { Faults::down() } else { Faults::default() };
+            let faults = if rng.chance(0.2) { Faults::down() } else { Faults::default() };
             match machine.start(&switch, faults) {
                 Ok(process) => self.processes[who] = process,
                 Err(err) => assert!(switch.is_dead(), "process {who} cannot start: {err}"),
             }
             if !switch.is_dead() {
                 switch.end();
-                break;
+                break faults;
             }
             dies = false;
             self.note(format!("{who}: dies while it starts"));
-        }
+        };
         self.health[who].polls.clear();
         self.give(who, faults);
     }
