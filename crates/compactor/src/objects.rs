@@ -41,7 +41,7 @@ pub use deletions::Deletions;
 pub use exclusion::{Exclusion, Gate, Turn};
 pub use files::{ObjectFiles, ObjectOptions};
 pub use lease::{Holder, Lease};
-pub use location::{Location, Opened};
+pub use location::{Location, Opened, Purpose};
 pub use metrics::Metrics;
 pub use moving::MovingFiles;
 pub use requests::Patience;

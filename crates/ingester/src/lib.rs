@@ -55,4 +55,4 @@ pub use ingester::{BlockState, Deletions, Foundation, Health, Ingester, MergeReq
 pub use leftovers::{Leftover, LeftoverState, sweep_leftovers};
 pub use metrics::Metrics;
 pub use offline::{CatalogListing, ListedBlock, OfflineCatalog, list_catalog};
-pub use whereabouts::check_storage;
+pub use whereabouts::{check_storage, used_storage};

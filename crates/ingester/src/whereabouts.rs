@@ -69,6 +69,14 @@ pub(crate) fn claim_storage(config: &Config) -> Result<(), Error> {
     File::open(dir).and_then(|dir| dir.sync_all()).map_err(failed)
 }
 
+/// The place that a data directory was used with, if it is written down.
+///
+/// # Errors
+/// [`Error::Io`] when what is written down cannot be read.
+pub fn used_storage(data_dir: &Path) -> Result<Option<String>, Error> {
+    read(data_dir)
+}
+
 fn read(dir: &Path) -> Result<Option<String>, Error> {
     let path = dir.join(FILE);
     match fs::read_to_string(&path) {

@@ -10,7 +10,7 @@ use prometheus_client::registry::Registry;
 use spoor_block::{BlockFiles, BlockMeta, DirectoryFiles, Error};
 use spoor_compactor::objects::{
     BlockCatalog, Changes, Credentials, Deletions, Exclusion, Gate, Holder, Lease, Location, Metrics, MovingFiles,
-    ObjectFiles, ObjectOptions, Opened, Patience, Polled, Sweeper, Trouble, Watch,
+    ObjectFiles, ObjectOptions, Opened, Patience, Polled, Purpose, Sweeper, Trouble, Watch,
 };
 use spoor_ingester::Ingester;
 use spoor_model::scan::Skipped;
@@ -116,7 +116,10 @@ struct Listing {
 /// Opens the place that the configuration names. Asks nothing of it.
 pub(crate) fn open(config: &Config, registry: &mut Registry) -> Result<Storage, String> {
     let blocks_dir = config.data_dir.join("blocks");
-    let Some(objects) = open_objects(config, config.storage_cache_bytes.0, Metrics::register(registry))? else {
+    let used = spoor_ingester::used_storage(&config.data_dir).map_err(|err| err.to_string())?;
+    let purpose = Purpose::Keep { used: used.as_deref() };
+    let cache_bytes = config.storage_cache_bytes.0;
+    let Some(objects) = open_objects(config, purpose, cache_bytes, Metrics::register(registry))? else {
         return Ok(Storage { files: Arc::new(DirectoryFiles::new(blocks_dir)), shared: None, objects: None });
     };
     let shared = Shared::new(Arc::clone(&objects.files), &blocks_dir, Terms::of(holder(&config.data_dir)?))?;
@@ -131,7 +134,7 @@ pub(crate) fn open(config: &Config, registry: &mut Registry) -> Result<Storage, 
 /// refuses one that the directory was not used with.
 pub(crate) fn open_at_rest(config: &Config) -> Result<Storage, String> {
     let blocks_dir = config.data_dir.join("blocks");
-    let objects = open_objects(config, 0, Metrics::default())?;
+    let objects = open_objects(config, Purpose::Look, 0, Metrics::default())?;
     let files: Arc<dyn BlockFiles> = match &objects {
         Some(objects) => Arc::new(MovingFiles::new(blocks_dir, Arc::clone(&objects.files))),
         None => Arc::new(DirectoryFiles::new(blocks_dir)),
@@ -155,11 +158,16 @@ pub(crate) fn location(config: &Config) -> Location {
     }
 }
 
-fn open_objects(config: &Config, cache_bytes: u64, metrics: Metrics) -> Result<Option<Objects>, String> {
+fn open_objects(
+    config: &Config,
+    purpose: Purpose<'_>,
+    cache_bytes: u64,
+    metrics: Metrics,
+) -> Result<Option<Objects>, String> {
     if config.storage.0.is_empty() {
         return Ok(None);
     }
-    let Opened { store, local_dir, identity, credentials } = location(config).open()?;
+    let Opened { store, local_dir, identity, credentials } = location(config).open(purpose)?;
     let options = ObjectOptions {
         staging_dir: config.data_dir.join("staging"),
         cache_dir: config.data_dir.join("cache"),

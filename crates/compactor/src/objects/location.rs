@@ -46,6 +46,18 @@ pub struct Opened {
     pub credentials: Option<Credentials>,
 }
 
+/// What a location is opened for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Purpose<'a> {
+    /// To keep blocks in it.
+    Keep {
+        /// Where the data directory kept them before, if it did.
+        used: Option<&'a str>,
+    },
+    /// To look at what is there.
+    Look,
+}
+
 /// A store of some cloud, before its prefix.
 struct Remote {
     store: Arc<dyn ObjectStore>,
@@ -88,14 +100,24 @@ impl Location {
         url.to_file_path().map_err(|()| self.wrong(&"expected file:///directory"))
     }
 
-    /// The store. Makes the directory that it is, when it is one.
+    /// The store. A directory is made when blocks are to be kept there for the first time.
     ///
     /// # Errors
-    /// One line that names what is wrong with the location, or with its credentials as far as that shows here.
-    pub fn open(&self) -> Result<Opened, String> {
+    /// One line that names what is wrong with the location, or with its credentials as far as that shows here; a directory
+    /// that is not there, or has nothing in it although it was used, as when its volume is not mounted.
+    pub fn open(&self, purpose: Purpose<'_>) -> Result<Opened, String> {
         let url = self.parse()?;
         if url.scheme() == "file" {
             let dir = self.directory(&url)?;
+            let is_used = purpose == Purpose::Keep { used: Some(&shown(&url)) };
+            let lacks = match std::fs::read_dir(&dir) {
+                Ok(mut entries) => is_used && entries.next().is_none(),
+                Err(err) if err.kind() == std::io::ErrorKind::NotFound => is_used || purpose == Purpose::Look,
+                Err(err) => return Err(self.wrong(&err)),
+            };
+            if lacks {
+                return Err(self.wrong(&"nothing is there; is its volume mounted, is the path right?"));
+            }
             std::fs::create_dir_all(&dir).map_err(|err| self.wrong(&err))?;
             let store = LocalFileSystem::new_with_prefix(&dir).map_err(|err| self.wrong(&err))?;
             let (store, identity) = (Arc::new(store), shown(&url));
@@ -204,6 +226,26 @@ fn shown(url: &Url) -> String {
 mod tests {
     use super::*;
 
+    const KEEP: Purpose<'_> = Purpose::Keep { used: None };
+
+    #[test]
+    fn a_directory_is_made_once_and_missed_when_it_is_gone() {
+        let dir = tempfile::tempdir().unwrap();
+        let there = dir.path().join("blocks");
+        let location = location(&format!("file://{}", there.display()));
+        assert!(location.open(Purpose::Look).unwrap_err().contains("mounted"));
+        assert!(!there.exists());
+        let identity = location.open(KEEP).unwrap().identity;
+        let again = || location.open(Purpose::Keep { used: Some(&identity) });
+        assert!(again().unwrap_err().contains("mounted"), "a mount point");
+        assert!(location.open(Purpose::Look).is_ok());
+        std::fs::write(there.join("anything"), "").unwrap();
+        assert!(again().is_ok());
+        std::fs::remove_dir_all(&there).unwrap();
+        assert!(again().is_err());
+        assert!(location.open(Purpose::Keep { used: Some("file:///elsewhere") }).is_ok(), "moved");
+    }
+
     fn location(url: &str) -> Location {
         Location {
             url: url.to_owned(),
@@ -223,13 +265,13 @@ mod tests {
             ("gs:///prefix", "storage \"gs:///prefix\": the bucket is missing"),
             ("file://host/x", "storage \"file://host/x\": expected file:///directory"),
         ] {
-            let (checked, opened) = (location(url).check().unwrap_err(), location(url).open().unwrap_err());
+            let (checked, opened) = (location(url).check().unwrap_err(), location(url).open(KEEP).unwrap_err());
             assert_eq!(checked, opened);
             assert!(checked.starts_with(expected), "{checked}");
         }
         let plain = Location { allow_http: false, ..location("s3://bucket") };
         assert!(plain.check().unwrap_err().contains("--storage-allow-http"));
-        assert!(plain.open().unwrap_err().contains("--storage-allow-http"));
+        assert!(plain.open(KEEP).unwrap_err().contains("--storage-allow-http"));
         assert_eq!(Location { endpoint: "https://127.0.0.1:1".to_owned(), ..plain }.check(), Ok(()));
     }
 
@@ -237,7 +279,7 @@ mod tests {
     fn each_known_scheme_is_a_store_and_says_what_tells_it_apart() {
         let dir = tempfile::tempdir().unwrap();
         let file = format!("file://{}/blocks", dir.path().display());
-        let open = |url: &str| location(url).open().unwrap();
+        let open = |url: &str| location(url).open(KEEP).unwrap();
         let check = |url: &str, store: &str, identity: &str| {
             let opened = open(url);
             assert!(opened.store.to_string().contains(store), "{}", opened.store);

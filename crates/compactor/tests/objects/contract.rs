@@ -6,7 +6,7 @@ use object_store::ObjectStoreExt;
 use object_store::local::LocalFileSystem;
 use object_store::memory::InMemory;
 use spoor_block::DirectoryFiles;
-use spoor_compactor::objects::Location;
+use spoor_compactor::objects::{Location, Purpose};
 use spoor_testkit::faults::{FaultStore, Faults};
 
 use super::*;
@@ -124,7 +124,7 @@ fn the_store_that_the_environment_names_keeps_the_contract() {
         allow_http: true,
         timeout: Duration::from_secs(20),
     };
-    check_good_store(&location.open().unwrap().store);
+    check_good_store(&location.open(Purpose::Keep { used: None }).unwrap().store);
 }
 
 #[test]
