@@ -1,5 +1,6 @@
 """A real Prometheus with the shipped files: scrapes the real binary, and evaluates every alert and every panel."""
 
+import contextlib
 import json
 import os
 import pathlib
@@ -8,10 +9,12 @@ import signal
 import subprocess
 import time
 
+import promql_parser
 import pytest
 import requests
 from conftest import PATIENCE_S, ROOT, Spoor, start_server
-from test_deploy import DASHBOARDS, DEPLOY, expressions
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+from test_deploy import DASHBOARDS, DEPLOY, alerts, expressions, parts, read_metrics
 from test_sdk import exporters, record
 
 UNPACKED = pathlib.Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target")) / "prometheus" / "usr" / "bin"
@@ -65,10 +68,9 @@ def spoor(tmp_path_factory):
     server.stop()
 
 
-@pytest.fixture(scope="module")
-def prometheus(spoor, tmp_path_factory):
-    """With the shipped configuration, but that it looks every second, and at this Spoor."""
-    folder = tmp_path_factory.mktemp("prometheus")
+@contextlib.contextmanager
+def watching(spoor, folder):
+    """A Prometheus with the shipped configuration, but that it looks every second, and at this Spoor."""
     shipped = (DEPLOY / "prometheus" / "prometheus.yaml").read_text()
     config = shipped.replace("spoor:3200", f"127.0.0.1:{spoor.ports['tempo']}").replace("_interval: 15s", "_interval: 1s")
     # There is no Collector: its place is Spoor's own port of OTLP, where nobody finds metrics.
@@ -86,6 +88,61 @@ def prometheus(spoor, tmp_path_factory):
     yield running
     process.send_signal(signal.SIGTERM)
     assert process.wait(PATIENCE_S) == 0
+
+
+@pytest.fixture(scope="module")
+def prometheus(spoor, tmp_path_factory):
+    with watching(spoor, tmp_path_factory.mktemp("prometheus")) as running:
+        yield running
+
+
+def export(number: int) -> bytes:
+    """A megabyte in one span."""
+    request = ExportTraceServiceRequest()
+    span = request.resource_spans.add().scope_spans.add().spans.add(trace_id=number.to_bytes(16, "big"), span_id=b"\x01" * 8)
+    span.start_time_unix_nano = span.end_time_unix_nano = time.time_ns()
+    span.attributes.add(key="text").value.string_value = os.urandom(1 << 19).hex()
+    return request.SerializeToString()
+
+
+def test_counters_whose_rise_is_an_alarm_are_there_before_the_first_event(tmp_path):
+    server = Spoor(tmp_path / "data", f"--storage=file://{tmp_path / 'storage'}").start()
+    found = read_metrics(server)
+    server.stop()
+    rises = set()
+    for rule in alerts():
+        for node in parts(promql_parser.parse(rule["expr"])):
+            if isinstance(node, promql_parser.Call) and node.func.name == "increase":
+                rises |= {child.name for child in parts(node) if isinstance(child, promql_parser.VectorSelector)}
+    assert len(rises) > 5, "increases are not recognized"
+    assert rises - found.keys() == set()
+
+
+def test_the_alarm_for_refused_exports_is_on_as_long_as_exports_are_refused(tmp_path, monkeypatch):
+    """Scenario: object storage is away, and the memory for heads is full. Guarantee: the alarm is raised, says why, and stays."""
+    away = ("--storage=s3://away", "--storage-endpoint=http://127.0.0.1:9", "--storage-allow-http", "--storage-region=x")
+    flags = ("--storage-timeout=1s", "--head-memory-limit=16MiB", "--head-cut-bytes=1MiB", "--head-max-age=100ms")
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "key")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
+    server = Spoor(tmp_path / "data", *away, *flags).start()
+    headers, deadline, number = {"Content-Type": "application/x-protobuf"}, time.monotonic() + PATIENCE_S, 0
+    while requests.post(server.otlp_http(), data=export(number), headers=headers, timeout=30).status_code != 503:
+        assert time.monotonic() < deadline, "exports are taken, however many"
+        number += 1
+    with watching(server, tmp_path) as prometheus:
+        deadline = time.monotonic() + PATIENCE_S
+        while not (firing := [one for one in prometheus.get("alerts")["alerts"] if one["labels"]["alertname"] == "SpoorRefusesExports"]):
+            assert time.monotonic() < deadline, "no alarm"
+            time.sleep(0.1)
+        (alarm,) = firing
+        assert (alarm["state"], alarm["labels"]["reason"], alarm["labels"]["severity"]) == ("firing", "heads", "critical")
+        assert "heads" in alarm["annotations"]["summary"]
+        # No event is needed for it to stay.
+        (rule,) = [rule for rule in alerts() if rule["alert"] == "SpoorRefusesExports"]
+        refusing = 'spoor_ingester_refusing{reason="heads"}[1m]'
+        prometheus.wait_for(f"count_over_time({refusing}) >= bool 3", 1)
+        assert (prometheus.value(f"min_over_time({refusing})"), prometheus.value(rule["expr"])) == (1, 1)
+    server.stop(signal.SIGKILL)
 
 
 def test_the_shipped_files_pass_prometheuss_own_check():

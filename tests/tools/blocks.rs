@@ -61,6 +61,7 @@ fn blocks_are_listed_described_and_a_rotten_one_is_named() {
     assert!(text(&blocks(&["gc", "--dry-run"])).contains("never finished: would go"));
     assert!(text(&blocks(&["gc"])).contains("1 removed"));
     assert!(text(&blocks(&["gc"])).contains("0 removed"));
+    assert_eq!(text(&blocks(&["gc", "--json"])), "{\"keptCount\":0,\"removedCount\":0}\n");
 }
 
 fn block_dirs(directory: &Path) -> Vec<std::path::PathBuf> {
@@ -91,12 +92,34 @@ fn blocks_that_lack_something_are_named() {
     assert!(line(&blocks[2]).contains("spans.parquet is missing"), "{shown}");
     assert!(line(&blocks[3]).ends_with("ok"), "{shown}");
     assert!(shown.ends_with("4 blocks verified, 3 bad\n"), "{shown}");
-    let listed = good(&["blocks", "ls", "--data-dir", &data_dir]);
+    let list = |words: &[&str]| {
+        let output = spoor(&[&["blocks", "ls", "--data-dir", &data_dir], words].concat());
+        assert_eq!(output.status.code(), Some(1), "something is bad: {output:?}");
+        text(&output.stdout)
+    };
+    let listed = list(&[]);
     assert_eq!(listed.matches("BAD: ").count(), 2, "{listed}");
-    let listed = good(&["blocks", "ls", "--json", "--data-dir", &data_dir]);
+    let listed = list(&["--json"]);
     let listed: Vec<Json> = listed.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     let told: Vec<_> = listed.iter().map(|block| (&block["level"], block["error"].is_null())).collect();
     assert_eq!(told, [(&Json::Null, false), (&Json::from(0), false), (&Json::from(0), true)]);
+}
+
+// Scenario: a block's directory was put below another tenant. Guarantee: list and verification say so, as `adopt` does.
+#[test]
+fn a_block_of_another_tenant_is_bad() {
+    let directory = TempDir::new().unwrap();
+    with_blocks(directory.path(), 1);
+    let data_dir = directory.path().display().to_string();
+    let blocks = directory.path().join("blocks");
+    fs::rename(blocks.join("single-tenant"), blocks.join("other")).unwrap();
+    for words in [&["ls"][..], &["verify"], &["adopt", "--all", "--dry-run"]] {
+        let output = spoor(&[&["blocks"], words, &["--data-dir", &data_dir]].concat());
+        let said = text(&output.stdout);
+        assert_eq!(output.status.code(), Some(1), "{words:?}: {said}");
+        let line = said.lines().find(|line| line.starts_with("other ")).unwrap_or_else(|| panic!("{words:?}: {said}"));
+        assert!(line.contains("BAD") && line.contains("of tenant single-tenant"), "{words:?}: {said}");
+    }
 }
 
 // Scenario: the directory is mistyped. Guarantee: that is said, and nothing is made there.

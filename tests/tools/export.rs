@@ -17,9 +17,9 @@ fn a_failed_export_leaves_nothing() {
     for (format, name) in [("otlp-json", "a.jsonl"), ("otlp-proto", "a.pb"), ("parquet", "a")] {
         let path = out.path().join(name).display().to_string();
         let to_path = ["--format", format, "--output", &path];
-        for from in [&["--url", &nowhere][..], &["--data-dir", &data_dir, "--trace", "ffff"]] {
+        for (from, code) in [(&["--url", &nowhere][..], 2), (&["--data-dir", &data_dir, "--trace", "ffff"], 1)] {
             let failed = spoor(&[&["export"], &to_path[..], from].concat());
-            assert_eq!(failed.status.code(), Some(2), "{failed:?}");
+            assert_eq!(failed.status.code(), Some(code), "{failed:?}");
             assert_eq!(names(out.path()), Vec::<String>::new());
         }
         let from = ["--data-dir", &data_dir, "--json"];
@@ -39,9 +39,40 @@ fn a_failed_export_leaves_nothing() {
     assert_eq!(told["traceCount"].as_u64(), Some(text(&output.stdout).lines().count() as u64));
 }
 
-// Scenario: Ctrl-C while an export waits for an answer. Guarantee: it ends, and nothing is left.
+// Scenario: an export goes to a device. Guarantee: it is written as it is, and there afterwards.
+#[test]
+fn a_device_is_written_as_it_is() {
+    let directory = TempDir::new().unwrap();
+    with_blocks(directory.path(), 1);
+    let data_dir = directory.path().display().to_string();
+    let told = good(&["export", "--data-dir", &data_dir, "--output", "/dev/null", "--json"]);
+    let told: Json = serde_json::from_str(&told).unwrap();
+    assert!(told["traceCount"].as_u64().unwrap() > 0 && told["complete"] == true, "{told}");
+    assert!(!fs::metadata("/dev/null").unwrap().is_file());
+}
+
+// Scenario: one tenant's traces are asked for where there are no tenants. Guarantee: it is refused, rather than all be given.
+#[test]
+fn a_tenant_is_refused_where_there_are_none() {
+    let directory = TempDir::new().unwrap();
+    let export = |server: &Server| spoor(&["export", "--url", &format!("http://{}", server.tempo()), "--tenant", "x"]);
+    let mut server = start(directory.path());
+    ingest(&server, 3, 1, &mut Ledger::default());
+    let refused = export(&server);
+    assert_eq!((refused.status.code(), text(&refused.stdout)), (Some(2), String::new()));
+    assert!(text(&refused.stderr).contains("has no tenants"), "{refused:?}");
+    server.stop();
+    let server = Launch::new(env!("CARGO_BIN_EXE_spoor"), directory.path()).arguments(["--multitenancy"]).start();
+    assert_eq!(export(&server).status.code(), Some(0));
+}
+
+// Scenario: Ctrl-C, or the end of the terminal, while an export waits for an answer. Guarantee: it ends, and nothing is left.
 #[test]
 fn an_interrupted_export_leaves_nothing() {
+    ["INT", "HUP"].into_iter().for_each(interrupt);
+}
+
+fn interrupt(signal: &str) {
     let out = TempDir::new().unwrap();
     // Takes connections and says nothing.
     let silent = TcpListener::bind(("127.0.0.1", 0)).unwrap();
@@ -51,7 +82,7 @@ fn an_interrupted_export_leaves_nothing() {
     let mut export = export.args(["export", "--url", &url, "--output", &path]).spawn().unwrap();
     let patience = Duration::from_secs(60);
     wait::until("the file in the making", patience, || (names(out.path()).len() == 1).then_some(()));
-    assert!(Command::new("sh").args(["-c", &format!("kill -INT {}", export.id())]).status().unwrap().success());
+    assert!(Command::new("sh").args(["-c", &format!("kill -{signal} {}", export.id())]).status().unwrap().success());
     let status = wait::until("the end of the export", patience, || export.try_wait().unwrap());
     assert_eq!(status.code(), Some(130), "{status}");
     assert_eq!(names(out.path()), Vec::<String>::new());

@@ -48,6 +48,30 @@ fn what_is_refused_or_too_old_is_told() {
     assert_eq!((fine.status.code(), text(&fine.stderr)), (Some(0), String::new()));
 }
 
+// Scenario: a file of one digit, of three files the first; and nobody says how long spans are kept. Guarantee: it is said what is wrong with
+// it, and which files were not begun; what is not known is not 0.
+#[test]
+fn a_file_that_is_none_is_explained_and_those_behind_it_are_named() {
+    let directory = TempDir::new().unwrap();
+    let server = start(directory.path());
+    let now = wait::now().0;
+    let url = format!("http://{}", server.otlp_http());
+    let path = |name: &str| directory.path().join(name).display().to_string();
+    fs::write(path("digit"), "7").unwrap();
+    fs::write(path("fine"), span(7, "fine", now, now + 1)).unwrap();
+    let refused = spoor(&["import", "--url", &url, &path("digit"), &path("fine"), &path("other")]);
+    let said = text(&refused.stderr);
+    assert_eq!(refused.status.code(), Some(2), "{said}");
+    assert!(said.contains("message 1: the file ends within its length"), "{said}");
+    assert!(said.contains(&format!("not begun: {}, {}", path("fine"), path("other"))), "{said}");
+    let nowhere = format!("http://127.0.0.1:{}", spoor_testkit::process::Ports::free().tempo);
+    let told = good(&["import", "--url", &url, "--query-url", &nowhere, "--json", &path("fine")]);
+    let told: Json = serde_json::from_str(&told).unwrap();
+    assert!(told["expiredCount"].is_null() && told["spanCount"] == 1, "{told}");
+    let away = spoor(&["import", "--url", &nowhere, &path("fine")]);
+    assert!(!text(&away.stderr).contains("--data-dir"), "{away:?}");
+}
+
 // Scenario: JSON that holds no traces, after a document that holds one. Guarantee: it is said what was looked for, and what was found;
 // what stands before it is taken.
 #[test]

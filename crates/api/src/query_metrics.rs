@@ -26,6 +26,18 @@ pub(crate) enum Reason {
     body_bytes,
 }
 
+impl Reason {
+    const ALL: [Self; 7] = [
+        Self::queue_full,
+        Self::timeout,
+        Self::query_bytes,
+        Self::range,
+        Self::intervals,
+        Self::results,
+        Self::body_bytes,
+    ];
+}
+
 /// What an answer ends at.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, EncodeLabelValue)]
 #[allow(non_camel_case_types, reason = "the label's values")]
@@ -59,6 +71,10 @@ impl QueryMetrics {
     /// Makes the metrics known.
     pub fn register(registry: &mut Registry) -> Self {
         let metrics = Self::default();
+        for reason in Reason::ALL {
+            // An alert that looks for a rise sees the first only when it saw 0 before.
+            let _ = metrics.refused.get_or_create(&Labels { reason });
+        }
         registry.register("spoor_api_queries_running", "Queries that run now", metrics.running.clone());
         registry.register("spoor_api_queries_waiting", "Queries that wait for their turn", metrics.waiting.clone());
         let help = "Queries without an answer, for want of room or of time, or for what they ask";

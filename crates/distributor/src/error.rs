@@ -55,6 +55,10 @@ pub enum PushError {
 }
 
 impl PushError {
+    /// All that [`Self::reason`] says.
+    pub(crate) const REASONS: [&str; 6] =
+        ["invalid", "too_large", "rate_limited", "overloaded", "unavailable", "internal"];
+
     /// The label of the metric that counts refused requests.
     pub fn reason(&self) -> &'static str {
         match self {

@@ -93,6 +93,10 @@ impl Metrics {
             receiver_refused_spans: Family::default(),
             tenants: Arc::default(),
         };
+        for reason in PushError::REASONS {
+            // An alert that looks for a rise sees the first only when it saw 0 before.
+            let _ = metrics.refused_requests.get_or_create(&RefusalLabels { reason });
+        }
         metrics.register_own_names(registry);
         metrics.register_tempo_names(registry);
         metrics

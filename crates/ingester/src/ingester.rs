@@ -25,7 +25,7 @@ use crate::config::Config;
 use crate::cut::{BlockIds, Cutter};
 use crate::error::Error;
 use crate::head_memory::{HeadMemory, expected_bytes};
-use crate::metrics::{LimitLabel, Metrics};
+use crate::metrics::{Metrics, Refusing};
 use crate::quarantine;
 use crate::queue::Queue;
 use crate::record::Sequence;
@@ -249,13 +249,15 @@ impl Ingester {
         }
     }
 
-    /// How the ingester is, and sets the metric that says so. Cheap.
+    /// How the ingester is, and sets the metrics that say so. Cheap.
     pub fn health(&self) -> Health {
         let tenants = self.core.tenants.all();
         let blocks_skipped = tenants.iter().map(|tenant| tenant.skipped_count()).sum();
         self.core.metrics.blocks_unreadable.set(i64::try_from(blocks_skipped).unwrap_or(i64::MAX));
+        let refusing = self.refusal.look().or_else(|| Some((Refusing::heads, self.stuck()?)));
+        self.core.metrics.set_refusing(refusing.as_ref().map(|(why, _)| *why));
         Health {
-            refusing: self.refusal.get().or_else(|| self.stuck()),
+            refusing: refusing.map(|(_, reason)| reason),
             cut_failing: self.core.cutter.failing(),
             blocks_skipped,
             log_damage: self.core.store.damage(),
@@ -284,7 +286,7 @@ impl Ingester {
     }
 
     fn overloaded(&self, what: &'static str, key: &'static str) -> AppendError {
-        self.core.metrics.overload_refusals.get_or_create(&LimitLabel { key }).inc();
+        self.core.metrics.count_overload(key);
         self.overloaded_at.store(self.core.clock.now().0, Ordering::Relaxed);
         AppendError::Overloaded { what, key }
     }

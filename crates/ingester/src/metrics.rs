@@ -3,7 +3,7 @@
 
 use std::sync::atomic::AtomicU64;
 
-use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
@@ -19,10 +19,34 @@ pub(crate) struct TenantLabel {
 
 /// Which bound.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-pub(crate) struct LimitLabel {
+struct LimitLabel {
     /// The configuration key that raises it.
-    pub(crate) key: &'static str,
+    key: &'static str,
 }
+
+/// Why exports are refused, as long as they all are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, EncodeLabelValue)]
+#[allow(non_camel_case_types, reason = "the label's values")]
+pub(crate) enum Refusing {
+    /// The log cannot be written: most often a full disk.
+    log,
+    /// No block can be written, to disk or to object storage, and heads have no room any more.
+    heads,
+    /// Ingest has stopped; only a restart helps.
+    stopped,
+}
+
+impl Refusing {
+    const ALL: [Self; 3] = [Self::log, Self::heads, Self::stopped];
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct RefusingLabel {
+    reason: Refusing,
+}
+
+/// The bounds whose refusals are counted.
+const LIMIT_KEYS: [&str; 2] = ["head_memory_limit", "ingest_inflight_bytes"];
 
 /// Counters, gauges and histograms; cloning shares them.
 #[derive(Debug, Clone)]
@@ -32,7 +56,8 @@ pub struct Metrics {
     pub(crate) wal_commit_seconds: Histogram,
     pub(crate) wal_group_records: Histogram,
     pub(crate) wal_failures: Counter,
-    pub(crate) overload_refusals: Family<LimitLabel, Counter>,
+    refusing: Family<RefusingLabel, Gauge>,
+    overload_refusals: Family<LimitLabel, Counter>,
     pub(crate) head_spans: Gauge,
     pub(crate) head_bytes: Gauge,
     pub(crate) heads_waiting: Gauge,
@@ -58,6 +83,7 @@ impl Metrics {
             wal_commit_seconds: seconds(),
             wal_group_records: Histogram::new(exponential_buckets(1.0, 2.0, 11)),
             wal_failures: Counter::default(),
+            refusing: Family::default(),
             overload_refusals: Family::default(),
             head_spans: Gauge::default(),
             head_bytes: Gauge::default(),
@@ -73,6 +99,11 @@ impl Metrics {
             recovery_records: Counter::default(),
             recovery_seconds: Gauge::default(),
         };
+        metrics.set_refusing(None);
+        for key in LIMIT_KEYS {
+            // An alert that looks for a rise sees the first only when it saw 0 before.
+            let _ = metrics.overload_refusals.get_or_create(&LimitLabel { key });
+        }
         metrics.register_log(registry);
         metrics.register_heads_and_blocks(registry);
         metrics.register_aliases(registry);
@@ -90,6 +121,7 @@ impl Metrics {
         );
         registry.register("wal_group_records", "Requests per group commit", self.wal_group_records.clone());
         registry.register("wal_failures", "Group commits that failed", self.wal_failures.clone());
+        registry.register("refusing", "1 while every export is refused, by reason", self.refusing.clone());
         registry.register(
             "overload_refusals",
             "Requests refused because a bound was reached, by its configuration key",
@@ -147,6 +179,26 @@ impl Metrics {
         registry.register("tempodb_blocklist_length", "Blocks in the catalog", self.blocks.clone());
     }
 
+    /// Says why every export is refused now, or that none is.
+    pub(crate) fn set_refusing(&self, why: Option<Refusing>) {
+        for reason in Refusing::ALL {
+            self.refusing.get_or_create(&RefusingLabel { reason }).set(i64::from(why == Some(reason)));
+        }
+    }
+
+    /// Which reasons are 1.
+    #[cfg(test)]
+    pub(crate) fn refusing(&self) -> Vec<Refusing> {
+        let is_set = |reason: &Refusing| self.refusing.get_or_create(&RefusingLabel { reason: *reason }).get() == 1;
+        Refusing::ALL.into_iter().filter(is_set).collect()
+    }
+
+    /// Counts a request that a bound refused.
+    pub(crate) fn count_overload(&self, key: &'static str) {
+        debug_assert!(LIMIT_KEYS.contains(&key), "{key} is counted from 0 on, too");
+        self.overload_refusals.get_or_create(&LimitLabel { key }).inc();
+    }
+
     pub(crate) fn set_blocks(&self, tenant: &spoor_model::TenantId, count: usize) {
         let label = TenantLabel { tenant: tenant.to_string() };
         self.blocks.get_or_create(&label).set(i64::try_from(count).unwrap_or(i64::MAX));
@@ -169,7 +221,12 @@ mod tests {
         metrics.blocks_cut.inc();
         let mut text = String::new();
         prometheus_client::encoding::text::encode(&mut text, &registry).unwrap();
-        for line in ["spoor_ingester_blocks_cut_total 1", "tempo_ingester_blocks_flushed_total 1"] {
+        for line in [
+            "spoor_ingester_blocks_cut_total 1",
+            "tempo_ingester_blocks_flushed_total 1",
+            "spoor_ingester_overload_refusals_total{key=\"head_memory_limit\"} 0",
+            "spoor_ingester_refusing{reason=\"heads\"} 0",
+        ] {
             assert!(text.contains(line), "{line} is missing in:\n{text}");
         }
     }

@@ -2,7 +2,6 @@
 
 use std::collections::BTreeSet;
 use std::fs::File;
-use std::path::Path;
 
 use spoor_block::BlockMeta;
 use spoor_model::{BlockId, TenantId};
@@ -57,7 +56,7 @@ impl CatalogListing {
 pub fn list_catalog(config: &Config) -> Result<Option<CatalogListing>, Error> {
     check_storage(config)?;
     let database = config.database_dir();
-    if !has_database(&database) {
+    if !RocksStore::is_there(&database) {
         return Ok(None);
     }
     let mut attempt = 1;
@@ -83,10 +82,6 @@ pub(crate) fn refuse_damaged(store: &RocksStore) -> Result<(), StoreError> {
         )),
         None => Ok(()),
     }
-}
-
-fn has_database(database: &Path) -> bool {
-    database.join("CURRENT").exists()
 }
 
 fn check_format(catalog: &Catalog, config: &Config) -> Result<(), Error> {
@@ -117,7 +112,7 @@ impl OfflineCatalog {
         check_storage(config)?;
         let database = config.database_dir();
         let failed = |err: StoreError| Error::storage(&database, err);
-        if has_database(&database) {
+        if RocksStore::is_there(&database) {
             let looked_at = RocksStore::open_for_reading(&database, config.head_memory_limit).map_err(failed)?;
             refuse_damaged(&looked_at).map_err(failed)?;
         }

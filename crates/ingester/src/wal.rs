@@ -27,7 +27,7 @@ use spoor_model::{Clock, TenantId, UnixNano};
 use crate::apply::HeadWork;
 use crate::catalog;
 use crate::config::WalSync;
-use crate::metrics::{Metrics, seconds};
+use crate::metrics::{Metrics, Refusing, seconds};
 use crate::queue::{Queue, Taken};
 use crate::record::{self, Sequence};
 use crate::store::{Change, Durability, Store, StoreError, Table};
@@ -80,6 +80,14 @@ struct Refused {
 impl Refusal {
     pub(crate) fn get(&self) -> Option<String> {
         self.state.lock().as_ref().map(|refused| refused.reason.clone())
+    }
+
+    /// Like [`Self::get`], with what alarms go by.
+    pub(crate) fn look(&self) -> Option<(Refusing, String)> {
+        let state = self.state.lock();
+        let refused = state.as_ref()?;
+        let why = if refused.is_final { Refusing::stopped } else { Refusing::log };
+        Some((why, refused.reason.clone()))
     }
 
     /// Refuses until a probe write succeeds.

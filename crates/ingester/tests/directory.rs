@@ -13,7 +13,8 @@ use prometheus_client::registry::Registry;
 use spoor_block::{BlockFiles, BlockMeta, DirectoryFiles};
 use spoor_ingester::store::{Change, Durability, RocksStore, Store, Table};
 use spoor_ingester::{
-    Config, Error, Ingester, Leftover, LeftoverState, Metrics, OfflineCatalog, open_at_rest, sweep_leftovers,
+    Config, Error, Ingester, Leftover, LeftoverState, Metrics, OfflineCatalog, list_catalog, open_at_rest,
+    sweep_leftovers,
 };
 use spoor_model::batch::SpanBatch;
 use spoor_model::ingest::{Append, AppendError, AppendRequest, BodyEncoding, Checked, Decode};
@@ -334,6 +335,61 @@ fn a_flipped_bit_in_the_log_costs_little_and_is_told() {
         drop(again);
         fs::remove_dir_all(&copy).unwrap();
     }
+}
+
+// Scenario: a bit of a table, of the manifest or of CURRENT is flipped, or the file is gone. Guarantee: the start, tools and queries at
+// rest end with a sentence that names it and says what to do, and nothing is removed.
+#[test]
+fn damage_beyond_the_log_is_named_with_what_to_do() {
+    let dir = tempfile::tempdir().unwrap();
+    let data = dir.path().join("data");
+    let ingester = open(&data).unwrap();
+    for number in 0..40 {
+        append(&ingester, &TenantId::single(), &trace(number, 5)).unwrap();
+    }
+    ingester.close().unwrap();
+    drop(ingester);
+    let before = files(&data.join("db"));
+    let is_table = |path: &Path| path.extension().is_some_and(|extension| extension == "sst");
+    let begins = |path: &Path, name: &str| path.file_name().unwrap().to_str().unwrap().starts_with(name);
+    let (mut tables, mut others) = (0, 0);
+    for (path, bytes) in &before {
+        match (is_table(path), begins(path, "MANIFEST-") || begins(path, "CURRENT")) {
+            (true, _) => tables += 1,
+            (_, true) => others += 1,
+            _ => continue,
+        }
+        let mut flipped = bytes.clone();
+        let middle = bytes.len() / 2;
+        flipped[middle] ^= 4;
+        for damaged in [Some(&flipped), None] {
+            let copy = dir.path().join("copy");
+            copy_dir(&data, &copy);
+            let target = copy.join(path.strip_prefix(&data).unwrap());
+            match damaged {
+                Some(flipped) => fs::write(&target, flipped).unwrap(),
+                None => fs::remove_file(&target).unwrap(),
+            }
+            let config = Config::new(&copy);
+            let told = [
+                open_at_rest(&config, &OtlpDecoder).err(),
+                OfflineCatalog::open(&config).err(),
+                list_catalog(&config).err(),
+                open(&copy).err(),
+            ];
+            for (place, err) in told.into_iter().enumerate() {
+                let err = err.unwrap_or_else(|| panic!("{place}: {} passes", path.display())).to_string();
+                assert!(err.contains("move this database away") && err.contains("put a copy"), "{place}: {err}");
+                let name = target.file_name().unwrap().to_str().unwrap();
+                assert!(err.contains(name), "{place}: {name} in {err}");
+            }
+            let mut left = files(&copy.join("db"));
+            left.retain(|path, _| before.contains_key(&data.join(path.strip_prefix(&copy).unwrap())));
+            assert_eq!(left.len(), before.len() - usize::from(damaged.is_none()), "nothing is removed");
+            fs::remove_dir_all(&copy).unwrap();
+        }
+    }
+    assert!(tables > 0 && others == 2, "{tables}, {others}");
 }
 
 #[test]

@@ -90,6 +90,7 @@ impl Config {
             ("compaction_interval", config.compaction_interval),
             ("compaction_window", config.compaction_window.unwrap_or(Duration::MAX)),
             ("head_max_age", config.head_max_age),
+            ("storage_poll_interval", config.storage_poll_interval),
             ("query_timeout", config.query_timeout),
             ("receive_timeout", config.receive_timeout),
             ("ingest_timeout", config.ingest_timeout),
@@ -130,7 +131,21 @@ impl Config {
                 self.storage.0
             )
         };
-        is_short.then(warning).into_iter().collect()
+        is_short.then(warning).into_iter().chain(self.window_warning()).collect()
+    }
+
+    /// Merged blocks go whole, and have the spans of a window.
+    fn window_warning(&self) -> Option<String> {
+        let window = self.compaction_window?;
+        let retentions = self.retention_by_tenant.values().chain([&self.retention]);
+        let shortest = retentions.filter(|retention| !retention.is_zero()).min()?;
+        (window > *shortest).then(|| {
+            format!(
+                "compaction_window is {}, more than the shortest retention ({}): spans stay in merged blocks for as much longer",
+                window.show(),
+                shortest.show()
+            )
+        })
     }
 
     fn check_tls(&self) -> Result<(), ConfigError> {

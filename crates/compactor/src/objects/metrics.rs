@@ -43,6 +43,10 @@ impl Metrics {
     pub fn register(registry: &mut Registry) -> Self {
         let metrics = Self::default();
         let Self { requests, failures, .. } = metrics.clone();
+        for operation in [Operation::Get, Operation::Put, Operation::List, Operation::Delete] {
+            // An alert that looks for a rise sees the first only when it saw 0 before.
+            let _ = failures.get_or_create(&OperationLabel { operation });
+        }
         registry.register(
             "spoor_compactor_storage_requests",
             "Requests to object storage, repeated ones too",

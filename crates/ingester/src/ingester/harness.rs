@@ -337,6 +337,12 @@ impl World {
         Ok(())
     }
 
+    /// Why every export is refused, as alarms see it.
+    pub(super) fn refusing(&self) -> Vec<Refusing> {
+        let _ = self.ingester().health();
+        self.ingester().core.metrics.refusing()
+    }
+
     pub(super) fn ingester(&self) -> &Arc<Ingester> {
         self.ingester.as_ref().unwrap()
     }

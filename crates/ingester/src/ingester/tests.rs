@@ -388,9 +388,11 @@ fn a_refused_write_refuses_ingest_until_the_disk_takes_writes_again() {
         assert!(reason.contains("injected"), "{reason}");
         assert!(matches!(world.append(&a, 2), Err(AppendError::Storage(_))));
         assert!(world.ingester().health().refusing.is_some());
+        assert_eq!(world.refusing(), [Refusing::log]);
         world.check();
         world.store.heal();
         wait_until("ingest begins again", || world.ingester().health().refusing.is_none());
+        assert_eq!(world.refusing(), []);
         world.append(&a, 2).unwrap();
         world.check();
         world.crash(0);
@@ -499,6 +501,7 @@ fn while_no_block_can_be_written_a_full_head_is_refused_with_the_reason_and_surv
     let refused = refused.unwrap();
     assert!(refused.contains("no block can be written") && refused.contains("head_memory_limit"), "{refused}");
     assert!(world.ingester().health().refusing.unwrap().contains("no block can be written"));
+    assert_eq!(world.refusing(), [Refusing::heads]);
     world.check();
     for _ in 0..2 {
         // The process starts, and what it holds is answered.
@@ -509,6 +512,7 @@ fn while_no_block_can_be_written_a_full_head_is_refused_with_the_reason_and_surv
     world.blocks.set_full(false);
     world.ingester().core.cutter.kick();
     wait_until("memory becomes free", || world.append(&a, 1).is_ok());
+    assert_eq!(world.refusing(), []);
     world.check();
 }
 

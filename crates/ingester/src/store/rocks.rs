@@ -33,6 +33,9 @@ const LOG_FILES_BYTES_MAX: u64 = 512 << 20;
 /// Files kept open: the log has a handful, only a catalog of millions of blocks has more.
 const OPEN_FILES_MAX: i32 = 64;
 
+/// The file that says which files are the database's.
+const CURRENT: &str = "CURRENT";
+
 /// A [`Store`] on disk. Opening replays RocksDB's log.
 pub struct RocksStore {
     db: DB,
@@ -45,6 +48,10 @@ impl RocksStore {
     /// Opens or creates the database in `dir`, which nobody else may have open. The log's memtable is
     /// made for heads of `head_memory_limit` together: it holds their compressed requests.
     pub fn open(dir: &Path, head_memory_limit: usize) -> Result<Self, StoreError> {
+        if Self::is_there(dir) && !dir.join(CURRENT).exists() {
+            // RocksDB would begin a new one among its files.
+            return Err(damaged(&format!("{} is missing", dir.join(CURRENT).display())));
+        }
         let marked = mark::read(dir);
         let (db, is_salvaged, reason) =
             match writable(dir, head_memory_limit, DBRecoveryMode::TolerateCorruptedTailRecords) {
@@ -68,6 +75,13 @@ impl RocksStore {
         }
         store.mark = Some(Mark::set(dir, store.db.latest_sequence_number()));
         Ok(store)
+    }
+
+    /// Whether there is a database in `dir`, damaged or not. A crash while the first was being made leaves none.
+    pub fn is_there(dir: &Path) -> bool {
+        let is_content = |path: PathBuf| path.extension().is_some_and(|it| it == "sst" || it == "log");
+        let has_content = || fs::read_dir(dir).is_ok_and(|entries| entries.flatten().any(|it| is_content(it.path())));
+        dir.join(CURRENT).exists() || has_content()
     }
 
     /// Opens a database that nobody writes to meanwhile, and changes nothing: every write fails.
@@ -135,12 +149,7 @@ fn salvage(
     err: rocksdb::Error,
 ) -> Result<(DB, Option<String>), StoreError> {
     let reason = err.into_string();
-    let beyond = |_: rocksdb::Error| {
-        StoreError(format!(
-            "{reason}; more than its log is damaged. Put a copy of the data directory back, or move this database \
-             away: blocks are whole without it, and `docs/operations.md` says under \"Backup and restore\" how they are found again"
-        ))
-    };
+    let beyond = |_: rocksdb::Error| damaged(&reason);
     let until_damage = readable(dir, head_memory_limit, DBRecoveryMode::PointInTime).map_err(beyond)?;
     let whole_until = until_damage.latest_sequence_number();
     drop(until_damage);
@@ -245,13 +254,27 @@ fn table_options(table: Table, log_memtable_bytes: usize) -> Options {
 
 /// What RocksDB says of `ENOSPC`; it has no error kind of its own for it.
 const NO_SPACE: &str = "No space left on device";
+/// What it says of `ENOENT`.
+const NO_FILE: &str = "No such file or directory";
 
 fn failed(err: rocksdb::Error) -> StoreError {
-    let reason = err.into_string();
-    match reason.contains(NO_SPACE) {
-        true => StoreError(format!("the disk of data_dir is full; free some of it, or give it more: {reason}")),
+    let (kind, reason) = (err.kind(), err.into_string());
+    if reason.contains(NO_SPACE) {
+        return StoreError(format!("the disk of data_dir is full; free some of it, or give it more: {reason}"));
+    }
+    match kind == ErrorKind::Corruption || reason.contains(NO_FILE) {
+        true => damaged(&reason),
         false => StoreError(reason),
     }
+}
+
+/// What is said of a database of which more than the log is damaged or gone; `reason` names the file.
+fn damaged(reason: &str) -> StoreError {
+    let reason = reason.trim_end_matches(['.', ' ']);
+    StoreError(format!(
+        "a file of it is damaged or missing: {reason}. With Spoor stopped, put a copy of the data directory back, or move this \
+         database away: blocks are whole without it, and `docs/operations.md` says under \"Backup and restore\" how they are found again"
+    ))
 }
 
 impl Store for RocksStore {

@@ -105,6 +105,33 @@ fn the_configuration_in_force_is_read_back_as_it_was() {
 }
 
 #[test]
+fn a_window_longer_than_a_retention_is_warned_of() {
+    let warned = |text: &str| from_yaml(text).unwrap().warnings().join("\n");
+    assert!(
+        warned("compaction_window: 30d").contains("compaction_window is 720h, more than the shortest retention (168h)")
+    );
+    assert!(warned("compaction_window: 2h\nretention_by_tenant: a=1h").contains("retention (1h)"));
+    for fine in ["compaction_window: 7d", "compaction_window: 30d\nretention: 0", "retention: 1h"] {
+        assert_eq!(warned(fine), "", "{fine}");
+    }
+}
+
+#[test]
+fn what_is_no_storage_and_what_would_never_or_always_be_polled_is_refused() {
+    for (text, named) in [
+        ("storage: s3://", "storage"),
+        ("storage: s3:///prefix", "storage"),
+        ("storage: file://rel", "storage"),
+        ("storage_poll_interval: 0s", "storage_poll_interval"),
+        ("retention_by_tenant: a=1h,a=1000h", "names a tenant twice"),
+        ("retention_by_tenant: [a=1h, b=2h, a=1000h]", "names a tenant twice"),
+    ] {
+        let err = from_yaml(text).err().unwrap_or_else(|| panic!("{text} passes")).to_string();
+        assert!(err.contains(named), "{text}: {err}");
+    }
+}
+
+#[test]
 fn a_grace_period_that_ends_before_queries_do_is_warned_of() {
     let warned = |text: &str| from_yaml(text).unwrap().warnings().join("\n");
     let of = "storage: s3://a\nstorage_poll_interval: 30s\nquery_timeout: 30s\nstorage_grace_period: ";

@@ -285,12 +285,20 @@ impl Value for ByTenant {
     const KIND: &'static str = "list of tenant=duration";
 
     fn read(text: &str) -> Result<Self, String> {
-        let one = |item: &str| {
+        let one = |item: &str| -> Result<_, String> {
             let (tenant, duration) = item.split_once('=').ok_or("is not a list such as team-a=24h,team-b=720h")?;
             let tenant = TenantId::parse(tenant.trim()).map_err(|err| format!("names a tenant badly: {err}"))?;
             Ok((tenant, Duration::read(duration)?))
         };
-        Vec::<String>::read(text)?.iter().map(|item| one(item)).collect()
+        let mut durations = Self::new();
+        for item in Vec::<String>::read(text)? {
+            let (tenant, duration) = one(&item)?;
+            if durations.insert(tenant, duration).is_some() {
+                // A slip here deletes spans: nobody guesses which was meant.
+                return Err(format!("names a tenant twice, last in {item}"));
+            }
+        }
+        Ok(durations)
     }
 
     fn show(&self) -> String {
@@ -462,7 +470,7 @@ mod tests {
     fn tenants_have_durations() {
         assert_eq!(shown::<ByTenant>("b = 7d, a=90m").as_deref(), Ok("a=1h30m,b=168h"));
         assert_eq!(shown::<ByTenant>("").as_deref(), Ok(""));
-        for text in ["a", "a=soon", "a/b=1h", "=1h"] {
+        for text in ["a", "a=soon", "a/b=1h", "=1h", "a=1h,a=1000h", "a=1h, b=2h, a=1h"] {
             assert!(ByTenant::read(text).is_err(), "{text}");
         }
     }

@@ -213,7 +213,7 @@ async fn over_http(
     let connected = tokio::time::timeout(CONNECT_TIMEOUT, TcpStream::connect(authority)).await;
     let stream = match connected {
         Ok(Ok(stream)) => stream,
-        Ok(Err(err)) => return Err(format!("{authority}: {err}; is Spoor running there? (--url, or --data-dir)")),
+        Ok(Err(err)) => return Err(format!("{authority}: {err}; is Spoor running there? (--url says where)")),
         Err(_) => return Err(format!("{authority}: no connection in {} s", CONNECT_TIMEOUT.as_secs())),
     };
     match tls {

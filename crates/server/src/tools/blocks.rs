@@ -114,7 +114,12 @@ pub(crate) fn run(arguments: &BlocksArguments) -> Result<ExitCode, String> {
     let storage = storage::open_at_rest(&config)?;
     let files = Arc::clone(&storage.files);
     match &arguments.action {
-        Action::List => crate::print(&list(&*files, &found(&*files, arguments)?, arguments.as_json)),
+        Action::List => {
+            let found = found(&*files, arguments)?;
+            let is_bad = found.iter().any(|block| trouble(&*files, block).is_some());
+            crate::print(&list(&*files, &found, arguments.as_json))?;
+            Ok(if is_bad { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+        }
         Action::Show(id) => {
             let mut found = found(&*files, arguments)?;
             let wanted = wanted(&mut found, std::slice::from_ref(id))?;
@@ -154,7 +159,8 @@ impl Found {
     /// `None` when there is no such block, or only one that is being built.
     fn look(files: &dyn BlockFiles, tenant: TenantId, id: BlockId) -> Option<Self> {
         let meta = match files.meta(&tenant, id) {
-            Ok(Some(meta)) => Ok(meta),
+            Ok(Some(meta)) if meta.tenant == tenant && meta.id == id => Ok(meta),
+            Ok(Some(meta)) => Err(format!("meta.json is that of block {} of tenant {}", meta.id, meta.tenant)),
             // Elsewhere than in a directory, a block without it is no block: it is put last, and removed first.
             Ok(None) if Path::new(&files.locate(&tenant, id)).is_dir() => Err("meta.json is missing".to_owned()),
             Ok(None) => return None,
@@ -328,9 +334,12 @@ fn collect(
     };
     let swept = spoor_ingester::sweep_leftovers(&parts::ingester_config(config, &memory, ""), files, &mut decide);
     let removed = swept.map_err(|err| err.to_string())?;
-    if !arguments.as_json {
-        let hint = if kept > 0 { "; --whole removes whole blocks too" } else { "" };
-        report.push_str(&format!("{removed} removed, {kept} whole blocks kept{hint}\n"));
+    match arguments.as_json {
+        true => report.push_str(&format!("{}\n", json!({ "keptCount": kept, "removedCount": removed }))),
+        false => {
+            let hint = if kept > 0 { "; --whole removes whole blocks too" } else { "" };
+            report.push_str(&format!("{removed} removed, {kept} whole blocks kept{hint}\n"));
+        }
     }
     crate::print(&report)
 }

@@ -127,8 +127,10 @@ fn nanos(time: UnixNano) -> u64 {
 enum Stop {
     /// Nobody reads standard output any more, which is fine: `spoor export | head`.
     NobodyReads,
-    /// By SIGINT or SIGTERM.
+    /// By SIGINT, SIGTERM or SIGHUP.
     Interrupted,
+    /// What was asked for is not there.
+    Missing(String),
     Failed(String),
 }
 
@@ -163,6 +165,10 @@ pub(crate) fn run(arguments: &ExportArguments) -> Result<ExitCode, String> {
             crate::say("spoor: interrupted");
             Ok(ExitCode::from(EXIT_INTERRUPTED))
         }
+        Err(Stop::Missing(what)) => {
+            crate::say(&format!("spoor: {what}"));
+            Ok(ExitCode::FAILURE)
+        }
         Err(Stop::Failed(reason)) => Err(reason),
     }
 }
@@ -172,10 +178,12 @@ fn interrupted() -> Result<impl Future<Output = Stop>, String> {
     let failed = |err| format!("cannot wait for signals: {err}");
     let mut interrupt = signal(SignalKind::interrupt()).map_err(failed)?;
     let mut terminate = signal(SignalKind::terminate()).map_err(failed)?;
+    let mut hangup = signal(SignalKind::hangup()).map_err(failed)?;
     Ok(async move {
         tokio::select! {
             _ = interrupt.recv() => Stop::Interrupted,
             _ = terminate.recv() => Stop::Interrupted,
+            _ = hangup.recv() => Stop::Interrupted,
         }
     })
 }
@@ -203,11 +211,12 @@ fn tell(arguments: &ExportArguments, missing: &[String], traces: u64, spans: u64
 /// What could not be read, named on stderr at once; nothing when that was all.
 async fn export(arguments: &ExportArguments, sink: &mut Sink) -> Result<Vec<String>, Stop> {
     let transport = Transport::open(&arguments.target)?;
+    check_tenant(arguments, &transport).await?;
     let mut missing = Vec::new();
     if let Some(id) = arguments.trace {
         let TraceAnswer { trace, partial } = transport.trace(id).await?;
         partial.iter().for_each(|partial| crate::say(&format!("warning: {partial}")));
-        sink.put(&[trace.ok_or_else(|| format!("trace {id} not found"))?])?;
+        sink.put(&[trace.ok_or_else(|| Stop::Missing(format!("trace {id} not found")))?])?;
         missing.extend(partial);
         return Ok(missing);
     }
@@ -232,6 +241,21 @@ async fn export(arguments: &ExportArguments, sink: &mut Sink) -> Result<Vec<Stri
     }
     bar.finish_and_clear();
     Ok(missing)
+}
+
+/// A server without tenants gives everything to everybody, which is not what was asked for.
+async fn check_tenant(arguments: &ExportArguments, transport: &Transport) -> Result<(), String> {
+    let (Some(tenant), None) = (&arguments.target.tenant, &arguments.target.at_rest) else { return Ok(()) };
+    // Who does not say has tenants, perhaps.
+    let config = transport.text("/status/config").await.unwrap_or_default();
+    let value = config.lines().find_map(|line| line.strip_prefix("multitenancy:"));
+    match value.is_some_and(|value| value.trim().trim_matches(['\'', '"']) == "false") {
+        true => Err(format!(
+            "--tenant {tenant}: {} has no tenants (multitenancy is false there); without --tenant, all of its traces are exported",
+            arguments.target.url
+        )),
+        false => Ok(()),
+    }
 }
 
 /// The traces of a page, in its order.

@@ -100,13 +100,17 @@ pub(crate) fn run(arguments: &ImportArguments) -> Result<ExitCode, String> {
         .map_err(|err| format!("cannot start threads: {err}"))?;
     let transport = Transport::open(&arguments.target)?;
     let kept = retention(arguments, &runtime);
-    let kept_from = kept.map_or(UnixNano(0), |kept| SystemClock.now().minus(kept));
+    let kept_from = match kept {
+        Some(Kept::For(kept)) => SystemClock.now().minus(kept),
+        Some(Kept::ForEver) | None => UnixNano(0),
+    };
     let mut all = Counts::default();
-    for path in &arguments.paths {
+    for (number, path) in arguments.paths.iter().enumerate() {
+        let later = &arguments.paths[number + 1..];
         let (counts, pending) = (Counts::default(), Vec::new());
         let dry_run = arguments.dry_run;
         let mut sender = Sender { transport: &transport, runtime: &runtime, dry_run, kept_from, counts, pending };
-        import(path, arguments.form, &mut sender).map_err(|err| format!("{path}: {err}"))?;
+        import(path, arguments.form, &mut sender).map_err(|err| format!("{path}: {err}{}", not_begun(later)))?;
         tell(path, &sender.counts, kept, arguments)?;
         let Counts { spans, refused, expired, requests, .. } = sender.counts;
         all.spans += spans;
@@ -120,8 +124,23 @@ pub(crate) fn run(arguments: &ImportArguments) -> Result<ExitCode, String> {
     Ok(if all.refused == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-/// How long the receiver keeps spans; `None` for ever, or when it does not say.
-fn retention(arguments: &ImportArguments, runtime: &tokio::runtime::Runtime) -> Option<Duration> {
+/// How long the receiver keeps spans.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kept {
+    For(Duration),
+    ForEver,
+}
+
+/// Names the files that an error leaves out.
+fn not_begun(later: &[String]) -> String {
+    match later {
+        [] => String::new(),
+        later => format!("; not begun: {}", later.join(", ")),
+    }
+}
+
+/// How long the receiver keeps spans; `None` when it does not say.
+fn retention(arguments: &ImportArguments, runtime: &tokio::runtime::Runtime) -> Option<Kept> {
     let Target { url, tenant, .. } = &arguments.target;
     let query_url = match &arguments.query_url {
         Some(query_url) => query_url.clone(),
@@ -138,16 +157,17 @@ fn retention(arguments: &ImportArguments, runtime: &tokio::runtime::Runtime) -> 
 }
 
 /// The retention in a tenant's limits. Zero is for ever.
-fn retention_of(limits: &str) -> Option<Duration> {
+fn retention_of(limits: &str) -> Option<Kept> {
     let text = limits.lines().find_map(|line| line.trim().strip_prefix("block_retention:"))?;
     let kept = Duration::read(text.split('#').next()?).ok()?;
-    (!kept.is_zero()).then_some(kept)
+    Some(if kept.is_zero() { Kept::ForEver } else { Kept::For(kept) })
 }
 
 /// Says what became of a file.
-fn tell(path: &str, counts: &Counts, kept: Option<Duration>, arguments: &ImportArguments) -> Result<(), String> {
+fn tell(path: &str, counts: &Counts, kept: Option<Kept>, arguments: &ImportArguments) -> Result<(), String> {
     let Counts { spans, refused, expired, requests, reasons } = counts;
     if arguments.as_json {
+        let expired = kept.map(|_| *expired);
         let line: Json = json!({
             "file": path, "spanCount": spans, "refusedCount": refused, "refused": reasons, "expiredCount": expired,
             "requestCount": requests,
@@ -159,7 +179,7 @@ fn tell(path: &str, counts: &Counts, kept: Option<Duration>, arguments: &ImportA
     if *refused > reasons.len() as u64 {
         crate::say(&format!("refused: {path}: {} more", refused - reasons.len() as u64));
     }
-    if let Some(kept) = kept.filter(|_| *expired > 0) {
+    if let Some(Kept::For(kept)) = kept.filter(|_| *expired > 0) {
         let kept = kept.show();
         crate::say(&format!(
             "warning: {path}: {expired} spans ended longer ago than the receiver keeps spans ({kept}): it removes them soon"
@@ -278,7 +298,12 @@ fn import_protobuf(mut content: Box<dyn BufRead>, sender: &mut Sender<'_>, bar: 
             break;
         }
         let mut length = [0; 4];
-        content.read_exact(&mut length).map_err(failed)?;
+        content.read_exact(&mut length).map_err(|err| match err.kind() {
+            std::io::ErrorKind::UnexpectedEof => {
+                format!("message {number}: the file ends within its length; is this length-prefixed OTLP protobuf?")
+            }
+            _ => err.to_string(),
+        })?;
         let length = u32::from_be_bytes(length);
         if length > MESSAGE_BYTES_MAX {
             return Err(format!(
@@ -303,8 +328,8 @@ mod tests {
     #[test]
     fn retention_is_read_from_a_tenants_limits() {
         let limits = |kept: &str| format!("read:\n  x: 1\ncompaction:\n  block_retention: {kept}\n");
-        assert_eq!(retention_of(&limits("168h0m0s")), Some(Duration::from_secs(7 * 24 * 3600)));
-        assert_eq!(retention_of(&limits("0s # for ever")), None);
+        assert_eq!(retention_of(&limits("168h0m0s")), Some(Kept::For(Duration::from_secs(7 * 24 * 3600))));
+        assert_eq!(retention_of(&limits("0s # for ever")), Some(Kept::ForEver));
         assert_eq!(retention_of("404 page not found"), None);
     }
 

@@ -98,12 +98,9 @@ fn verified(files: &Arc<dyn BlockFiles>, blocks: Vec<Found>) -> (Vec<BlockMeta>,
     let (mut good, mut bad) = (Vec::new(), Vec::new());
     for Found { tenant, id, meta } in blocks {
         bar.set_message(id.to_string());
-        let is_its_own = |meta: &BlockMeta| meta.tenant == tenant && meta.id == id;
-        let read = meta.and_then(|meta| match is_its_own(&meta) {
-            true => spoor_block::verify(files, &meta, &mut |bytes| bar.inc(bytes))
-                .map(|()| meta)
-                .map_err(|err| err.to_string()),
-            false => Err(format!("meta.json is that of block {} of tenant {}", meta.id, meta.tenant)),
+        let read = meta.and_then(|meta| {
+            let verified = spoor_block::verify(files, &meta, &mut |bytes| bar.inc(bytes));
+            verified.map(|()| meta).map_err(|err| err.to_string())
         });
         match read {
             Ok(meta) => good.push(meta),

@@ -49,13 +49,15 @@ enum Destination {
 enum Output {
     Terminal(BufWriter<io::Stdout>),
     File(BufWriter<File>),
+    /// `/dev/null`, a named pipe: there already, and nothing that could be half there.
+    Device(BufWriter<File>),
 }
 
 impl Output {
     fn writer(&mut self) -> &mut dyn Write {
         match self {
             Self::Terminal(out) => out,
-            Self::File(out) => out,
+            Self::File(out) | Self::Device(out) => out,
         }
     }
 
@@ -63,7 +65,7 @@ impl Output {
     fn finish(mut self) -> io::Result<()> {
         self.writer().flush()?;
         match self {
-            Self::Terminal(_) => Ok(()),
+            Self::Terminal(_) | Self::Device(_) => Ok(()),
             Self::File(out) => out.get_ref().sync_all(),
         }
     }
@@ -72,8 +74,14 @@ impl Output {
 impl Sink {
     /// Makes a file or directory beside `path`, or takes standard output.
     pub(super) fn open(format: Format, path: Option<&Path>, tenant: Option<&str>) -> Result<Self, String> {
-        let path = path.map(Unfinished::new).transpose()?;
+        let device = path.filter(|path| format != Format::Parquet && is_device(path));
+        let path = path.filter(|_| device.is_none()).map(Unfinished::new).transpose()?;
         let output = || -> Result<Output, String> {
+            if let Some(device) = device {
+                let opened = File::options().write(true).open(device);
+                let opened = opened.map_err(|err| format!("{}: {err}", device.display()))?;
+                return Ok(Output::Device(BufWriter::with_capacity(1 << 20, opened)));
+            }
             Ok(match &path {
                 None => Output::Terminal(BufWriter::new(io::stdout())),
                 Some(path) => Output::File(BufWriter::with_capacity(1 << 20, path.create_file()?)),
@@ -121,6 +129,11 @@ impl Sink {
         }
         Ok((self.trace_count, self.span_count))
     }
+}
+
+/// Whether it is there and is no file or directory.
+fn is_device(path: &Path) -> bool {
+    path.metadata().is_ok_and(|metadata| !metadata.is_file() && !metadata.is_dir())
 }
 
 fn stop(err: &io::Error) -> Stop {
