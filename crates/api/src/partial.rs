@@ -5,6 +5,7 @@
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 use spoor_model::scan::Skipped;
+use spoor_model::seldom::Seldom;
 
 /// The header of a partial answer; its value says what is missing.
 pub const HEADER: HeaderName = HeaderName::from_static("x-spoor-partial");
@@ -12,14 +13,19 @@ pub const HEADER: HeaderName = HeaderName::from_static("x-spoor-partial");
 /// How many objects a note names; the log has them all.
 const NAMED_MAX: usize = 3;
 
+/// What the log has been told.
+static SAID: Seldom = Seldom::new();
+
 /// What to tell the client when sources were skipped, and `None` when none were. Also writes the
-/// log, since here it is known that the query goes on without them.
+/// log, since here it is known that the query goes on without them: once for each source, not for each query.
 pub(crate) fn note(skipped: &[Skipped]) -> Option<String> {
     if skipped.is_empty() {
         return None;
     }
     for Skipped { object, reason } in skipped {
-        tracing::warn!(object, reason, "an answer is partial");
+        if SAID.is_due((object, reason)) {
+            tracing::warn!(object, reason, "answers are partial");
+        }
     }
     let named: Vec<String> =
         skipped.iter().take(NAMED_MAX).map(|Skipped { object, reason }| format!("{object}: {reason}")).collect();

@@ -27,6 +27,7 @@ pub mod memory;
 pub mod nested;
 pub mod rfc3339;
 pub mod scan;
+pub mod seldom;
 pub mod span;
 pub mod structure;
 pub mod time;

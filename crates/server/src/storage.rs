@@ -14,6 +14,7 @@ use spoor_compactor::objects::{
 };
 use spoor_ingester::Ingester;
 use spoor_model::scan::Skipped;
+use spoor_model::seldom::Seldom;
 use spoor_model::{BlockId, Clock, TenantId, TraceId, UnixNano, rfc3339};
 use tokio::sync::watch;
 
@@ -102,6 +103,7 @@ pub struct Shared {
     moving: Arc<MovingFiles>,
     is_moving: AtomicBool,
     listing: Mutex<Listing>,
+    said: Seldom,
 }
 
 /// How listing the storage goes.
@@ -298,6 +300,7 @@ impl Shared {
             watch: Mutex::new(Watch::new(Arc::clone(&files))),
             sweeper: Mutex::new(Sweeper::new(Arc::clone(&files))),
             listing: Mutex::default(),
+            said: Seldom::new(),
             is_moving: AtomicBool::new(moving.has_blocks().map_err(|err| err.to_string())?),
             moving,
             files,
@@ -352,7 +355,9 @@ impl Shared {
 
     /// Takes or renews the lease. Blocks.
     pub fn keep_lease(&self, clock: &dyn Clock) {
-        if let Err(err) = self.lease.keep(clock) {
+        if let Err(err) = self.lease.keep(clock)
+            && self.said.is_due(&err)
+        {
             tracing::warn!(err, "the lease on the storage cannot be asked for");
         }
     }
@@ -366,7 +371,10 @@ impl Shared {
                 tracing::info!(added = polled.added, gone = polled.gone, "blocks changed in the storage");
             }
             Ok(_) => {}
-            Err(err) => tracing::warn!(%err, "the storage cannot be listed; the next poll tries again"),
+            Err(err) if self.said.is_due(err.to_string()) => {
+                tracing::warn!(%err, "the storage cannot be listed; the next poll tries again");
+            }
+            Err(_) => {}
         }
         let is_complete = matches!(&polled, Ok(Polled { failed_tenants: 0, .. }));
         self.note_listing(ingester, polled, clock.now());

@@ -25,6 +25,7 @@ use hashbrown::HashMap;
 use parking_lot::Mutex;
 use rustix::fs::SeekFrom;
 use spoor_block::{PIECE_BYTES, Pieces};
+use spoor_model::seldom::Seldom;
 use spoor_model::{BlockId, TenantId};
 
 use super::metrics::Metrics;
@@ -66,13 +67,14 @@ pub(crate) struct PieceCache {
     limit_bytes: u64,
     state: Mutex<State>,
     metrics: Metrics,
+    said: Seldom,
 }
 
 impl PieceCache {
     /// Takes over what an earlier process left in `dir`, which is made when something is first kept. With a budget of
     /// nothing, `dir` is left alone.
     pub(crate) fn open(dir: PathBuf, limit_bytes: u64, metrics: Metrics) -> Self {
-        let cache = Self { dir, limit_bytes, state: Mutex::default(), metrics };
+        let cache = Self { dir, limit_bytes, state: Mutex::default(), metrics, said: Seldom::new() };
         if limit_bytes == 0 {
             return cache;
         }
@@ -221,7 +223,7 @@ impl PieceCache {
         }
         let dir = self.dir_of(tenant, id);
         self.remove(tenant, id);
-        let taken = dir.parent().map_or(Ok(()), fs::create_dir_all).and_then(|()| fs::rename(staged, &dir));
+        let taken = dir.parent().map_or(Ok(()), fs::create_dir_all).and_then(|()| take(staged, &dir));
         if let Err(err) = taken {
             self.failed(&FileName { tenant: tenant.clone(), id, name: String::new() }, &err);
             return;
@@ -284,6 +286,10 @@ impl PieceCache {
 
     fn failed(&self, name: &FileName, err: &io::Error) {
         self.metrics.cache_errors.inc();
+        // A disk that is full fails for each block, in the same way.
+        if !self.said.is_due(err.kind()) {
+            return;
+        }
         tracing::warn!(block = %name.id, file = name.name, %err, "the cache on local disk fails; reading from the storage");
     }
 }
@@ -300,6 +306,17 @@ impl State {
         if let Some(entry) = self.files.remove(name) {
             self.held_bytes -= entry.held_bytes;
         }
+    }
+}
+
+/// Moves the files of a directory; copies them where the other place is another file system.
+fn take(staged: &Path, dir: &Path) -> io::Result<()> {
+    match fs::rename(staged, dir) {
+        Err(err) if err.kind() == io::ErrorKind::CrossesDevices => {
+            fs::create_dir_all(dir)?;
+            names(staged).iter().try_for_each(|name| fs::copy(staged.join(name), dir.join(name)).map(drop))
+        }
+        moved => moved,
     }
 }
 

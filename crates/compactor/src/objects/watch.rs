@@ -191,8 +191,11 @@ impl Watch {
     /// One line, when the store cannot be asked, or not about all blocks.
     pub fn catch_up(&mut self, catalog: &dyn BlockCatalog, tenant: &TenantId, now: UnixNano) -> Result<bool, String> {
         let is_current = self.poll_tenant(catalog, tenant, now, false)?.is_some();
-        match self.seen.get(tenant).filter(|seen| seen.is_waiting()).and_then(|seen| seen.unreadable.keys().next()) {
-            Some(id) => Err(format!("block {id} cannot be read now; try again")),
+        match self.seen.get(tenant).filter(|seen| seen.is_waiting()).and_then(|seen| seen.unreadable.iter().next()) {
+            Some((id, Unreadable { reason, .. })) => Err(format!(
+                "block {id} may hold spans of the trace and cannot be read ({reason}); try again, and if that lasts put its \
+                 meta.json back or remove the block"
+            )),
             None => Ok(is_current),
         }
     }
@@ -373,9 +376,11 @@ impl Watch {
                 }
                 Ok(None) if !listed.blocks.contains(id) => {}
                 Ok(None) => return Err(format!("block {id} was taken out while blocks were listed")),
-                // One block that cannot be read does not keep the others away for ever; it is named at each poll.
+                // One block that cannot be read does not keep the others away for ever; it is named once.
                 Err(err @ (Error::Corrupt { .. } | Error::Version { .. })) => {
-                    tracing::error!(%tenant, block = %id, %err, "a block in the storage cannot be read; queries do without it");
+                    if !before.contains_key(id) {
+                        tracing::error!(%tenant, block = %id, %err, "a block in the storage cannot be read; queries do without it");
+                    }
                     let polls = before.get(id).map_or(0, |block| block.polls);
                     seen.unreadable.insert(*id, Unreadable { reason: err.to_string(), polls });
                 }
