@@ -70,7 +70,8 @@ pub(crate) const QUESTIONS: &[Question] = &[
     nothing("{ duration > 1d }", 25),
     nothing("{ resource.service.name = \"gateway\" } >> { span.user.id = \"nobody\" }", 25),
     no_metrics("{ span.user.id = \"nobody\" } | rate() by(resource.service.name)", 25),
-    metrics("{ } | rate() by(resource.service.name)", 65),
+    // Of small blocks, whose filters of values lie between what is read.
+    metrics("{ } | rate() by(resource.service.name)", 70),
     metrics("{ resource.service.name = \"checkout\" && status = error } | count_over_time()", 45),
     metrics("{ span.http.response.status_code = 503 } | count_over_time()", 40),
     metrics("{ } | quantile_over_time(duration, .9) by(span.http.route)", 80),
