@@ -234,6 +234,12 @@ impl Watch {
             let due = seen.dead.iter().filter(|(_, since)| now.since(**since) >= LIST_AGE_MAX);
             for id in due.map(|(id, _)| *id).collect::<Vec<_>>() {
                 let inputs = &seen.hidden[&id].replaces;
+                // An input that is nowhere may be past retention, or not listed yet: then what was made of it stays.
+                let is_covered =
+                    |input: &BlockId| replaced.contains(input) || known.iter().any(|meta| meta.id == *input);
+                if !replaced.contains(&id) && (inputs.is_empty() || !inputs.iter().all(is_covered)) {
+                    continue;
+                }
                 let holds = |meta: &&BlockMeta| {
                     let of_inputs = meta.replaces.iter().chain([&meta.id]).any(|id| inputs.contains(id));
                     of_inputs || meta.replaces.contains(&id)
